@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT
+ * arm.h - all that a measurement sees of an engine: token batches in, answers out.
+ *
+ * An arm answers at the level asked for and reduces on its own side, so that a vocabulary of 150,000
+ * logits is never copied unless its logits are asked for. Kinds of arm share this interface:
+ * builtin.c (our engine on a backend column); worker processes and saved files have their own. */
+#ifndef GGAUGE_ARM_H
+#define GGAUGE_ARM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct row; /* result/row.h */
+
+/* How to build an arm; the fields mean what the llama.cpp options of these names mean. */
+struct arm_params {
+    const char *model;     /* -m */
+    const char *backend;   /* --backend: a column, NULL = the best CPU column */
+    const char *act_like;  /* --act-like: column whose activation rounding ref imitates, or NULL */
+    int n_ctx;             /* positions per sequence */
+    int n_seq;             /* sequences that can be alive together */
+    int n_batch;           /* -b: most tokens in one arm_decode */
+    int n_ubatch;          /* -ub: most tokens computed at a time */
+    int n_threads;         /* -t: for single tokens; 0 = all processors */
+    int n_threads_batch;   /* -tb: for batches; 0 = as n_threads */
+    const char *type_k;    /* -ctk: f32, f16, q8_0; NULL = f16 */
+    const char *type_v;    /* -ctv */
+};
+
+/* Tokens of one call: token[i] goes to position pos[i] of sequence seq[i]. Positions of a sequence
+ * must follow each other without a gap from what the cache holds. want[i] asks for an answer. */
+struct arm_batch {
+    int n;
+    const int32_t *token;
+    const int32_t *pos;
+    const int32_t *seq;
+    const bool *want;      /* NULL = answers for none */
+};
+
+/* Answer for one wanted token. */
+struct arm_answer {
+    int i;                 /* index in the batch */
+    const float *logits;   /* [n_vocab]; valid during the call only */
+    double max;            /* largest logit */
+    double lse;            /* ln(sum exp(logit - max)), sum in f64: log-softmax = logit - max - lse */
+    int32_t top1;          /* first index of the largest logit */
+};
+
+/* Called in batch order, from one thread. Negative stops the decode with that code. */
+typedef int (*arm_answer_fn)(void *arg, const struct arm_answer *a, struct err *e);
+
+/* See harness/exec/observer.h; an arm that cannot show its nodes refuses a non-NULL observer. */
+struct observer;
+
+/* What every arm knows of its model; fixed after opening. */
+struct arm_info {
+    int32_t n_vocab, n_ctx_train;
+    int n_ctx, n_seq, n_batch, n_ubatch, n_threads, n_threads_batch;
+    int64_t n_params;
+    uint64_t model_bytes;  /* of all tensors */
+    double bpw;
+    char arch[32], qtype[32], type_k[16], type_v[16], backend[16];
+    char name[256];        /* general.name, or the file name */
+    char desc[64];         /* llama-bench's model column: "qwen3 ?B IQ4_KT" */
+};
+
+struct tok;
+
+struct arm {
+    const struct arm_ops *ops;
+    struct arm_info info;
+    const struct tok *tok; /* of the model, owned by the arm; NULL if the file has no vocabulary */
+};
+
+struct arm_ops {
+    void (*release)(struct arm *a);
+    int (*decode)(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, void *arg,
+                  struct err *e);
+    /* Forget positions >= pos of a sequence; seq = -1: of all sequences. */
+    int (*kv_trim)(struct arm *a, int32_t seq, int32_t pos, struct err *e);
+    int (*observe)(struct arm *a, struct observer *o, struct err *e); /* NULL switches it off */
+    /* Fill the engine and model fields of a result row. */
+    int (*describe)(const struct arm *a, struct row *r, struct err *e);
+};
+
+/* The embedded engine. */
+int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e);
+void arm_close(struct arm *a); /* NULL is allowed */
+
+static inline int arm_decode(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, void *arg,
+                             struct err *e) {
+    return a->ops->decode(a, b, fn, arg, e);
+}
+static inline int arm_kv_trim(struct arm *a, int32_t seq, int32_t pos, struct err *e) {
+    return a->ops->kv_trim(a, seq, pos, e);
+}
+static inline int arm_observe(struct arm *a, struct observer *o, struct err *e) {
+    return a->ops->observe(a, o, e);
+}
+static inline int arm_describe(const struct arm *a, struct row *r, struct err *e) {
+    return a->ops->describe(a, r, e);
+}
+
+#endif

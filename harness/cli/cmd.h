@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ * cmd.h - COMMAND_LIST: the subcommands of ggauge. Each lives in cmd_<name>.c with '-' as '_'.
+ *
+ * Only this folder prints or exits. Results go to stdout, everything else to stderr. */
+#ifndef GGAUGE_CMD_H
+#define GGAUGE_CMD_H
+
+#include "base/err.h"
+
+/*    name          symbol       one line for the overview */
+#define COMMAND_LIST(X)                                                                            \
+    X("types",       types,       "the tables of types, ops and backends of this build")
+
+/* Exit codes of the program. */
+enum {
+    EXIT_PASS = 0,
+    EXIT_FAIL = 1,        /* a check failed */
+    EXIT_USAGE = 2,
+    EXIT_ENVIRONMENT = 3, /* files, memory, devices */
+    EXIT_UNDECIDED = 125,
+};
+
+/* argv[0] is the command's name. Returns the exit code, or a negative ERR_ code with *e set, which
+ * main prints and maps to an exit code. */
+typedef int (*cmd_fn)(int argc, char **argv, struct err *e);
+
+#define X(name, symbol, help) int cmd_##symbol(int argc, char **argv, struct err *e);
+COMMAND_LIST(X)
+#undef X
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ * opt.h - option tables: parsing, validation and grouped help from one description.
+ *
+ * A command lists its options as an array of struct opt; opt_parse fills the variables that they
+ * point at. Letters and names are those of llama.cpp. Options take their value as the next argument
+ * or after '='; a long option may be written with one or two dashes when it has two in the table. */
+#ifndef GGAUGE_OPT_H
+#define GGAUGE_OPT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arm/arm.h"
+#include "base/err.h"
+
+enum opt_kind {
+    OPT_GROUP,   /* a heading in the help: `help` is its text */
+    OPT_FLAG,    /* bool: present or not */
+    OPT_NO_FLAG, /* bool: clears it */
+    OPT_INT,     /* int in [min, max] */
+    OPT_DOUBLE,  /* double in [min, max], finite */
+    OPT_STR,     /* const char *, points into argv */
+    OPT_CHOICE,  /* const char *, one of `choices` separated by '|' */
+    OPT_ONOFF,   /* bool from on|off|1|0 */
+};
+
+struct opt {
+    enum opt_kind kind;
+    const char *flags;  /* all spellings, separated by ' ': "-c --ctx-size" */
+    const char *arg;    /* name of the value in the help, NULL for flags */
+    void *dst;
+    double min, max;    /* OPT_INT and OPT_DOUBLE */
+    const char *choices;
+    const char *help;   /* one line; the default is appended from *dst */
+};
+
+#define OPT_END { .flags = NULL, .kind = OPT_GROUP, .help = NULL }
+
+/* Parse argv[1..]. On --help or -h print the grouped help to stdout and return 1. Positional
+ * arguments are an error. `usage` is the text after "usage: ggauge ". */
+int opt_parse(int argc, char **argv, const struct opt *table, const char *usage, struct err *e);
+
+/* The options every measuring command shares; expand inside a table. P is a struct arm_params
+ * lvalue; set its defaults first. */
+#define OPT_MODEL(P)                                                                               \
+    { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "model" },                                          \
+    { OPT_STR, "-m --model", "FILE", &(P).model, 0, 0, NULL,                                       \
+      "GGUF file (first part of a split model)" }
+#define OPT_ENGINE(P)                                                                              \
+    { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "engine" },                                         \
+    { OPT_CHOICE, "--backend", "COLUMN", &(P).backend, 0, 0, "ref|avx2|avx512|amx|cuda",           \
+      "kernels to use (default: the best CPU column of this machine)" },                           \
+    { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, "avx2|avx512|amx|cuda",             \
+      "with --backend ref: round activations as COLUMN does" },                                    \
+    { OPT_INT, "-t --threads", "N", &(P).n_threads, 0, 512, NULL,                                  \
+      "threads (0 = all processors)" },                                                            \
+    { OPT_INT, "-tb --threads-batch", "N", &(P).n_threads_batch, 0, 512, NULL,                     \
+      "threads for batches (0 = as -t)" },                                                         \
+    { OPT_INT, "-b --batch-size", "N", &(P).n_batch, 1, 1 << 20, NULL,                             \
+      "logical batch: tokens handed over at a time" },                                             \
+    { OPT_INT, "-ub --ubatch-size", "N", &(P).n_ubatch, 1, 1 << 16, NULL,                          \
+      "physical batch: tokens computed at a time" },                                               \
+    { OPT_CHOICE, "-ctk --cache-type-k", "TYPE", &(P).type_k, 0, 0, "f32|f16|q8_0",                \
+      "type of the K cache" },                                                                     \
+    { OPT_CHOICE, "-ctv --cache-type-v", "TYPE", &(P).type_v, 0, 0, "f32|f16|q8_0",                \
+      "type of the V cache" }
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ * observer.h - the only way to see, or to force, what a graph computes between its ends.
+ *
+ * A node's key is (name, occurrence): names repeat, as in the engines whose dumps are compared.
+ * Nodes that nobody wants run in one batch, so observing nothing costs one test per graph. */
+#ifndef GGAUGE_OBSERVER_H
+#define GGAUGE_OBSERVER_H
+
+#include <stdbool.h>
+
+#include "op.h"
+
+struct observer {
+    void *arg;
+    /* Asked once per node and graph: shall see() be called for it? */
+    bool (*want)(void *arg, const struct node *n);
+    /* The node has run; its sources still hold their data where they are activations of the same
+     * layer. `data` is node->dst's data on the host, rows of dst->row_bytes. see() may overwrite it:
+     * later nodes then use what it wrote. Negative stops the run. */
+    int (*see)(void *arg, const struct node *n, void *data, struct err *e);
+};
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ * act.h - layouts of activation types: what a row of activations becomes before it meets quantised
+ * weights. They live in memory only and never in a file.
+ *
+ * q8_2_x4: blocks of 32 values, packed in groups of four:
+ *   D = bf16(amax / 127), q = round to nearest even of x * (1 / D), clamped to int8, s = sum of q.
+ *   A group holds D[4], s[4], then 4 x 32 values. A tail of fewer than four blocks at the end of a
+ *   row is stored as single q8_2 blocks. Source: ik_llama.cpp 8337e4cd, x86 variant. */
+#ifndef GGAUGE_ACT_H
+#define GGAUGE_ACT_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define QK_Q8_2 32
+
+struct blk_q8_2 {
+    uint16_t d; /* bf16 */
+    int16_t s;
+    int8_t qs[32];
+};
+struct blk_q8_2_x4 { /* 128 values */
+    uint16_t d[4];
+    int16_t s[4];
+    int8_t qs[128];
+};
+
+static_assert(sizeof(struct blk_q8_2) == 36, "q8_2");
+static_assert(sizeof(struct blk_q8_2_x4) == 4 * sizeof(struct blk_q8_2), "q8_2_x4");
+
+/* Block b of a q8_2_x4 row of n_blocks blocks. */
+struct q8_2_view {
+    uint16_t d;
+    int16_t s;
+    const int8_t *qs; /* [32] */
+};
+
+static inline struct q8_2_view q8_2_x4_block(const void *row, int64_t b, int64_t n_blocks) {
+    if (b / 4 < n_blocks / 4) {
+        const struct blk_q8_2_x4 *g = (const struct blk_q8_2_x4 *)row + b / 4;
+        return (struct q8_2_view){ g->d[b % 4], g->s[b % 4], g->qs + 32 * (b % 4) };
+    }
+    const struct blk_q8_2 *t = (const struct blk_q8_2 *)row + b; /* same bytes per block */
+    return (struct q8_2_view){ t->d, t->s, t->qs };
+}
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ * backend.h - the columns of both tables: which exist, what this machine can run, who serves a cell.
+ *
+ * A column without a cell of its own uses its parent's; ref and cuda have no parent, so a hole in
+ * cuda means UNSUPPORTED and work never moves to another device in silence. */
+#ifndef GGAUGE_BACKEND_H
+#define GGAUGE_BACKEND_H
+
+#include "op.h"
+
+/*    column  parent  needs */
+#define BACKEND_LIST(X)                                                                            \
+    X(ref,    none,   "nothing")                                                                   \
+    X(avx2,   ref,    "AVX2, FMA, F16C")                                                           \
+    X(avx512, avx2,   "AVX-512 F, BW, DQ, VL, VNNI")                                               \
+    X(amx,    avx512, "AMX int8 and bf16 tiles")                                                   \
+    X(cuda,   none,   "an NVIDIA GPU and libggauge-cuda.so")
+
+enum column {
+    COL_none = -1,
+#define X(name, ...) COL_##name,
+    BACKEND_LIST(X)
+#undef X
+    COL_count,
+};
+
+const char *column_name(enum column c);
+enum column column_from_name(const char *name); /* COL_none if there is none */
+enum column column_parent(enum column c);
+const char *column_needs(enum column c);
+/* True if the machine and this build can run the column. */
+bool column_available(enum column c);
+/* The last available CPU column that has at least one cell of its own. */
+enum column column_best_cpu(void);
+
+/* The cell that serves type t in column c, walking up the parents; *found (may be NULL) says whose it
+ * is. NULL if there is none. need_mul_mat skips cells without mul_mat (ref has none: its op
+ * multiplies any pair of types through dequant_row). */
+const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_mat,
+                                   enum column *found);
+/* True if column c has a cell of its own for type t / op. */
+bool qtype_has_cell(enum column c, enum qtype t);
+bool op_has_cell(enum column c, enum op op);
+
+/* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat for
+ * the weight's type. */
+const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);
+
+/* One device that runs graphs. The CPU columns share one implementation (cpu.c). */
+struct backend {
+    const struct backend_ops *ops;
+    enum column col;
+    void *impl; /* owned by the implementation */
+};
+
+struct backend_ops {
+    void (*release)(struct backend *b);
+    /* Device memory; the CPU hands out ordinary 64-byte aligned memory. */
+    int (*alloc)(struct backend *b, size_t n_bytes, void **out, struct err *e);
+    void (*free)(struct backend *b, void *p);
+    int (*upload)(struct backend *b, void *dst, const void *src, size_t n_bytes, struct err *e);
+    int (*download)(struct backend *b, void *dst, const void *src, size_t n_bytes, struct err *e);
+    int (*synchronize)(struct backend *b, struct err *e);
+    bool (*supports)(const struct backend *b, const struct node *n);
+    /* Run n nodes in order on n_threads threads; results are complete after synchronize. */
+    int (*run)(struct backend *b, const struct node *const *nodes, int n, int n_threads,
+               struct err *e);
+};
+
+/* A CPU backend of column c on a pool that the caller keeps alive. ERR_UNSUPPORTED if the machine
+ * cannot run the column. */
+int backend_cpu_init(struct backend *b, enum column c, struct thread_pool *pool, struct err *e);
+static inline void backend_release(struct backend *b) {
+    if (b->ops) b->ops->release(b);
+    b->ops = NULL;
+}
+
+#endif

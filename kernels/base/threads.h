@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ * threads.h - the one thread pool: a team runs a function together, with barriers inside.
+ *
+ * No result may depend on the number of threads: work is cut into chunks of a fixed size, and
+ * threads only decide who computes which chunk. */
+#ifndef GGAUGE_THREADS_H
+#define GGAUGE_THREADS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+
+#define THREADS_MAX 512
+
+struct work_team; /* what the threads of one run share */
+
+/* One thread's view of a run. `shared` and `scratch` are 64-byte aligned and uninitialised. */
+struct work {
+    int ith, nth;         /* this thread, number of threads */
+    void *shared;         /* one block for the whole team */
+    void *scratch;        /* this thread's own block */
+    struct work_team *team;
+};
+
+typedef void (*work_fn)(void *arg, struct work *w);
+
+struct thread_pool;
+
+/* A pool of n_threads (1..THREADS_MAX), the caller's own thread included. */
+int thread_pool_new(struct thread_pool **out, int n_threads, struct err *e);
+void thread_pool_free(struct thread_pool *pool);
+int thread_pool_size(const struct thread_pool *pool);
+
+/* Make sure that shared and per-thread blocks have at least these sizes in later runs. */
+int thread_pool_reserve(struct thread_pool *pool, size_t shared_bytes, size_t scratch_bytes,
+                        struct err *e);
+
+/* Run fn(arg, work) on n_threads threads (1..size) and return when all are done. Only one run at a
+ * time; fn must not call thread_pool_run. */
+void thread_pool_run(struct thread_pool *pool, int n_threads, work_fn fn, void *arg);
+
+/* Wait until every thread of the team is here; resets work_next. */
+void work_barrier(struct work *w);
+
+/* Claim the next chunk: 0, 1, 2, ... counted over the whole team since the last barrier (or the
+ * start of the run). The caller stops at its own number of chunks. */
+int64_t work_next(struct work *w);
+
+/* Number of processors this process may use. */
+int threads_online(void);
+
+#endif

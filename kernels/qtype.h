@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT
+ * qtype.h - the rows of the table of quantised types, and what a cell of the table is.
+ *
+ * QTYPE_LIST is the only registration of a type. Y = the column has its own cell, a constant named
+ * <type>_<column> of struct qkernel in kernels/<column>/<family>_<column>.c; _ = the parent column
+ * of BACKEND_LIST serves. Tests, benchmarks, the command line and the coverage table of the README
+ * are all made from this list. */
+#ifndef GGAUGE_QTYPE_H
+#define GGAUGE_QTYPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "act.h"
+#include "floats.h"
+#include "legacy.h"
+#include "trellis.h"
+
+/*    name     gguf n_blk block              row_meta gain         ref avx2 avx512 amx cuda */
+#define QTYPE_LIST(X)                                                                              \
+    X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, _, _, _)                        \
+    X(f16,       1,   1, struct blk_f16,     0, 1.0,         Y, Y, _, _, _)                        \
+    X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, _, _, _)                        \
+    X(f64,      28,   1, struct blk_f64,     0, 1.0,         _, _, _, _, _)                        \
+    X(i32,      26,   1, struct blk_i32,     0, 1.0,         _, _, _, _, _)                        \
+    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, _, _, _)                        \
+    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, _, _, _)                        \
+    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, _, _, _)                        \
+    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, _, _, _)                        \
+    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, _, _, _)                        \
+    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, _, _, _)                        \
+    X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, _, _, _)                        \
+    X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, _, _, _)                        \
+    X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, _, _, _)                        \
+    X(q8_2_x4,  99,  32, struct blk_q8_2,    0, 1.0,         Y, Y, _, _, _)
+
+/* Formats whose size is known, so that a file that uses them can be inspected, but which no column
+ * computes with yet. A type that gets its cells moves from here into QTYPE_LIST. */
+/*    name         gguf n_blk bytes row_meta */
+#define QTYPE_SIZE_LIST(X)                                                                         \
+    X(i8,           24,   1,   1, 0)                                                               \
+    X(i16,          25,   1,   2, 0)                                                               \
+    X(i64,          27,   1,   8, 0)                                                               \
+    X(q8_1,          9,  32,  36, 0)                                                               \
+    X(q2_K,         10, 256,  84, 0)                                                               \
+    X(q3_K,         11, 256, 110, 0)                                                               \
+    X(q4_K,         12, 256, 144, 0)                                                               \
+    X(q5_K,         13, 256, 176, 0)                                                               \
+    X(q6_K,         14, 256, 210, 0)                                                               \
+    X(iq3_xxs,      18, 256,  98, 0)                                                               \
+    X(iq4_nl,       20,  32,  18, 0)                                                               \
+    X(iq4_xs,       23, 256, 136, 0)                                                               \
+    X(mxfp4,        39,  32,  17, 0)                                                               \
+    X(iq2_k,       137, 256,  76, 0)                                                               \
+    X(iq3_k,       138, 256, 110, 0)                                                               \
+    X(iq4_k,       139, 256, 144, 0)                                                               \
+    X(iq5_k,       140, 256, 176, 0)                                                               \
+    X(iq6_k,       141, 256, 212, 0)                                                               \
+    X(iq4_ks,      144, 256, 136, 4)                                                               \
+    X(iq2_ks,      145, 256,  70, 2)                                                               \
+    X(iq4_kss,     146, 256, 128, 4)                                                               \
+    X(iq5_ks,      152, 256, 168, 4)                                                               \
+    X(iq3_ks,      156, 256, 102, 2)                                                               \
+    X(iq2_kl,      157, 256,  86, 2)                                                               \
+    X(iq1_kt,      158, 256,  56, 4)                                                               \
+    X(q5_0_r4,     206,  32,  22, 0)                                                               \
+    X(q8_0_r8,     208,  32,  34, 0)                                                               \
+    X(iq3_xxs_r4,  218, 256,  98, 0)                                                               \
+    X(iq4_nl_r4,   220,  32,  18, 0)                                                               \
+    X(q6_0_r4,     233,  32,  26, 0)                                                               \
+    X(iq4_ks_r4,   344, 256, 136, 4)                                                               \
+    X(iq5_ks_r4,   352, 256, 168, 4)                                                               \
+    X(q8_k_r8,     399, 256, 258, 0)
+
+enum qtype {
+    QT_none = -1,
+#define X(name, ...) QT_##name,
+    QTYPE_LIST(X)
+    QTYPE_SIZE_LIST(X)
+#undef X
+    QT_count,
+};
+
+struct qtype_info {
+    const char *name; /* the field's own spelling: "q4_0", "iq4_kt" */
+    uint32_t gguf_id;
+    int n_blk;         /* weights per block */
+    size_t blk_bytes;  /* bytes per block */
+    size_t row_meta;   /* bytes in front of the first block of every row */
+    double gain;       /* compute-time factor of every product with these weights */
+};
+
+/* t must be a valid type (not QT_none). */
+const struct qtype_info *qtype_info(enum qtype t);
+/* QT_none if nothing has that id / that name (case is ignored). */
+enum qtype qtype_from_gguf(uint32_t gguf_id);
+enum qtype qtype_from_name(const char *name);
+/* Bytes of a row of n weights; n must be a multiple of n_blk. */
+size_t qtype_row_bytes(enum qtype t, int64_t n);
+
+/* What a cell of the type table offers; a member that a column does not have is NULL.
+ *
+ * Shapes: a weight matrix W is [n_rows, n], row stride w_stride bytes; activations X are
+ * [n_tok, n] of type `act`, row stride x_stride bytes; dst is f32 [n_tok, n_rows], row stride
+ * dst_stride floats: dst[t * dst_stride + r] = gain * sum_i W[r, i] X[t, i]. */
+struct qkernel {
+    enum qtype act;  /* activation type that mul_mat wants */
+    double tol_nmse; /* promise: normalised mean square error of mul_mat against ref fed the same
+                        quantised activations */
+
+    /* n weights of one row as f32, without the gain. */
+    void (*dequant_row)(const void *row, float *y, int64_t n);
+    /* The inverse; imatrix [n] weights the error of each column, or NULL. n is a multiple of n_blk. */
+    void (*quantize_row)(const float *x, void *row, int64_t n, const float *imatrix);
+    /* Any n_rows >= 1 and n_tok >= 1. scratch: mul_mat_scratch(n) bytes, 64-byte aligned. Chooses
+     * between streaming the weights (few tokens) and decoding a panel once (many). */
+    void (*mul_mat)(int64_t n, const void *w, size_t w_stride, int64_t n_rows, const void *x,
+                    size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride, void *scratch);
+    size_t (*mul_mat_scratch)(int64_t n);
+};
+
+#endif
