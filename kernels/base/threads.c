@@ -32,9 +32,9 @@ struct worker {
 struct thread_pool {
     pthread_mutex_t lock;
     pthread_cond_t start, done;
-    unsigned run;   /* number of the current run */
-    int n_started;  /* threads that take part in it */
-    int n_running;  /* of those, not finished */
+    unsigned run;  /* number of the current run */
+    int n_started; /* threads that take part in it */
+    int n_running; /* of those, not finished */
     bool stop;
     work_fn fn;
     void *arg;
@@ -89,7 +89,8 @@ static void *worker_main(void *arg) {
     unsigned seen = 0;
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        while (!p->stop && p->run == seen) pthread_cond_wait(&p->start, &p->lock);
+        while (!p->stop && p->run == seen)
+            pthread_cond_wait(&p->start, &p->lock);
         if (p->stop) break;
         seen = p->run;
         if (me->ith >= p->n_started) continue;
@@ -138,8 +139,10 @@ void thread_pool_free(struct thread_pool *p) {
     p->stop = true;
     pthread_cond_broadcast(&p->start);
     pthread_mutex_unlock(&p->lock);
-    for (int i = 1; i < p->size; i++) pthread_join(p->workers[i].thread, NULL);
-    for (int i = 0; i < p->size; i++) heap_free(p->workers[i].scratch);
+    for (int i = 1; i < p->size; i++)
+        pthread_join(p->workers[i].thread, NULL);
+    for (int i = 0; i < p->size; i++)
+        heap_free(p->workers[i].scratch);
     heap_free(p->workers);
     heap_free(p->shared);
     pthread_mutex_destroy(&p->lock);
@@ -191,7 +194,8 @@ void thread_pool_run(struct thread_pool *p, int n_threads, work_fn fn, void *arg
     run_share(p, &p->workers[0], n_threads);
 
     pthread_mutex_lock(&p->lock);
-    while (p->n_running > 0) pthread_cond_wait(&p->done, &p->lock);
+    while (p->n_running > 0)
+        pthread_cond_wait(&p->done, &p->lock);
     pthread_mutex_unlock(&p->lock);
 }
 

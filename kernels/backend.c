@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT
+ * backend.c - the two tables of cells, made from the lists, and the probe of the machine.
+ *
+ * This file and the Makefile alone know which columns are compiled in. It is built with plain
+ * flags, so that it runs on any x86-64. */
+#include "backend.h"
+
+#include <string.h>
+
+/* PICK_Y(symbol) is its address, PICK__(symbol) nothing. The columns are called c0..c4 because a
+ * parameter named like a column would replace the suffix that is being pasted. */
+#define PICK_Y(symbol) &symbol
+#define PICK__(symbol) NULL
+#define DECLARE_Y(type, symbol) extern const struct type symbol;
+#define DECLARE__(type, symbol)
+
+#define X(name, id, n_blk, block, row_meta, gain, c0, c1, c2, c3, c4)                              \
+    DECLARE_##c0(qkernel, name##_ref) DECLARE_##c1(qkernel, name##_avx2)                           \
+        DECLARE_##c2(qkernel, name##_avx512) DECLARE_##c3(qkernel, name##_amx)                     \
+            DECLARE_##c4(qkernel, name##_cuda)
+QTYPE_LIST(X)
+#undef X
+#define X(name, n_src, c0, c1, c2, c3, c4)                                                         \
+    DECLARE_##c0(op_cell, op_##name##_ref) DECLARE_##c1(op_cell, op_##name##_avx2)                 \
+        DECLARE_##c2(op_cell, op_##name##_avx512) DECLARE_##c3(op_cell, op_##name##_amx)           \
+            DECLARE_##c4(op_cell, op_##name##_cuda)
+OP_LIST(X)
+#undef X
+
+static const struct qkernel *const qkernels[QT_count][COL_count] = {
+#define X(name, id, n_blk, block, row_meta, gain, c0, c1, c2, c3, c4)                              \
+    [QT_##name] = { PICK_##c0(name##_ref), PICK_##c1(name##_avx2), PICK_##c2(name##_avx512),       \
+                    PICK_##c3(name##_amx), PICK_##c4(name##_cuda) },
+    QTYPE_LIST(X)
+#undef X
+};
+
+static const struct op_cell *const op_cells[OP_count][COL_count] = {
+#define X(name, n_src, c0, c1, c2, c3, c4)                                                         \
+    [OP_##name] = { PICK_##c0(op_##name##_ref), PICK_##c1(op_##name##_avx2),                       \
+                    PICK_##c2(op_##name##_avx512), PICK_##c3(op_##name##_amx),                     \
+                    PICK_##c4(op_##name##_cuda) },
+    OP_LIST(X)
+#undef X
+};
+
+static const struct {
+    const char *name;
+    enum column parent;
+    const char *needs;
+} columns[COL_count] = {
+#define X(name, parent, needs) { #name, COL_##parent, needs },
+    BACKEND_LIST(X)
+#undef X
+};
+
+const char *column_name(enum column c) {
+    return c >= 0 && c < COL_count ? columns[c].name : "none";
+}
+
+enum column column_from_name(const char *name) {
+    for (int c = 0; c < COL_count; c++)
+        if (strcmp(columns[c].name, name) == 0) return (enum column)c;
+    return COL_none;
+}
+
+enum column column_parent(enum column c) {
+    return columns[c].parent;
+}
+
+const char *column_needs(enum column c) {
+    return columns[c].needs;
+}
+
+bool qtype_has_cell(enum column c, enum qtype t) {
+    return qkernels[t][c] != NULL;
+}
+
+bool op_has_cell(enum column c, enum op op) {
+    return op_cells[op][c] != NULL;
+}
+
+static bool column_has_cells(enum column c) {
+    for (int t = 0; t < QT_count; t++)
+        if (qkernels[t][c]) return true;
+    for (int o = 0; o < OP_count; o++)
+        if (op_cells[o][c]) return true;
+    return false;
+}
+
+bool column_available(enum column c) {
+    if (!column_has_cells(c)) return false;
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("f16c");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("avx512vnni");
+    switch (c) {
+    case COL_ref: return true;
+    case COL_avx2: return avx2;
+    case COL_avx512: return avx512;
+    default: return false; /* amx and cuda have no cells yet, so no probe either */
+    }
+}
+
+enum column column_best_cpu(void) {
+    enum column best = COL_ref;
+    for (int c = COL_ref; c <= COL_amx; c++)
+        if (column_available((enum column)c)) best = (enum column)c;
+    return best;
+}
+
+const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_mat,
+                                   enum column *found) {
+    for (; c != COL_none; c = columns[c].parent) {
+        const struct qkernel *k = qkernels[t][c];
+        if (!k || (need_mul_mat && !k->mul_mat)) continue;
+        if (found) *found = c;
+        return k;
+    }
+    return NULL;
+}
+
+const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found) {
+    if (n->op == OP_mul_mat) {
+        enum column k_col = COL_none;
+        enum qtype t = (enum qtype)n->src[0]->type;
+        if (qkernel_find(c, t, true, &k_col)) {
+            /* A column can lend its loop to a parent's kernel, but the row must name who computes.
+             */
+            c = k_col;
+        } else {
+            while (columns[c].parent != COL_none)
+                c = columns[c].parent; /* ref multiplies anything */
+        }
+    }
+    for (; c != COL_none; c = columns[c].parent) {
+        if (!op_cells[n->op][c]) continue;
+        if (found) *found = c;
+        return op_cells[n->op][c];
+    }
+    return NULL;
+}
+
+const char *op_name(enum op op) {
+    static const char *const names[OP_count] = {
+#define X(name, ...) #name,
+        OP_LIST(X)
+#undef X
+    };
+    return names[op];
+}
