@@ -48,7 +48,8 @@ struct arm_answer {
     int32_t top1;          /* first index of the largest logit */
 };
 
-/* Called in batch order, from one thread. Negative stops the decode with that code. */
+/* Called in batch order, from one thread. Negative stops the decode with that code. A decode with
+ * fn = NULL computes the wanted logits and drops them unreduced (speed measurements). */
 typedef int (*arm_answer_fn)(void *arg, const struct arm_answer *a, struct err *e);
 
 /* See harness/exec/observer.h; an arm that cannot show its nodes refuses a non-NULL observer. */
