@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "exec/batch.h"
 
 struct row; /* result/row.h */
 
@@ -29,29 +30,6 @@ struct arm_params {
     const char *type_v;    /* -ctv */
 };
 
-/* Tokens of one call: token[i] goes to position pos[i] of sequence seq[i]. Positions of a sequence
- * must follow each other without a gap from what the cache holds. want[i] asks for an answer. */
-struct arm_batch {
-    int n;
-    const int32_t *token;
-    const int32_t *pos;
-    const int32_t *seq;
-    const bool *want;      /* NULL = answers for none */
-};
-
-/* Answer for one wanted token. */
-struct arm_answer {
-    int i;                 /* index in the batch */
-    const float *logits;   /* [n_vocab]; valid during the call only */
-    double max;            /* largest logit */
-    double lse;            /* ln(sum exp(logit - max)), sum in f64: log-softmax = logit - max - lse */
-    int32_t top1;          /* first index of the largest logit */
-};
-
-/* Called in batch order, from one thread. Negative stops the decode with that code. A decode with
- * fn = NULL computes the wanted logits and drops them unreduced (speed measurements). */
-typedef int (*arm_answer_fn)(void *arg, const struct arm_answer *a, struct err *e);
-
 /* See harness/exec/observer.h; an arm that cannot show its nodes refuses a non-NULL observer. */
 struct observer;
 
@@ -64,7 +42,7 @@ struct arm_info {
     double bpw;
     char arch[32], qtype[32], type_k[16], type_v[16], backend[16];
     char name[256];        /* general.name, or the file name */
-    char desc[64];         /* llama-bench's model column: "qwen3 ?B IQ4_KT" */
+    char desc[80];         /* llama-bench's model column: "qwen3 ?B IQ4_KT" */
 };
 
 struct tok;

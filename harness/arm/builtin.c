@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT
+ * builtin.c - the arm of our own engine on a column of kernels; see arm.h. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "arm/arm.h"
+#include "base/log.h"
+#include "exec/exec.h"
+#include "result/row.h"
+#include "tok/tok.h"
+
+struct builtin {
+    struct arm arm;
+    struct model model;
+    struct tok *tok;
+    struct exec *exec;
+};
+
+static struct builtin *self(struct arm *a) {
+    return (struct builtin *)a;
+}
+
+static void release(struct arm *a) {
+    struct builtin *s = self(a);
+    exec_free(s->exec);
+    tok_free(s->tok);
+    model_close(&s->model);
+    heap_free(s);
+}
+
+static int decode(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, void *arg,
+                  struct err *e) {
+    return exec_decode(self(a)->exec, b, fn, arg, e);
+}
+
+static int kv_trim_arm(struct arm *a, int32_t seq, int32_t pos, struct err *e) {
+    return exec_kv_trim(self(a)->exec, seq, pos, e);
+}
+
+static int observe(struct arm *a, struct observer *o, struct err *e) {
+    (void)e;
+    exec_observe(self(a)->exec, o);
+    return 0;
+}
+
+static int describe(const struct arm *a, struct row *r, struct err *e) {
+    int rc = 0;
+    const struct builtin *s = (const struct builtin *)a;
+    const struct arm_info *i = &a->info;
+    char fp[17], cells[1024];
+    gguf_fingerprint(s->model.g, fp);
+    TRY(exec_cells(s->exec, cells, sizeof cells, e));
+    TRY(row_set(r, ROW_engine, "ggauge", e));
+    TRY(row_set(r, ROW_engine_commit, row_get(r, ROW_commit_id), e));
+    TRY(row_set(r, ROW_backend, i->backend, e));
+    TRY(row_set(r, ROW_placement, "CPU", e));
+    TRY(row_set(r, ROW_cells, cells, e));
+    TRY(row_set(r, ROW_model, i->name, e));
+    TRY(row_set(r, ROW_model_fp, fp, e));
+    TRY(row_set(r, ROW_arch, i->arch, e));
+    TRY(row_set(r, ROW_qtype, i->qtype, e));
+    TRY(row_set_num(r, ROW_bpw, i->bpw, e));
+    TRY(row_set_int(r, ROW_n_ctx, i->n_ctx, e));
+    TRY(row_set_int(r, ROW_n_threads, i->n_threads, e));
+    TRY(row_set_int(r, ROW_n_threads_batch, i->n_threads_batch, e));
+    TRY(row_set_int(r, ROW_n_batch, i->n_batch, e));
+    TRY(row_set_int(r, ROW_n_ubatch, i->n_ubatch, e));
+    TRY(row_set(r, ROW_type_k, i->type_k, e));
+    TRY(row_set(r, ROW_type_v, i->type_v, e));
+out:
+    return rc;
+}
+
+static const struct arm_ops builtin_ops = {
+    .release = release,
+    .decode = decode,
+    .kv_trim = kv_trim_arm,
+    .observe = observe,
+    .describe = describe,
+};
+
+static int resolve(const struct arm_params *p, struct exec_params *x, struct err *e) {
+    int rc = 0;
+    x->column = p->backend ? column_from_name(p->backend) : column_best_cpu();
+    FAIL_IF(x->column == COL_none, e, ERR_ARG, "'%s' is not a backend", p->backend);
+    FAIL_IF(!column_available(x->column), e, ERR_UNSUPPORTED,
+            "backend %s cannot run here: it needs %s, and this build or machine lacks it",
+            column_name(x->column), column_needs(x->column));
+    x->act_like = p->act_like ? column_from_name(p->act_like) : COL_none;
+    FAIL_IF(p->act_like && x->column != COL_ref, e, ERR_ARG, "--act-like goes with --backend ref");
+    x->type_k = p->type_k ? qtype_from_name(p->type_k) : QT_f16;
+    x->type_v = p->type_v ? qtype_from_name(p->type_v) : QT_f16;
+    FAIL_IF(x->type_k == QT_none || x->type_v == QT_none, e, ERR_ARG, "unknown KV cache type");
+    x->n_ctx = p->n_ctx;
+    x->n_seq = p->n_seq;
+    x->n_ubatch = p->n_ubatch < p->n_batch ? p->n_ubatch : p->n_batch;
+    x->n_threads = p->n_threads ? p->n_threads : threads_online();
+    x->n_threads_batch = p->n_threads_batch ? p->n_threads_batch : x->n_threads;
+out:
+    return rc;
+}
+
+static void copy_name(const struct model *m, char *buf, size_t n) {
+    struct gguf_str s = { 0 };
+    struct err ignored;
+    if (gguf_get_str(m->g, "general.name", &s, &ignored) == 1 && s.n > 0) {
+        snprintf(buf, n, "%.*s", (int)(s.n < n ? s.n : n - 1), s.p);
+        return;
+    }
+    const char *path = gguf_path(m->g), *slash = strrchr(path, '/');
+    snprintf(buf, n, "%s", slash ? slash + 1 : path);
+}
+
+static void fill_info(struct arm_info *i, const struct model *m, const struct arm_params *p,
+                      const struct exec_params *x) {
+    i->n_vocab = (int32_t)m->hp.n_vocab;
+    i->n_ctx_train = (int32_t)m->hp.n_ctx_train;
+    i->n_ctx = x->n_ctx;
+    i->n_seq = x->n_seq;
+    i->n_batch = p->n_batch;
+    i->n_ubatch = x->n_ubatch;
+    i->n_threads = x->n_threads;
+    i->n_threads_batch = x->n_threads_batch;
+    i->n_params = m->n_params;
+    i->model_bytes = m->n_bytes;
+    i->bpw = m->n_params ? 8.0 * (double)m->n_bytes / (double)m->n_params : 0;
+    snprintf(i->arch, sizeof i->arch, "%s", arch_ops(m->hp.arch)->name);
+    snprintf(i->qtype, sizeof i->qtype, "%s", qtype_info(m->main_type)->name);
+    snprintf(i->type_k, sizeof i->type_k, "%s", qtype_info(x->type_k)->name);
+    snprintf(i->type_v, sizeof i->type_v, "%s", qtype_info(x->type_v)->name);
+    snprintf(i->backend, sizeof i->backend, "%s", column_name(x->column));
+    copy_name(m, i->name, sizeof i->name);
+    char upper[32];
+    snprintf(upper, sizeof upper, "%s", i->qtype);
+    for (char *c = upper; *c; c++)
+        *c = (char)toupper((unsigned char)*c);
+    snprintf(i->desc, sizeof i->desc, "%s ?B %s", i->arch, upper); /* sizes have no key in a file */
+}
+
+int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e) {
+    int rc = 0;
+    struct exec_params x;
+    *out = NULL;
+    struct builtin *s = heap_calloc(1, sizeof *s, e);
+    if (!s) return ERR_NOMEM;
+    s->arm.ops = &builtin_ops;
+    TRY(resolve(p, &x, e));
+    TRY(model_open(&s->model, p->model, e));
+    if (gguf_find(s->model.g, "tokenizer.ggml.model")) {
+        struct err te = { 0 };
+        if (tok_load(&s->tok, s->model.g, &te) < 0)
+            log_msg(LOG_WARN, "the tokenizer of %s cannot be used: %s", p->model, te.msg);
+    }
+    s->arm.tok = s->tok;
+    TRY(exec_new(&s->exec, &s->model, &x, e));
+    fill_info(&s->arm.info, &s->model, p, &x);
+    *out = &s->arm;
+out:
+    if (rc < 0) release(&s->arm);
+    return rc;
+}
+
+void arm_close(struct arm *a) {
+    if (a) a->ops->release(a);
+}

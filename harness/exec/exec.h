@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ * exec.h - a context: a model on a backend with a KV cache. It cuts batches into micro-batches, runs
+ * their graphs, and hands the logits of wanted tokens to the caller in slices, so that memory never
+ * grows with n_vocab times the length of a batch. */
+#ifndef GGAUGE_EXEC_H
+#define GGAUGE_EXEC_H
+
+#include "exec/batch.h"
+#include "exec/observer.h"
+#include "model/graph.h"
+
+struct exec_params {
+    enum column column;
+    enum column act_like; /* for ref: round activations as this column does; COL_none = not at all */
+    enum qtype type_k, type_v;
+    int n_ctx, n_seq, n_ubatch, n_threads, n_threads_batch;
+};
+
+struct exec;
+
+/* m must outlive the context. All memory of the graphs is allocated here. */
+int exec_new(struct exec **out, const struct model *m, const struct exec_params *p, struct err *e);
+void exec_free(struct exec *x); /* NULL is allowed */
+
+/* As arm_decode: see arm.h. */
+int exec_decode(struct exec *x, const struct arm_batch *b, arm_answer_fn fn, void *arg,
+                struct err *e);
+int exec_kv_trim(struct exec *x, int32_t seq, int32_t pos, struct err *e);
+void exec_observe(struct exec *x, struct observer *o); /* NULL: nobody */
+
+/* The cells that this context runs: "iq4_kt@avx2 ... attn@avx2 ...", each once. */
+int exec_cells(struct exec *x, char *buf, size_t n_bytes, struct err *e);
+
+#endif
