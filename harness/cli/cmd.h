@@ -9,7 +9,8 @@
 
 /*    name          symbol       one line for the overview */
 #define COMMAND_LIST(X)                                                                            \
-    X("types",       types,       "the tables of types, ops and backends of this build")
+    X("types",       types,       "the tables of types, ops and backends of this build")           \
+    X("history",     history,     "rebuild the SQLite index over the result CSV files")
 
 /* Exit codes of the program. */
 enum {
