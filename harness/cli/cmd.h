@@ -10,7 +10,9 @@
 /*    name          symbol       one line for the overview */
 #define COMMAND_LIST(X)                                                                            \
     X("types",       types,       "the tables of types, ops and backends of this build")           \
-    X("history",     history,     "rebuild the SQLite index over the result CSV files")
+    X("history",     history,     "rebuild the SQLite index over the result CSV files")            \
+    X("inspect",     inspect,     "metadata, hyper-parameters and tensors of a GGUF file")         \
+    X("dump",        dump,        "one tensor, dequantised, as raw little-endian f32")
 
 /* Exit codes of the program. */
 enum {

@@ -88,6 +88,9 @@ int64_t gguf_n_kv(const struct gguf *g);
 const struct gguf_kv *gguf_kv_at(const struct gguf *g, int64_t i);
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key); /* NULL if absent */
 
+/* As llama.cpp prints it: "u32", "str", "arr"; "?" for a code that does not exist. */
+const char *gguf_value_name(uint32_t code);
+
 /* Typed look-up. Any integer type converts to u64/i64 if the value fits, any float to f64.
  * Returns 1 = found, 0 = absent (*out unchanged), negative = present but of another type or range. */
 int gguf_get_u64(const struct gguf *g, const char *key, uint64_t *out, struct err *e);
@@ -104,8 +107,8 @@ int64_t gguf_n_tensors(const struct gguf *g); /* over all parts */
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, int64_t i);
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name); /* or NULL */
 
-/* xxh3 of the header and of sampled pages of every tensor, as 16 hex digits: tells two model files
- * apart in milliseconds, whatever their size. */
+/* xxh3 of the keys, infos and sampled pages of every tensor, as 16 hex digits: tells two model files
+ * apart in milliseconds, whatever their size. Splitting, merging or another alignment keep it. */
 void gguf_fingerprint(const struct gguf *g, char out[17]);
 
 /* ---- writer: v3, one file ------------------------------------------------------------------- */

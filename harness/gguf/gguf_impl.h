@@ -82,7 +82,6 @@ int gguf_part_u64(const struct gguf_part *p, const char *key, uint64_t *out, str
 
 /* Bytes of one value of a fixed size; 0 for STRING and ARRAY, -1 for a code that does not exist. */
 int gguf_value_bytes(uint32_t code);
-const char *gguf_value_name(uint32_t code); /* as llama.cpp prints it: "u32", "str", "arr" */
 /* The bytes of the value(s) in the file, from kv->data on. */
 uint64_t gguf_kv_bytes(const struct gguf_kv *kv);
 
