@@ -20,7 +20,7 @@ struct arm_params {
     const char *model;     /* -m */
     const char *backend;   /* --backend: a column, NULL = the best CPU column */
     const char *act_like;  /* --act-like: column whose activation rounding ref imitates, or NULL */
-    int n_ctx;             /* positions per sequence */
+    int n_ctx;             /* positions per sequence; 0 = what the model was trained for */
     int n_seq;             /* sequences that can be alive together */
     int n_batch;           /* -b: most tokens in one arm_decode */
     int n_ubatch;          /* -ub: most tokens computed at a time */

@@ -147,6 +147,7 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     s->arm.ops = &builtin_ops;
     TRY(resolve(p, &x, e));
     TRY(model_open(&s->model, p->model, e));
+    if (x.n_ctx == 0) x.n_ctx = (int)s->model.hp.n_ctx_train;
     if (gguf_find(s->model.g, "tokenizer.ggml.model")) {
         struct err te = { 0 };
         if (tok_load(&s->tok, s->model.g, &te) < 0)
