@@ -18,21 +18,26 @@ OPT.debug   := -O1 -g -DDEBUG
 OPT.asan    := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 OPT.ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
 OPT.tsan    := -O1 -g -fsanitize=thread
+OPT.fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 ISA.avx2    := -mavx2 -mfma -mf16c
 ISA.avx512  := $(ISA.avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 ISA.amx     := $(ISA.avx512) -mamx-tile -mamx-int8 -mamx-bf16
 
 CFLAGS  := -std=c11 -D_GNU_SOURCE $(OPT.$(CONFIG)) -ffp-contract=off $(WARN) -Ikernels -Iharness
-LDLIBS  := -lpcre2-8 -lsqlite3 -ljansson -lxxhash -lhwloc -lm -lpthread
+LDLIBS  := -lpcre2-8 -lsqlite3 -ljansson -lxxhash -lm -lpthread
 
 LIB_SRC := $(wildcard kernels/*.c kernels/*/*.c harness/*/*.c)
 LIB_SRC := $(filter-out harness/worker/%,$(LIB_SRC))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 LIB     := $(B)/libggauge.a
 TESTS   := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
-FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+TESTS   += $(FUZZ:%=$(B)/tests/replay_%)
 TEST_LIB := $(wildcard tests/tiny/*.c)
 C_FILES := $(LIB_SRC) $(wildcard kernels/*.h kernels/*/*.h harness/*/*.h tests/*/*.c tests/*/*.h)
+
+# Headers hold hand-made tables; the formatter keeps to the code.
+FORMATTED := $(filter %.c,$(C_FILES))
 
 # What the program is built from goes into every result row.
 COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -66,7 +71,14 @@ $(B)/commit.stamp: FORCE
 	@mkdir -p $(@D)
 	@echo '$(COMMIT) $(DIRTY)' | cmp -s - $@ || echo '$(COMMIT) $(DIRTY)' > $@
 .PHONY: FORCE
+.SECONDARY:
 FORCE:
+
+.PHONY: setup setup-dev
+setup: ## setup: install the packages that building, testing and drawing need
+	$(Q).ci/setup.sh
+setup-dev: ## setup-dev: also what make check and make fuzz need
+	$(Q).ci/setup.sh dev
 
 .PHONY: test asan ubsan tsan
 test: ## test: build and run every test; ends with "N passed, N failed"
@@ -77,6 +89,40 @@ ubsan: ## ubsan: the tests under UndefinedBehaviorSanitizer
 tsan: ## tsan: the tests under ThreadSanitizer
 asan ubsan tsan:
 	$(Q)$(MAKE) --no-print-directory CONFIG=$@ O=$(O)/san-$@ test
+
+# What libFuzzer has found stays in the corpus, and `make test` replays it.
+N ?= 50000
+.PHONY: fuzz fuzz-run
+fuzz: ## fuzz: N=50000 inputs through every fuzz target under ASan and UBSan (needs clang)
+	$(Q)$(MAKE) --no-print-directory CONFIG=fuzz CC=clang O=$(O)/fuzz fuzz-run
+fuzz-run: $(FUZZ:%=$(B)/tests/fuzz_%)
+	$(Q)for t in $(FUZZ); do mkdir -p $(B)/found_$$t && echo "fuzz_$$t: $(N) inputs" && \
+	    $(abspath $(B))/tests/fuzz_$$t -runs=$(N) -seed=1 -max_len=16384 -timeout=10 -rss_limit_mb=4096 \
+	    -close_fd_mask=1 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(abspath $(B))/crash_$${t}_ \
+	    $(abspath $(B))/found_$$t $(abspath tests/fuzz)/corpus_$$t 2>&1 | \
+	    grep -vE '^(INFO|$$)|slowest|peak_rss|new_units|average' || exit 1; done
+$(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(LIB)
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+$(B)/tests/replay_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(LIB)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDFLAGS) $(LDLIBS)
+
+.PHONY: check format lint coverage
+check: ## check: format, layers, cells, coverage table, headers that compile alone, warnings as errors
+check: lint
+	$(Q)clang-format --style=file:.ci/clang-format --dry-run -Werror $(filter-out %_table.c,$(FORMATTED))
+	$(Q).ci/check_layers.py
+	$(Q).ci/check_cells.py $(LIB)
+	$(Q).ci/coverage.sh $(O)/ggauge check
+lint: $(O)/ggauge
+	$(Q)for h in $(filter kernels/%.h harness/%.h,$(C_FILES)); do case $$h in */avx*) i="$(ISA.avx2)";; *) i=;; esac; \
+	    echo "#include \"$$h\"" | $(CC) $(CFLAGS) $$i -I. -Werror -x c -fsyntax-only - || exit 1; done
+	$(Q)for c in $(filter %.c,$(C_FILES)); do case $$c in */avx*) i="$(ISA.avx2)";; *) i=;; esac; \
+	    clang $(CFLAGS) $$i $(CFLAGS.$$c) -Werror -fsyntax-only $$c || exit 1; done
+format: ## format: apply clang-format to all C files
+	$(Q)clang-format --style=file:.ci/clang-format -i $(filter-out %_table.c,$(FORMATTED))
+coverage: ## coverage: write the coverage table of the README
+coverage: $(O)/ggauge
+	$(Q).ci/coverage.sh $(O)/ggauge
 
 -include $(LIB_OBJ:.o=.d) $(patsubst $(B)/tests/%,$(B)/tests/unit/%.d,$(TESTS))
 

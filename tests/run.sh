@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Run every unit test ($TEST_BIN/test_*) and every end-to-end script (tests/cli/test_*.sh), count their
-# TAP lines ("ok", "not ok", "ok ... # SKIP why") and end with "N passed, N failed, N skipped".
+# Run every unit test ($TEST_BIN/test_*), every fuzz target over its corpus ($TEST_BIN/replay_*) and every
+# end-to-end script (tests/cli/test_*.sh), count their TAP lines ("ok", "not ok", "ok ... # SKIP why") and
+# end with "N passed, N failed, N skipped".
 #
 # A test that dies, or exits non-zero without a "not ok", counts as failed. ONLY=name runs one.
 cd "$(dirname "$0")/.." || exit 3
@@ -10,11 +11,14 @@ trap 'rm -f "$tmp"' EXIT
 passed=0 failed=0 skipped=0
 export CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
 
-for t in "$TEST_BIN"/test_* tests/cli/test_*.sh; do
+for t in "$TEST_BIN"/test_* "$TEST_BIN"/replay_* tests/cli/test_*.sh; do
     [ -x "$t" ] || continue
+    case $t in *.o | *.d) continue ;; esac
     name=$(basename "$t" .sh)
     [ -z "$ONLY" ] || [ "$ONLY" = "$name" ] || continue
-    "$t" >"$tmp" 2>&1 </dev/null
+    corpus=
+    case $name in replay_*) corpus=tests/fuzz/corpus_${name#replay_} ;; esac
+    "$t" $corpus >"$tmp" 2>&1 </dev/null
     status=$?
     s=$(grep -c '^ok .*# SKIP' "$tmp")
     p=$(($(grep -c '^ok ' "$tmp") - s))
