@@ -53,7 +53,8 @@ static void bos_is_fed_but_never_a_target(void **state) {
     struct err e = { 0 };
     struct windows w;
     int32_t tokens[24];
-    for (int i = 0; i < 24; i++) tokens[i] = 100 + i;
+    for (int i = 0; i < 24; i++)
+        tokens[i] = 100 + i;
     assert_int_equal(windows_plain(&w, 24, 8, -1, &e), 0);
     assert_int_equal(windows_input(&w, tokens, 1, 0, 1), 1);
     assert_int_equal(windows_input(&w, tokens, 1, 1, 1), 109);
@@ -67,8 +68,12 @@ static void bos_is_fed_but_never_a_target(void **state) {
 static void strides_cover_once(void **state) {
     (void)state;
     static const int sizes[][3] = { /* n_tokens, n_ctx, stride */
-                                    { 1000, 64, 32 }, { 1000, 64, 33 }, { 999, 17, 5 },
-                                    { 129, 64, 126 }, { 200, 100, 1 } };
+                                    { 1000, 64, 32 },
+                                    { 1000, 64, 33 },
+                                    { 999, 17, 5 },
+                                    { 129, 64, 126 },
+                                    { 200, 100, 1 }
+    };
     for (size_t k = 0; k < N_ELEMS(sizes); k++) {
         struct err e = { 0 };
         struct windows w;
@@ -80,7 +85,8 @@ static void strides_cover_once(void **state) {
         int count[1000] = { 0 };
         for (int64_t i = 0; i < w.n; i++) {
             assert_true(windows_start(&w, i) + w.n_ctx <= n_tokens);
-            for (int p = w.first; p < w.end; p++) count[windows_start(&w, i) + p + 1]++;
+            for (int p = w.first; p < w.end; p++)
+                count[windows_start(&w, i) + p + 1]++;
         }
         int64_t last = windows_start(&w, w.n - 1) + w.end;
         for (int t = 0; t < n_tokens; t++)
@@ -113,9 +119,11 @@ static void sequences_per_batch(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain_numbers),      cmocka_unit_test(plain_limits),
+        cmocka_unit_test(plain_numbers),
+        cmocka_unit_test(plain_limits),
         cmocka_unit_test(bos_is_fed_but_never_a_target),
-        cmocka_unit_test(strides_cover_once), cmocka_unit_test(strided_limits),
+        cmocka_unit_test(strides_cover_once),
+        cmocka_unit_test(strided_limits),
         cmocka_unit_test(sequences_per_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT
+ * ppl_rows.c - rows of a perplexity run; see ppl_rows.h. */
+#include "measure/ppl_rows.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "measure/speed.h"
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+int ppl_rows_close(struct ppl_rows *rows, struct err *e) {
+    int rc = 0;
+    for (int i = 0; i < rows->n_out; i++) {
+        int r = row_writer_close(rows->out[i], rc < 0 ? NULL : e);
+        if (rc == 0) rc = r;
+    }
+    rows->n_out = 0;
+    row_release(&rows->base);
+    return rc;
+}
+
+int ppl_rows_open(struct ppl_rows *rows, const char *path, int64_t from, struct err *e) {
+    int rc = 0;
+    FAIL_IF(rows->n_out == PPL_ROWS_MAX, e, ERR_ARG, "%s: too many row files", path);
+    TRY(row_writer_open(&rows->out[rows->n_out], path, e));
+    rows->from[rows->n_out++] = from;
+out:
+    return rc;
+}
+
+static int fill(struct row *r, const char *subject, enum metric m, double value,
+                const struct interval *ci, int64_t n_rep, const char *status, struct err *e) {
+    int rc = 0;
+    TRY(row_set(r, ROW_subject, subject, e));
+    TRY(row_set(r, ROW_metric, metric_info(m)->name, e));
+    TRY(row_set_num(r, ROW_value, value, e));
+    TRY(row_set(r, ROW_ci_low, NULL, e));
+    TRY(row_set(r, ROW_ci_high, NULL, e));
+    TRY(row_set(r, ROW_n_rep, NULL, e));
+    if (ci && isfinite(ci->low) && isfinite(ci->high)) {
+        TRY(row_set_num(r, ROW_ci_low, ci->low, e));
+        TRY(row_set_num(r, ROW_ci_high, ci->high, e));
+    }
+    if (n_rep > 0) TRY(row_set_int(r, ROW_n_rep, n_rep, e));
+    TRY(row_set(r, ROW_status, status, e));
+out:
+    return rc;
+}
+
+/* chunk < 0: not a chunk's row. */
+static int add(struct ppl_rows *rows, int64_t chunk, struct err *e) {
+    int rc = 0;
+    for (int i = 0; i < rows->n_out; i++)
+        if (chunk < 0 || chunk >= rows->from[i]) TRY(row_writer_add(rows->out[i], &rows->base, e));
+out:
+    return rc;
+}
+
+int ppl_rows_value(struct ppl_rows *rows, const char *subject, enum metric m, double value,
+                   const struct interval *ci, int64_t n_rep, struct err *e) {
+    int rc = 0;
+    TRY(fill(&rows->base, subject, m, value, ci, n_rep, "PASS", e));
+    TRY(add(rows, -1, e));
+out:
+    return rc;
+}
+
+int ppl_rows_chunk(struct ppl_rows *rows, int64_t i, const struct ppl_chunk *c,
+                   const struct ppl_stats *running, struct err *e) {
+    int rc = 0;
+    char subject[32];
+    snprintf(subject, sizeof subject, "chunk %" PRId64, i + 1);
+    double ppl = ppl_stats_ppl(running), half = 1.96 * ppl_stats_se_token(running);
+    const struct interval ci = { ppl - half, ppl + half };
+    const struct {
+        enum metric m;
+        double value;
+        const struct interval *ci;
+        int64_t n_rep;
+    } v[] = {
+        { METRIC_nll_sum, c->nll_sum, NULL, c->n_scored },
+        { METRIC_nll_sq_sum, c->nll_sq_sum, NULL, c->n_scored },
+        { METRIC_n_scored, (double)c->n_scored, NULL, 0 },
+        { METRIC_ppl_running, ppl, &ci, running->n_tokens },
+    };
+    for (size_t k = 0; k < N_ELEMS(v); k++) {
+        TRY(fill(&rows->base, subject, v[k].m, v[k].value, v[k].ci, v[k].n_rep, "PASS", e));
+        TRY(add(rows, i, e));
+    }
+out:
+    return rc;
+}
+
+int ppl_rows_estimate(struct ppl_rows *rows, const struct ppl_stats *s, struct err *e) {
+    int rc = 0;
+    struct interval ci = ppl_stats_interval95(s);
+    double se_token = ppl_stats_se_token(s), se_chunk = ppl_stats_se_chunk(s);
+    TRY(ppl_rows_value(rows, "run", METRIC_ppl, ppl_stats_ppl(s), &ci, s->n_chunks, e));
+    if (isfinite(se_token))
+        TRY(ppl_rows_value(rows, "run", METRIC_ppl_se_token, se_token, NULL, s->n_tokens, e));
+    if (isfinite(se_chunk))
+        TRY(ppl_rows_value(rows, "run", METRIC_ppl_se_chunk, se_chunk, NULL, s->n_chunks, e));
+out:
+    return rc;
+}
+
+int ppl_rows_cost(struct ppl_rows *rows, const struct arm_info *info, int64_t n_tokens,
+                  double seconds, struct err *e) {
+    int rc = 0;
+    if (n_tokens > 0 && seconds > 0) {
+        double tps = (double)n_tokens / seconds;
+        TRY(ppl_rows_value(rows, "run", METRIC_eval_s, seconds, NULL, 0, e));
+        TRY(ppl_rows_value(rows, "run", METRIC_eval_tps, tps, NULL, 0, e));
+    }
+    TRY(ppl_rows_value(rows, "run", METRIC_model_bytes, (double)info->model_bytes, NULL, 0, e));
+    TRY(ppl_rows_value(rows, "run", METRIC_bpw, info->bpw, NULL, 0, e));
+    TRY(ppl_rows_value(rows, "run", METRIC_rss_bytes, (double)speed_rss_bytes(), NULL, 0, e));
+out:
+    return rc;
+}
+
+int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e) {
+    int rc = 0;
+    char subject[32];
+    snprintf(subject, sizeof subject, "chunk %" PRId64, i + 1);
+    TRY(fill(&rows->base, subject, METRIC_nll_sum, NAN, NULL, 0, "FAIL NONFINITE", e));
+    TRY(add(rows, -1, e));
+out:
+    return rc;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* Whatever can change a digit of a chunk. */
+static const enum row_field must_agree[] = {
+    ROW_test,          ROW_model_fp,  ROW_text_fp, ROW_n_ctx,     ROW_settings, ROW_backend,
+    ROW_type_k,        ROW_type_v,    ROW_n_batch, ROW_n_ubatch,  ROW_cells,    ROW_engine,
+    ROW_engine_commit, ROW_commit_id, ROW_dirty,   ROW_placement,
+};
+
+/* A chunk while its rows come in: one bit for each of the four metrics. */
+struct partial {
+    struct ppl_chunk c;
+    unsigned have;
+};
+
+struct reading {
+    const struct row *like;
+    const char *path;
+    struct partial *chunk;
+    int64_t n, cap;
+    struct err mismatch; /* of the last chunk row that is another run's */
+    bool any;            /* a chunk row of a run like ours was seen */
+};
+
+/* The first field in which r is another run than `like`, or ROW_field_count. */
+static enum row_field first_difference(const struct row *r, const struct row *like) {
+    for (size_t i = 0; i < N_ELEMS(must_agree); i++)
+        if (strcmp(row_get(r, must_agree[i]), row_get(like, must_agree[i]))) return must_agree[i];
+    return ROW_field_count;
+}
+
+/* "chunk 17" is 16; -1 for every other subject. */
+static int64_t chunk_index(const char *subject) {
+    if (strncmp(subject, "chunk ", 6)) return -1;
+    char *end;
+    long long i = strtoll(subject + 6, &end, 10);
+    return *end || i < 1 || i > INT32_MAX ? -1 : i - 1;
+}
+
+static int grow(struct reading *rd, int64_t n, struct err *e) {
+    int rc = 0;
+    if (n <= rd->cap) goto out;
+    int64_t cap = n < 512 ? 1024 : 2 * n;
+    struct partial *p = heap_realloc(rd->chunk, (size_t)cap * sizeof *p, e);
+    if (!p) {
+        rc = ERR_NOMEM;
+        goto out;
+    }
+    memset(p + rd->cap, 0, (size_t)(cap - rd->cap) * sizeof *p);
+    rd->chunk = p;
+    rd->cap = cap;
+out:
+    return rc;
+}
+
+static int on_row(void *arg, const struct row *r, struct err *e) {
+    int rc = 0;
+    struct reading *rd = arg;
+    int64_t i = chunk_index(row_get(r, ROW_subject));
+    if (i < 0 || strcmp(row_get(r, ROW_status), "PASS")) goto out;
+    enum row_field f = first_difference(r, rd->like);
+    if (f != ROW_field_count) {
+        ERR(&rd->mismatch, ERR_MISMATCH,
+            "%s: cannot go on from these chunks: %s is '%s' there and '%s' now", rd->path,
+            row_field_name(f), row_get(r, f), row_get(rd->like, f));
+        goto out;
+    }
+    rd->any = true;
+    /* Chunks come in order; one far behind the last is no work of ours. */
+    if (i > rd->n) goto out;
+    TRY(grow(rd, i + 1, e));
+    struct partial *p = &rd->chunk[i];
+    double v = strtod(row_get(r, ROW_value), NULL);
+    switch (metric_from_name(row_get(r, ROW_metric))) {
+    case METRIC_nll_sum: p->c.nll_sum = v, p->have |= 1; break;
+    case METRIC_nll_sq_sum: p->c.nll_sq_sum = v, p->have |= 2; break;
+    case METRIC_n_scored: p->c.n_scored = (int64_t)v, p->have |= 4; break;
+    case METRIC_ppl_running: p->have |= 8; break;
+    default: break;
+    }
+    if (p->have == 15 && i == rd->n && isfinite(p->c.nll_sum) && p->c.n_scored > 0) rd->n++;
+out:
+    return rc;
+}
+
+int ppl_rows_read(const char *path, const struct row *like, struct ppl_chunk **out, int64_t *n,
+                  struct err *e) {
+    int rc = 0;
+    struct reading rd = { .like = like, .path = path };
+    *out = NULL;
+    *n = 0;
+    if (access(path, F_OK)) goto out;
+    TRY(row_read_csv(path, on_row, &rd, e));
+    if (!rd.any && rd.mismatch.code) {
+        if (e) *e = rd.mismatch;
+        rc = rd.mismatch.code;
+        goto out;
+    }
+    *out = heap_alloc((size_t)(rd.n ? rd.n : 1) * sizeof **out, e);
+    if (!*out) {
+        rc = ERR_NOMEM;
+        goto out;
+    }
+    for (int64_t i = 0; i < rd.n; i++)
+        (*out)[i] = rd.chunk[i].c;
+    *n = rd.n;
+out:
+    heap_free(rd.chunk);
+    return rc;
+}

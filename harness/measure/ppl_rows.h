@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT
+ * ppl_rows.h - the result rows of a perplexity run, and going on from them.
+ *
+ * A chunk is four rows of subject "chunk N" (from 1): nll_sum, nll_sq_sum, n_scored and, last,
+ * ppl_running; they are handed to the operating system before the next chunk is looked at, so a
+ * chunk either is in the file with all four or will be measured again. */
+#ifndef GGAUGE_PPL_ROWS_H
+#define GGAUGE_PPL_ROWS_H
+
+#include "arm/arm.h"
+#include "measure/ppl.h"
+#include "result/row.h"
+
+#define PPL_ROWS_MAX 2 /* files written side by side */
+
+struct ppl_rows {
+    struct row base; /* run and what fields of all rows */
+    struct row_writer *out[PPL_ROWS_MAX];
+    int64_t from[PPL_ROWS_MAX]; /* chunks below it are in that file already */
+    int n_out;
+};
+
+/* Start from { 0 } and row_init(&rows->base). Closes every file; the first error is reported. */
+int ppl_rows_close(struct ppl_rows *rows, struct err *e);
+/* Append to PATH (or create it); chunks below `from` will not be written to it. */
+int ppl_rows_open(struct ppl_rows *rows, const char *path, int64_t from, struct err *e);
+
+/* One row to every file. ci may be NULL; n_rep < 1 = empty. */
+int ppl_rows_value(struct ppl_rows *rows, const char *subject, enum metric m, double value,
+                   const struct interval *ci, int64_t n_rep, struct err *e);
+/* The rows of chunk i (0-based). The interval of ppl_running is +/- 1.96 standard errors of
+ * independent tokens, which exist from the first chunk on. */
+int ppl_rows_chunk(struct ppl_rows *rows, int64_t i, const struct ppl_chunk *c,
+                   const struct ppl_stats *running, struct err *e);
+/* The run's rows: ppl with the interval that respects chunks, its two standard errors. */
+int ppl_rows_estimate(struct ppl_rows *rows, const struct ppl_stats *s, struct err *e);
+/* The run's cost: eval_s and eval_tps if n_tokens > 0, model_bytes, bpw, rss_bytes. */
+int ppl_rows_cost(struct ppl_rows *rows, const struct arm_info *info, int64_t n_tokens,
+                  double seconds, struct err *e);
+/* A row that says why there is no value: status FAIL NONFINITE, subject "chunk N". */
+int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e);
+
+/* Read from PATH the chunks [0, *n) of a run that would give the same digits as `like`: test, build,
+ * engine, backend, cells, model, text, n_ctx, n_batch, n_ubatch, cache types and settings agree. A
+ * file that does not exist has none; a file whose chunks all come from other runs is ERR_MISMATCH,
+ * naming the first field that differs. *out is released with heap_free. */
+int ppl_rows_read(const char *path, const struct row *like, struct ppl_chunk **out, int64_t *n,
+                  struct err *e);
+
+#endif
