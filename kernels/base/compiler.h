@@ -30,6 +30,24 @@
 #define PACKED
 #endif
 
+/* In front of a loop of few constant turns: unroll it fully, so that arrays of vectors become
+ * registers even at -O2. */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define UNROLL
+#endif
+
+/* Let the compiler forget how the vector v was made: a sum built step by step stays in its register
+ * instead of being regrouped into a tree of many. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#define STEP_BY_STEP(v) __asm__("" : "+x"(v))
+#else
+#define STEP_BY_STEP(v) ((void)0)
+#endif
+
 #define N_ELEMS(a) (sizeof(a) / sizeof((a)[0]))
 
 #endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ * op_rms_norm_avx2.c - root mean square norm of each vector; contract in op.h.
+ *
+ * Squares in f32, their sum in f64, the rest in f32, as the field computes it. */
+#include <math.h>
+
+#include "op.h"
+#include "simd_avx2.h"
+
+#define CHUNK 4096 /* elements, at least one vector */
+
+static double sum_squares(const float *x, int64_t n) {
+    __m256d s0 = _mm256_setzero_pd(), s1 = s0;
+    for (int64_t i = 0; i < n; i += 8) {
+        __m256 v = LIKELY(i + 8 <= n) ? _mm256_loadu_ps(x + i)
+                                      : _mm256_maskload_ps(x + i, tail_mask(n - i));
+        v = _mm256_mul_ps(v, v);
+        s0 = _mm256_add_pd(s0, _mm256_cvtps_pd(_mm256_castps256_ps128(v)));
+        s1 = _mm256_add_pd(s1, _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)));
+    }
+    return hsum_f64(_mm256_add_pd(s0, s1));
+}
+
+static void norm(const float *x, const float *weight, float *y, int64_t n, float eps) {
+    float mean = (float)(sum_squares(x, n) / (double)n);
+    float scale = 1.0f / sqrtf(mean + eps);
+    const __m256 s = _mm256_set1_ps(scale);
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), s);
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(v, _mm256_loadu_ps(weight + i)));
+    }
+    for (; i < n; i++)
+        y[i] = x[i] * scale * weight[i];
+}
+
+static void run(const struct node *node, struct work *w) {
+    const struct tensor *x = node->src[0];
+    int64_t n = node->p.rms_norm.n, n_vec = x->ne[0] / n, total = x->ne[1] * n_vec;
+    int64_t per_chunk = n < CHUNK ? CHUNK / n : 1;
+    for (int64_t c; (c = work_next(w)) * per_chunk < total;)
+        for (int64_t i = c * per_chunk; i < total && i < (c + 1) * per_chunk; i++) {
+            int64_t t = i / n_vec, offset = i % n_vec * n;
+            norm((const float *)tensor_row(x, t) + offset, node->src[1]->data,
+                 (float *)tensor_row(node->dst, t) + offset, n, node->p.rms_norm.eps);
+        }
+}
+
+const struct op_cell op_rms_norm_avx2 = { .run = run };

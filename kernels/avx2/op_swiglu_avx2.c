@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ * op_swiglu_avx2.c - silu(gate) * up, silu(z) = z / (1 + exp(-z)); contract in op.h. */
+#include "exp_avx2.h"
+#include "op.h"
+#include "simd_avx2.h"
+
+#define CHUNK 4096 /* elements of one row */
+
+ALWAYS_INLINE __m256 swiglu(__m256 gate, __m256 up) {
+    __m256 e = exp_f32x8(_mm256_xor_ps(gate, _mm256_set1_ps(-0.0f)));
+    __m256 silu = _mm256_div_ps(gate, _mm256_add_ps(e, _mm256_set1_ps(1.0f)));
+    return _mm256_mul_ps(silu, up);
+}
+
+static void swiglu_row(const float *gate, const float *up, float *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, swiglu(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+    if (i == n) return;
+    __m256i mask = tail_mask(n - i);
+    __m256 last = swiglu(_mm256_maskload_ps(gate + i, mask), _mm256_maskload_ps(up + i, mask));
+    _mm256_maskstore_ps(y + i, mask, last);
+}
+
+static void run(const struct node *node, struct work *w) {
+    const struct tensor *gate = node->src[0], *up = node->src[1];
+    int64_t n = gate->ne[0], per_row = (n + CHUNK - 1) / CHUNK;
+    for (int64_t c; (c = work_next(w)) < gate->ne[1] * per_row;) {
+        int64_t t = c / per_row, i = c % per_row * CHUNK;
+        swiglu_row((const float *)tensor_row(gate, t) + i, (const float *)tensor_row(up, t) + i,
+                   (float *)tensor_row(node->dst, t) + i, n - i < CHUNK ? n - i : CHUNK);
+    }
+}
+
+const struct op_cell op_swiglu_avx2 = { .run = run };
