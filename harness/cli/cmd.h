@@ -10,8 +10,11 @@
 /*    name          symbol       one line for the overview */
 #define COMMAND_LIST(X)                                                                            \
     X("types",       types,       "the tables of types, ops and backends of this build")           \
+    X("sweep-bench", sweep_bench, "how fast, and how far in? PP and TG at growing KV depth")       \
+    X("bench",       bench,       "llama-bench's table: prompt and generation speed")              \
     X("history",     history,     "rebuild the SQLite index over the result CSV files")            \
     X("inspect",     inspect,     "metadata, hyper-parameters and tensors of a GGUF file")         \
+    X("tokenize",    tokenize,    "token ids of a text")                                           \
     X("dump",        dump,        "one tensor, dequantised, as raw little-endian f32")
 
 /* Exit codes of the program. */
