@@ -48,8 +48,8 @@ int csv_reader_next(struct csv_reader *r, struct err *e);
 /* Field i of the current record, valid until the next one is read. */
 const char *csv_field(const struct csv_reader *r, int i);
 
-/* The header, or one row, as a line of *n_bytes with its newline, NUL-terminated, to be released with
- * heap_free. Line breaks inside fields become spaces, so a record is a line. */
+/* The header, or one row, as a line of *n_bytes with its newline, NUL-terminated, to be released
+ * with heap_free. Line breaks inside fields become spaces, so a record is a line. */
 int csv_header_line(char **line, size_t *n_bytes, struct err *e);
 int csv_row_line(char **line, size_t *n_bytes, const struct row *r, struct err *e);
 

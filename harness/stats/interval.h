@@ -3,9 +3,10 @@
  *
  * The median's interval lies between two order statistics and assumes no distribution, only
  * independent repeats: [x_(k), x_(n+1-k)] covers the median with probability
- * 1 - 2 P(Bin(n, 1/2) < k), and the largest k that keeps this at 95 % is taken. Source: H. A. David,
- * H. N. Nagaraja, "Order Statistics", 3rd ed. 2003, section 7.1. Below n = 6 even min..max covers
- * less than 95 %; it is returned, and median_interval_coverage says how much it covers. */
+ * 1 - 2 P(Bin(n, 1/2) < k), and the largest k that keeps this at 95 % is taken.
+ * Source: H. A. David, H. N. Nagaraja, "Order Statistics", 3rd ed. 2003, section 7.1. Below n = 6
+ * even min..max covers less than 95 %; it is returned, and median_interval_coverage says how much
+ * it covers. */
 #ifndef GGAUGE_INTERVAL_H
 #define GGAUGE_INTERVAL_H
 
