@@ -157,6 +157,8 @@ struct reading {
     int64_t n, cap;
     struct err mismatch; /* of the last chunk row that is another run's */
     bool any;            /* a chunk row of a run like ours was seen */
+    bool finished;
+    char run_id[128], time_utc[32];
 };
 
 /* The first field in which r is another run than `like`, or ROW_field_count. */
@@ -194,7 +196,8 @@ static int on_row(void *arg, const struct row *r, struct err *e) {
     int rc = 0;
     struct reading *rd = arg;
     int64_t i = chunk_index(row_get(r, ROW_subject));
-    if (i < 0 || strcmp(row_get(r, ROW_status), "PASS")) goto out;
+    enum metric m = metric_from_name(row_get(r, ROW_metric));
+    if ((i < 0 && m != METRIC_ppl) || strcmp(row_get(r, ROW_status), "PASS")) goto out;
     enum row_field f = first_difference(r, rd->like);
     if (f != ROW_field_count) {
         ERR(&rd->mismatch, ERR_MISMATCH,
@@ -203,12 +206,18 @@ static int on_row(void *arg, const struct row *r, struct err *e) {
         goto out;
     }
     rd->any = true;
+    if (i < 0) {
+        rd->finished = true;
+        goto out;
+    }
+    snprintf(rd->run_id, sizeof rd->run_id, "%s", row_get(r, ROW_run_id));
+    snprintf(rd->time_utc, sizeof rd->time_utc, "%s", row_get(r, ROW_time_utc));
     /* Chunks come in order; one far behind the last is no work of ours. */
     if (i > rd->n) goto out;
     TRY(grow(rd, i + 1, e));
     struct partial *p = &rd->chunk[i];
     double v = strtod(row_get(r, ROW_value), NULL);
-    switch (metric_from_name(row_get(r, ROW_metric))) {
+    switch (m) {
     case METRIC_nll_sum: p->c.nll_sum = v, p->have |= 1; break;
     case METRIC_nll_sq_sum: p->c.nll_sq_sum = v, p->have |= 2; break;
     case METRIC_n_scored: p->c.n_scored = (int64_t)v, p->have |= 4; break;
@@ -220,12 +229,15 @@ out:
     return rc;
 }
 
-int ppl_rows_read(const char *path, const struct row *like, struct ppl_chunk **out, int64_t *n,
-                  struct err *e) {
+void ppl_known_release(struct ppl_known *k) {
+    heap_free(k->chunk);
+    *k = (struct ppl_known){ 0 };
+}
+
+int ppl_rows_read(const char *path, const struct row *like, struct ppl_known *k, struct err *e) {
     int rc = 0;
     struct reading rd = { .like = like, .path = path };
-    *out = NULL;
-    *n = 0;
+    *k = (struct ppl_known){ 0 };
     if (access(path, F_OK)) goto out;
     TRY(row_read_csv(path, on_row, &rd, e));
     if (!rd.any && rd.mismatch.code) {
@@ -233,14 +245,17 @@ int ppl_rows_read(const char *path, const struct row *like, struct ppl_chunk **o
         rc = rd.mismatch.code;
         goto out;
     }
-    *out = heap_alloc((size_t)(rd.n ? rd.n : 1) * sizeof **out, e);
-    if (!*out) {
+    k->chunk = heap_alloc((size_t)rd.n * sizeof *k->chunk, e);
+    if (!k->chunk) {
         rc = ERR_NOMEM;
         goto out;
     }
     for (int64_t i = 0; i < rd.n; i++)
-        (*out)[i] = rd.chunk[i].c;
-    *n = rd.n;
+        k->chunk[i] = rd.chunk[i].c;
+    k->n = rd.n;
+    k->finished = rd.finished;
+    memcpy(k->run_id, rd.run_id, sizeof k->run_id);
+    memcpy(k->time_utc, rd.time_utc, sizeof k->time_utc);
 out:
     heap_free(rd.chunk);
     return rc;

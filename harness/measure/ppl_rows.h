@@ -40,11 +40,19 @@ int ppl_rows_cost(struct ppl_rows *rows, const struct arm_info *info, int64_t n_
 /* A row that says why there is no value: status FAIL NONFINITE, subject "chunk N". */
 int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e);
 
-/* Read from PATH the chunks [0, *n) of a run that would give the same digits as `like`: test, build,
- * engine, backend, cells, model, text, n_ctx, n_batch, n_ubatch, cache types and settings agree. A
- * file that does not exist has none; a file whose chunks all come from other runs is ERR_MISMATCH,
- * naming the first field that differs. *out is released with heap_free. */
-int ppl_rows_read(const char *path, const struct row *like, struct ppl_chunk **out, int64_t *n,
-                  struct err *e);
+/* What a file holds of an earlier run. */
+struct ppl_known {
+    struct ppl_chunk *chunk; /* [n], the first n of the text */
+    int64_t n;
+    bool finished;           /* the run's ppl is there too */
+    char run_id[128], time_utc[32]; /* of that run; "" if there is none */
+};
+
+/* Read from PATH the chunks of a run that would give the same digits as `like`: test, build, engine,
+ * backend, cells, model, text, n_ctx, n_batch, n_ubatch, cache types and settings agree. A file
+ * that does not exist has none; a file whose chunks all come from other runs is ERR_MISMATCH,
+ * naming the first field that differs. *k is overwritten; release it with ppl_known_release. */
+int ppl_rows_read(const char *path, const struct row *like, struct ppl_known *k, struct err *e);
+void ppl_known_release(struct ppl_known *k);
 
 #endif

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/arena.h"
 #include "fake_model.h"
 #include "measure/ppl.h"
 #include "measure/ppl_rows.h"
@@ -268,6 +267,7 @@ static void make_base(struct row *r, const char *settings) {
     struct err e;
     row_init(r);
     assert_int_equal(row_set(r, ROW_schema, ROW_SCHEMA, &e), 0);
+    assert_int_equal(row_set(r, ROW_run_id, "the run", &e), 0);
     assert_int_equal(row_set(r, ROW_test, "perplexity", &e), 0);
     assert_int_equal(row_set(r, ROW_model_fp, "0123456789abcdef", &e), 0);
     assert_int_equal(row_set(r, ROW_settings, settings, &e), 0);
@@ -301,26 +301,28 @@ static void rows_are_read_back(void **state) {
     write_run(path, tokens, &m, &all);
 
     struct row like;
-    struct ppl_chunk *got;
-    int64_t n;
+    struct ppl_known k;
     make_base(&like, "{\"a\":1}");
-    assert_int_equal(ppl_rows_read(path, &like, &got, &n, &e), 0);
-    assert_int_equal(n, N_CHUNKS);
-    assert_memory_equal(got, all.chunk, sizeof all.chunk);
-    heap_free(got);
+    assert_int_equal(ppl_rows_read(path, &like, &k, &e), 0);
+    assert_int_equal(k.n, N_CHUNKS);
+    assert_true(k.finished);
+    assert_string_equal(k.run_id, "the run");
+    assert_memory_equal(k.chunk, all.chunk, sizeof all.chunk);
+    ppl_known_release(&k);
     row_release(&like);
 
     make_base(&like, "{\"a\":2}");
-    assert_int_equal(ppl_rows_read(path, &like, &got, &n, &e), ERR_MISMATCH);
+    assert_int_equal(ppl_rows_read(path, &like, &k, &e), ERR_MISMATCH);
     assert_non_null(strstr(e.msg, "settings is '{\"a\":1}' there and '{\"a\":2}' now"));
-    assert_null(got);
+    assert_null(k.chunk);
     row_release(&like);
 
     remove(path);
     make_base(&like, "{\"a\":1}");
-    assert_int_equal(ppl_rows_read(path, &like, &got, &n, &e), 0);
-    assert_int_equal(n, 0);
-    heap_free(got);
+    assert_int_equal(ppl_rows_read(path, &like, &k, &e), 0);
+    assert_int_equal(k.n, 0);
+    assert_string_equal(k.run_id, "");
+    ppl_known_release(&k);
     row_release(&like);
 }
 
@@ -347,14 +349,14 @@ static void a_cut_file_goes_on(void **state) {
         assert_int_equal(fwrite(file, 1, cut, f), cut);
         fclose(f);
         struct ppl_rows rows = { 0 };
-        struct ppl_chunk *known;
-        int64_t n;
+        struct ppl_known k;
         make_base(&rows.base, "{\"a\":1}");
-        assert_int_equal(ppl_rows_read(path, &rows.base, &known, &n, &e), 0);
+        assert_int_equal(ppl_rows_read(path, &rows.base, &k, &e), 0);
+        int64_t n = k.n;
         assert_true(n >= 0 && n <= N_CHUNKS);
         struct log before = { .n = (int)n }, l = { .rows = &rows };
-        if (n) memcpy(before.chunk, known, (size_t)n * sizeof *known);
-        heap_free(known);
+        if (n) memcpy(before.chunk, k.chunk, (size_t)n * sizeof *k.chunk);
+        ppl_known_release(&k);
         assert_int_equal(ppl_rows_open(&rows, path, n, &e), 0);
         assert_int_equal(run(&m, tokens, 40, -1, (int)n, &before, &l, NULL, &e), 0);
         assert_memory_equal(l.running, all.running, sizeof l.running);
@@ -362,10 +364,10 @@ static void a_cut_file_goes_on(void **state) {
 
         struct row like;
         make_base(&like, "{\"a\":1}");
-        assert_int_equal(ppl_rows_read(path, &like, &known, &n, &e), 0);
-        assert_int_equal(n, N_CHUNKS);
-        assert_memory_equal(known, all.chunk, sizeof all.chunk);
-        heap_free(known);
+        assert_int_equal(ppl_rows_read(path, &like, &k, &e), 0);
+        assert_int_equal(k.n, N_CHUNKS);
+        assert_memory_equal(k.chunk, all.chunk, sizeof all.chunk);
+        ppl_known_release(&k);
         row_release(&like);
     }
     remove(path);
