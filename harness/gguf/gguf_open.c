@@ -72,17 +72,17 @@ static bool is_suffix(const char *s) {
     return s[SUFFIX_LEN] == '\0';
 }
 
-/* The path of part i of n (from 0), made from that of another part; NULL if `path` does not end
- * like one or memory is short (then *e is set). */
-static char *sibling(const char *path, int i, int n, struct err *e) {
+/* The path of part i of n (from 0), made from that of another part; NULL if that does not end like
+ * the name of a part. */
+static int sibling(char **out, const char *path, int i, int n, struct err *e) {
     size_t len = strlen(path);
-    if (len <= SUFFIX_LEN || !is_suffix(path + len - SUFFIX_LEN)) return NULL;
-    char *s = heap_strndup(path, len, e);
-    char *suffix = s ? s + len - SUFFIX_LEN : NULL;
-    if (s)
-        snprintf(suffix, SUFFIX_LEN + 1, "-%05u-of-%05u.gguf", (i + 1u) % 100000u,
-                 (unsigned)n % 100000u);
-    return s;
+    *out = NULL;
+    if (len <= SUFFIX_LEN || !is_suffix(path + len - SUFFIX_LEN)) return 0;
+    *out = heap_strndup(path, len, e);
+    if (!*out) return ERR_NOMEM;
+    snprintf(*out + len - SUFFIX_LEN, SUFFIX_LEN + 1, "-%05u-of-%05u.gguf", (i + 1u) % 100000u,
+             (unsigned)n % 100000u);
+    return 0;
 }
 
 /* *n = parts of the model that this part belongs to, 1 without the keys; *no = its own number. */
@@ -104,8 +104,8 @@ out:
 /* The part that the user named must be the first; say which one that is. */
 static int check_first(const struct gguf_part *p, uint64_t no, uint64_t n, struct err *e) {
     int rc = 0;
-    struct err unused;
-    char *first = sibling(p->path, 0, (int)n, &unused);
+    char *first = NULL;
+    TRY(sibling(&first, p->path, 0, (int)n, e));
     FAIL_IF(no != 0, e, ERR_ARG,
             "%s: this is part %" PRIu64 " of %" PRIu64 " of a split model; open its first part%s%s",
             p->path, no + 1, n, first ? ", " : "", first ? first : "");
@@ -122,8 +122,8 @@ static int open_sibling(struct gguf *g, int i, int n, struct err *e) {
     int rc = 0;
     uint64_t no, count;
     struct gguf_part *p = &g->parts[i];
-    char *path = sibling(g->parts[0].path, i, n, e);
-    if (!path) return ERR_NOMEM; /* check_first has seen that the name fits */
+    char *path = NULL; /* check_first has seen that there is one */
+    TRY(sibling(&path, g->parts[0].path, i, n, e));
     g->n_parts = i + 1;
     rc = open_part(p, path, strlen(path), e);
     if (rc < 0) err_prefix(e, "part %d of %d", i + 1, n);
