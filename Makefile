@@ -11,6 +11,8 @@ CC      ?= gcc
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 
+MAKEFLAGS += --jobs=$(shell nproc)
+
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wcast-qual \
            -Wpointer-arith -Wvla -Wundef -Wwrite-strings
 OPT.release := -O2
@@ -74,6 +76,10 @@ $(B)/commit.stamp: FORCE
 .SECONDARY:
 FORCE:
 
+# With "make setup test" nothing is compiled before the packages are there.
+ifneq ($(filter setup setup-dev,$(MAKECMDGOALS)),)
+$(LIB_OBJ) $(TESTS): | $(filter setup setup-dev,$(MAKECMDGOALS))
+endif
 .PHONY: setup setup-dev
 setup: ## setup: install the packages that building, testing and drawing need
 	$(Q).ci/setup.sh
