@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT
+ * int8_avx2.h - products of integer weights with q8_2_x4 activations; a type brings its decoder.
+ *
+ * A decoder turns 32 weights into 32 bytes and a scale d. Two kinds of bytes:
+ *
+ *   signed    -127..127 (q8_0: -128..127). One product pair fills an int16, so each step is
+ *             maddubs(|w|, x with w's sign), madd(ones), add. 127 * |-128| * 2 still fits.
+ *   unsigned  `weight = byte - bias` of few bits. No sign to move, and `steps` results of maddubs
+ * can be added in int16 before they are widened; bias * sum(x) is taken off in int32. The sum of a
+ * block of x comes with it.
+ *
+ * Either way the 32 products are added up exactly. A product's share of dst is then
+ * d * dx * isum + m * dx * sum(x) in f32, m being the minimum of q4_1 and q5_1.
+ *
+ * The panel of 8 rows holds bytes by [k / 4][row][k % 4]: a lane of a register is a row, and 4
+ * activations broadcast to all lanes meet it. (-128 as an activation appears only beside an
+ * infinite or NaN scale.) */
+#ifndef GGAUGE_INT8_AVX2_H
+#define GGAUGE_INT8_AVX2_H
+
+#include "qtype.h"
+#include "simd_avx2.h"
+#include "tmpl/gemm_tmpl.h"
+
+#define INT8_ROWS 8
+#define INT8_TOKENS 4     /* tokens of a tile: with 8 rows, 4 int32 and 4 f32 accumulators */
+#define INT8_K_BLOCK 4096 /* weights: 4 panels then take 160 KiB of the second level cache */
+#define INT8_PANELS 4
+/* Largest seen on random data and 256 <= n <= 4352: 6.9e-13, from adding n / 32 terms in f32. */
+#define INT8_TOL_NMSE 3e-12
+#define INT8_FEW_TOKENS 4 /* up to here the weights are streamed, not put in panels */
+
+struct int8_format {
+    /* 32 weights number 32 b .. 32 b + 31 of a row as bytes; *m is set only if has_min. */
+    __m256i (*decode)(const char *row, int64_t b, float *d, float *m);
+    int steps; /* 1 = signed bytes; otherwise unsigned, 2, 4 or 8 maddubs results fit an int16 */
+    int bias;
+    bool has_min;
+};
+
+/* 8 rows x 32 weights. */
+struct int8_panel {
+    int8_t q[8][8][4]; // [k / 4][row][k % 4]
+    float d[8], m[8];
+};
+
+/* 4 tokens x 32 activations. */
+struct int8_acts {
+    int8_t q[INT8_TOKENS][32];
+    float d[INT8_TOKENS];
+    float s[INT8_TOKENS];     /* d * sum of q */
+    int32_t sum[INT8_TOKENS]; /* sum of q */
+};
+
+ALWAYS_INLINE void int8_fill_panel(const struct int8_format *f, const char *const *row, int64_t k0,
+                                   int64_t nk, void *panel) {
+    struct int8_panel *p = panel;
+    for (int64_t b = k0 / 32; b < (k0 + nk) / 32; b++, p++) {
+        __m256i w[8];
+        UNROLL
+        for (int r = 0; r < 8; r++)
+            w[r] = f->decode(row[r], b, &p->d[r], &p->m[r]);
+        transpose8x8(w);
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            _mm256_store_si256((__m256i *)p->q[i], w[i]);
+    }
+}
+
+/* Pack up to 4 tokens; the places of missing ones hold zeros. */
+static inline void int8_fill_acts(const char *x, size_t x_stride, int64_t n_tok, int64_t n,
+                                  int64_t k0, int64_t nk, void *acts) {
+    struct int8_acts *a = acts;
+    for (int64_t b = k0 / 32; b < (k0 + nk) / 32; b++, a++) {
+        UNROLL
+        for (int t = 0; t < INT8_TOKENS; t++) {
+            struct q8_2_view v = { 0, 0, NULL };
+            __m256i q = _mm256_setzero_si256();
+            if (t < n_tok) {
+                v = q8_2_x4_block(x + (size_t)t * x_stride, b, n / 32);
+                q = load256(v.qs);
+            }
+            _mm256_storeu_si256((__m256i *)a->q[t], q);
+            a->d[t] = bf16_to_f32(v.d);
+            a->sum[t] = v.s;
+            a->s[t] = a->d[t] * (float)v.s;
+        }
+    }
+}
+
+/* Exact sums of 32 products for 8 rows x 4 tokens. */
+ALWAYS_INLINE void int8_block(const struct int8_format *f, const struct int8_panel *p,
+                              const struct int8_acts *a, __m256i acc[INT8_TOKENS]) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    UNROLL
+    for (int i = 0; i < 8; i += f->steps) {
+        __m256i sum16[INT8_TOKENS];
+        UNROLL
+        for (int j = 0; j < f->steps; j++) {
+            __m256i w = _mm256_load_si256((const __m256i *)p->q[i + j]);
+            __m256i mag = f->steps == 1 ? _mm256_abs_epi8(w) : w;
+            UNROLL
+            for (int t = 0; t < INT8_TOKENS; t++) {
+                __m256i x = _mm256_set1_epi32((int)load_u32(a->q[t] + 4 * (i + j)));
+                if (f->steps == 1) x = _mm256_sign_epi8(x, w);
+                __m256i pair = _mm256_maddubs_epi16(mag, x);
+                sum16[t] = j ? _mm256_add_epi16(sum16[t], pair) : pair;
+                STEP_BY_STEP(sum16[t]);
+            }
+        }
+        UNROLL
+        for (int t = 0; t < INT8_TOKENS; t++) {
+            __m256i sum = _mm256_madd_epi16(sum16[t], ones);
+            acc[t] = i ? _mm256_add_epi32(acc[t], sum) : sum;
+            STEP_BY_STEP(acc[t]);
+        }
+    }
+    if (f->bias) {
+        __m256i bias = _mm256_set1_epi32(f->bias);
+        UNROLL
+        for (int t = 0; t < INT8_TOKENS; t++)
+            acc[t] =
+                _mm256_sub_epi32(acc[t], _mm256_mullo_epi32(_mm256_set1_epi32(a->sum[t]), bias));
+    }
+}
+
+ALWAYS_INLINE void int8_store(__m256 sum, float *dst, int64_t n_rows, bool add) {
+    if (LIKELY(n_rows == 8)) {
+        if (add) sum = _mm256_add_ps(_mm256_loadu_ps(dst), sum);
+        _mm256_storeu_ps(dst, sum);
+        return;
+    }
+    float v[8];
+    _mm256_storeu_ps(v, sum);
+    for (int64_t r = 0; r < n_rows; r++)
+        dst[r] = add ? dst[r] + v[r] : v[r];
+}
+
+ALWAYS_INLINE void int8_tile(const struct int8_format *f, const void *panel, const void *acts,
+                             int64_t nk, struct gemm_out out) {
+    const struct int8_panel *p = panel;
+    const struct int8_acts *a = acts;
+    __m256 sum[INT8_TOKENS];
+    UNROLL
+    for (int t = 0; t < INT8_TOKENS; t++)
+        sum[t] = _mm256_setzero_ps();
+    for (int64_t b = 0; b < nk / 32; b++, p++, a++) {
+        __m256i acc[INT8_TOKENS];
+        int8_block(f, p, a, acc);
+        __m256 d = _mm256_load_ps(p->d);
+        UNROLL
+        for (int t = 0; t < INT8_TOKENS; t++) {
+            __m256 scale = _mm256_mul_ps(d, _mm256_set1_ps(a->d[t]));
+            sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t]), scale, sum[t]);
+            if (f->has_min)
+                sum[t] = _mm256_fmadd_ps(_mm256_load_ps(p->m), _mm256_set1_ps(a->s[t]), sum[t]);
+        }
+    }
+    UNROLL
+    for (int t = 0; t < INT8_TOKENS; t++)
+        if (t < out.n_tok) int8_store(sum[t], out.dst + t * out.stride, out.n_rows, out.add);
+}
+
+/* One row against nt tokens (a constant, up to INT8_FEW_TOKENS). */
+ALWAYS_INLINE void int8_row(const struct int8_format *f, int nt, int64_t n, const char *row,
+                            const char *x, size_t x_stride, float *dst, int64_t dst_stride) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256 sum[INT8_FEW_TOKENS];
+    float mins[INT8_FEW_TOKENS] = { 0 };
+    UNROLL
+    for (int t = 0; t < nt; t++)
+        sum[t] = _mm256_setzero_ps();
+    for (int64_t b = 0; b < n / 32; b++) {
+        float d, m = 0.0f;
+        __m256i w = f->decode(row, b, &d, &m);
+        if (f->bias) w = _mm256_sub_epi8(w, _mm256_set1_epi8((char)f->bias));
+        bool is_signed = f->steps == 1 || f->bias;
+        __m256i mag = is_signed ? _mm256_abs_epi8(w) : w;
+        UNROLL
+        for (int t = 0; t < nt; t++) {
+            struct q8_2_view v = q8_2_x4_block(x + (size_t)t * x_stride, b, n / 32);
+            float dx = bf16_to_f32(v.d);
+            __m256i q = load256(v.qs);
+            if (is_signed) q = _mm256_sign_epi8(q, w);
+            __m256i acc = _mm256_madd_epi16(_mm256_maddubs_epi16(mag, q), ones);
+            sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), _mm256_set1_ps(d * dx), sum[t]);
+            if (f->has_min) mins[t] += m * (dx * (float)v.s);
+        }
+    }
+    UNROLL
+    for (int t = 0; t < nt; t++)
+        dst[t * dst_stride] = hsum_f32(sum[t]) + mins[t];
+}
+
+ALWAYS_INLINE void int8_mul_mat(const struct int8_format *f, const struct gemm *g, int64_t n,
+                                const void *w, size_t w_stride, int64_t n_rows, const void *x,
+                                size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride,
+                                void *scratch) {
+    if (n_tok > INT8_FEW_TOKENS) {
+        gemm_run(g, n, w, w_stride, n_rows, x, x_stride, n_tok, dst, dst_stride, scratch);
+        return;
+    }
+    for (int64_t r = 0; r < n_rows; r++, dst++) {
+        const char *row = (const char *)w + (size_t)r * w_stride;
+        switch (n_tok) {
+        case 1: int8_row(f, 1, n, row, x, x_stride, dst, dst_stride); break;
+        case 2: int8_row(f, 2, n, row, x, x_stride, dst, dst_stride); break;
+        case 3: int8_row(f, 3, n, row, x, x_stride, dst, dst_stride); break;
+        default: int8_row(f, 4, n, row, x, x_stride, dst, dst_stride); break;
+        }
+    }
+}
+
+static inline size_t int8_scratch(int64_t n) {
+    (void)n;
+    return INT8_PANELS * (INT8_K_BLOCK / 32) * sizeof(struct int8_panel) +
+           INT8_K_BLOCK / 32 * sizeof(struct int8_acts);
+}
+
+/* The functions and the cell of type NAME from its decoder NAME_decode; STEPS, BIAS and HAS_MIN as in
+ * struct int8_format. */
+#define INT8_CELL(NAME, STEPS, BIAS, HAS_MIN)                                                      \
+    static const struct int8_format NAME##_format = {                                              \
+        .decode = NAME##_decode, .steps = STEPS, .bias = BIAS, .has_min = HAS_MIN                  \
+    };                                                                                             \
+    static void NAME##_panel(const char *const *row, int64_t k0, int64_t nk, void *panel) {        \
+        int8_fill_panel(&NAME##_format, row, k0, nk, panel);                                       \
+    }                                                                                              \
+    static void NAME##_tile(const void *panel, const void *acts, int64_t nk,                       \
+                            struct gemm_out out) {                                                 \
+        int8_tile(&NAME##_format, panel, acts, nk, out);                                           \
+    }                                                                                              \
+    static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
+                               const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
+                               int64_t dst_stride, void *scratch) {                                \
+        static const struct gemm g = { .rows = INT8_ROWS,                                          \
+                                       .tokens = INT8_TOKENS,                                      \
+                                       .k_block = INT8_K_BLOCK,                                    \
+                                       .n_panels = INT8_PANELS,                                    \
+                                       .panel_bytes = INT8_K_BLOCK / 32 * sizeof(struct int8_panel), \
+                                       .acts_bytes = INT8_K_BLOCK / 32 * sizeof(struct int8_acts), \
+                                       .panel = NAME##_panel,                                      \
+                                       .acts = int8_fill_acts,                                     \
+                                       .tile = NAME##_tile };                                      \
+        int8_mul_mat(&NAME##_format, &g, n, w, w_stride, n_rows, x, x_stride, n_tok, dst,          \
+                     dst_stride, scratch);                                                         \
+    }                                                                                              \
+    const struct qkernel NAME##_avx2 = { .act = QT_q8_2_x4,                                        \
+                                         .tol_nmse = INT8_TOL_NMSE,                                \
+                                         .mul_mat = NAME##_mul_mat,                                \
+                                         .mul_mat_scratch = int8_scratch }
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT
+ * mul_mat_tmpl.h - the mul_mat op of any column whose types have a mul_mat: the team turns the
+ * activations into the type that the weights want, once, and shares the rows of the weights.
+ *
+ * Chunks of MUL_MAT_ROWS rows do not depend on the number of threads, and a cell's result does not
+ * depend on the chunk, so 1 or N threads give the same bits. */
+#ifndef GGAUGE_MUL_MAT_TMPL_H
+#define GGAUGE_MUL_MAT_TMPL_H
+
+#include "backend.h"
+
+#define MUL_MAT_ROWS 32 /* weight rows of a chunk: what the panels of a cell hold */
+
+static inline const struct qkernel *mul_mat_cell(enum column c, const struct node *n) {
+    return qkernel_find(c, (enum qtype)n->src[0]->type, true, NULL);
+}
+
+/* Bytes of the quantised activations. */
+static inline size_t mul_mat_shared_bytes(enum column c, const struct node *n) {
+    enum qtype act = mul_mat_cell(c, n)->act;
+    const struct tensor *x = n->src[1];
+    return act == QT_f32 ? 0 : (size_t)tensor_rows(x) * qtype_row_bytes(act, x->ne[0]);
+}
+
+static inline size_t mul_mat_scratch_bytes(enum column c, const struct node *n) {
+    return mul_mat_cell(c, n)->mul_mat_scratch(n->src[0]->ne[0]);
+}
+
+/* src[0] = W [n_rows, n], src[1] = x f32 [n_tok, n], dst [n_tok, n_rows]. */
+static inline void mul_mat_run(enum column c, const struct node *node, struct work *w) {
+    const struct tensor *W = node->src[0], *x = node->src[1], *dst = node->dst;
+    const struct qkernel *k = mul_mat_cell(c, node);
+    const int64_t n = x->ne[0], n_tok = tensor_rows(x), n_rows = tensor_rows(W);
+    const char *acts = x->data;
+    size_t stride = x->row_bytes;
+
+    if (k->act != QT_f32) {
+        const struct qkernel *q = qkernel_find(c, k->act, false, NULL);
+        char *rows = w->shared;
+        stride = qtype_row_bytes(k->act, n);
+        for (int64_t t; (t = work_next(w)) < n_tok;)
+            q->quantize_row(tensor_row(x, t), rows + (size_t)t * stride, n, NULL);
+        work_barrier(w);
+        acts = rows;
+    }
+    for (int64_t r; (r = work_next(w) * MUL_MAT_ROWS) < n_rows;)
+        k->mul_mat(n, tensor_row(W, r), W->row_bytes,
+                   n_rows - r < MUL_MAT_ROWS ? n_rows - r : MUL_MAT_ROWS, acts, stride, n_tok,
+                   (float *)dst->data + r, (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
+}
+
+#endif

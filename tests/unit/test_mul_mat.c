@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: MIT
+ * test_mul_mat.c - products of every type in every column against exact arithmetic.
+ *
+ * The exact product sums dequantised weights times dequantised activations (the very bytes that the
+ * cell gets) in double. A case is named by type, column, filling, n and seed; within it every
+ * number of rows and tokens is tried on the same data.
+ *
+ * Errors are judged as a mean square over the mean square of the exact values of the whole case: a
+ * single small element that cancels must not decide. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend.h"
+#include "base/arena.h"
+#include "base/fp16.h"
+#include "base/rng.h"
+
+#define MAX_ROWS 64
+#define MAX_TOK 511
+#define PAD 3              /* floats after every row of dst, and before the first */
+#define CANARY 0xdeadbeefu /* what they hold */
+
+enum fill { FILL_RANDOM, FILL_ZERO, FILL_LARGE, FILL_EXTREME, FILL_count };
+static const char *const fill_names[] = { "random", "zero", "large scales", "extreme" };
+
+struct cell_case {
+    enum qtype t;
+    enum column col;
+    enum fill fill;
+    int64_t n;
+    uint64_t seed;
+    const struct qkernel *k;
+
+    char *w_block, *x_block, *dst_block, *scratch;
+    const char *w; // [MAX_ROWS, n], as badly aligned as the type allows
+    size_t w_stride;
+    char *x; // [MAX_TOK, n] of type k->act
+    size_t x_stride;
+    float *x_f32;  // [MAX_TOK, n]
+    double *exact; // [MAX_TOK, MAX_ROWS]
+    double mean_square;
+};
+
+static void *must_alloc(size_t n) {
+    void *p = heap_alloc(n, NULL);
+    assert_non_null(p);
+    return p;
+}
+
+static const char *describe(const struct cell_case *c) {
+    static char s[200];
+    snprintf(s, sizeof s, "%s@%s, %s, n %lld, seed %llu", qtype_info(c->t)->name,
+             column_name(c->col), fill_names[c->fill], (long long)c->n,
+             (unsigned long long)c->seed);
+    return s;
+}
+
+/* The trellis index whose outputs are the largest: the hardest one for 16-bit sums. */
+static uint16_t loudest_index(void) {
+    const uint32_t powers[8] = KT_POWERS;
+    int best = 0;
+    uint16_t found = 0;
+    for (uint32_t i = 0; i < 32768; i++) {
+        int sum = 0;
+        for (int k = 0; k < 4; k++)
+            sum += abs(kt_value(powers[k] * (i + KT_BASE)));
+        if (sum > best) {
+            best = sum;
+            found = (uint16_t)i;
+        }
+    }
+    return found;
+}
+
+static bool is_float(enum qtype t) {
+    return t == QT_f32 || t == QT_f16 || t == QT_bf16;
+}
+
+static bool has_row_scale(enum qtype t) {
+    return qtype_info(t)->row_meta == KT_ROW_META;
+}
+
+static float random_scale(const struct cell_case *c, struct rng *r) {
+    const double sign = rng_below(r, 2) ? 1.0 : -1.0;
+    if (c->fill == FILL_LARGE) return (float)(sign * (has_row_scale(c->t) ? 1e28 : 65504.0));
+    return (float)(sign * (0.5 + rng_uniform(r)) * 0x1p-6);
+}
+
+static void fill_float_row(const struct cell_case *c, struct rng *r, char *row) {
+    for (int64_t i = 0; i < c->n; i++) {
+        float v = (float)rng_normal(r);
+        if (c->fill == FILL_ZERO) v = 0.0f;
+        if (c->fill == FILL_LARGE) v *= 16000.0f;
+        if (c->fill == FILL_EXTREME) v = 65504.0f;
+        const uint16_t h = c->t == QT_f16 ? f32_to_f16(v) : f32_to_bf16(v);
+        if (c->t == QT_f32)
+            memcpy(row + 4 * i, &v, 4);
+        else
+            memcpy(row + 2 * i, &h, 2);
+    }
+}
+
+/* Random bytes with sane scales in the places where the type keeps them; extreme: the quants that
+ * give the largest products. */
+static void fill_quant_row(const struct cell_case *c, struct rng *r, char *row, uint16_t loudest) {
+    const struct qtype_info *q = qtype_info(c->t);
+    const size_t bytes = qtype_row_bytes(c->t, c->n);
+    if (c->fill == FILL_ZERO) {
+        memset(row, 0, bytes);
+        return;
+    }
+    for (size_t i = 0; i < bytes; i++)
+        row[i] = (char)rng_u64(r);
+    if (c->fill == FILL_EXTREME) {
+        memset(row, c->t == QT_q8_0 ? 0x80 : 0xff, bytes);
+        for (size_t i = q->row_meta; has_row_scale(c->t) && i + 1 < bytes; i += 2)
+            memcpy(row + i, &loudest, 2);
+    }
+    if (has_row_scale(c->t)) {
+        const float d = random_scale(c, r);
+        memcpy(row, &d, sizeof d);
+        return;
+    }
+    for (size_t b = 0; b < bytes; b += q->blk_bytes) {
+        const uint16_t d = f32_to_f16(random_scale(c, r)), m = f32_to_f16(random_scale(c, r));
+        memcpy(row + b, &d, 2);
+        if (c->t == QT_q4_1 || c->t == QT_q5_1) memcpy(row + b + 2, &m, 2);
+    }
+}
+
+static void fill_weights(struct cell_case *c, struct rng *r) {
+    const size_t row_bytes = qtype_row_bytes(c->t, c->n);
+    const size_t align = c->t == QT_f32 || has_row_scale(c->t) ? 4 : 2;
+    const uint16_t loudest = loudest_index();
+    c->w_stride = row_bytes + align;
+    c->w_block = must_alloc(align + MAX_ROWS * c->w_stride);
+    for (int i = 0; i < MAX_ROWS; i++) {
+        char *row = c->w_block + align + (size_t)i * c->w_stride;
+        if (is_float(c->t))
+            fill_float_row(c, r, row);
+        else
+            fill_quant_row(c, r, row, loudest);
+    }
+    c->w = c->w_block + align;
+}
+
+static void fill_activations(struct cell_case *c, struct rng *r) {
+    c->x_f32 = must_alloc((size_t)(MAX_TOK * c->n) * sizeof(float));
+    for (int64_t i = 0; i < MAX_TOK * c->n; i++)
+        c->x_f32[i] =
+            c->fill == FILL_EXTREME ? (i / c->n % 2 ? -1.0f : 1.0f) : (float)(rng_normal(r) + 0.25);
+    const struct qkernel *act = qkernel_find(COL_ref, c->k->act, false, NULL);
+    c->x_stride = qtype_row_bytes(c->k->act, c->n);
+    const size_t align = c->k->act == QT_f32 ? 4 : 2;
+    c->x_block = must_alloc(align + MAX_TOK * c->x_stride);
+    c->x = c->x_block + align;
+    char *aligned = must_alloc(c->x_stride);
+    for (int64_t t = 0; t < MAX_TOK; t++) {
+        act->quantize_row(c->x_f32 + t * c->n, aligned, c->n, NULL);
+        memcpy(c->x + (size_t)t * c->x_stride, aligned, c->x_stride);
+    }
+    heap_free(aligned);
+}
+
+/* What the cell should compute, summed in double. */
+static void multiply_exactly(struct cell_case *c) {
+    const struct qkernel *wk = qkernel_find(COL_ref, c->t, false, NULL);
+    const struct qkernel *xk = qkernel_find(COL_ref, c->k->act, false, NULL);
+    const size_t row = (size_t)c->n * sizeof(float);
+    float *w = must_alloc(MAX_ROWS * row), *wt = must_alloc(MAX_ROWS * row), *x = must_alloc(row);
+    for (int r = 0; r < MAX_ROWS; r++)
+        wk->dequant_row(c->w + (size_t)r * c->w_stride, w + r * c->n, c->n);
+    for (int64_t i = 0; i < c->n; i++)
+        for (int r = 0; r < MAX_ROWS; r++)
+            wt[i * MAX_ROWS + r] = w[r * c->n + i];
+    c->exact = must_alloc(MAX_TOK * MAX_ROWS * sizeof *c->exact);
+    double square = 0.0;
+    for (int64_t t = 0; t < MAX_TOK; t++) {
+        double sum[MAX_ROWS] = { 0 };
+        xk->dequant_row(c->x + (size_t)t * c->x_stride, x, c->n);
+        for (int64_t i = 0; i < c->n; i++)
+            for (int r = 0; r < MAX_ROWS; r++)
+                sum[r] += (double)wt[i * MAX_ROWS + r] * (double)x[i];
+        for (int r = 0; r < MAX_ROWS; r++) {
+            c->exact[t * MAX_ROWS + r] = qtype_info(c->t)->gain * sum[r];
+            square += c->exact[t * MAX_ROWS + r] * c->exact[t * MAX_ROWS + r];
+        }
+    }
+    c->mean_square = square / (MAX_TOK * MAX_ROWS);
+    heap_free(w);
+    heap_free(wt);
+    heap_free(x);
+}
+
+static struct cell_case case_make(enum qtype t, enum column col, enum fill fill, int64_t n,
+                                  uint64_t seed) {
+    struct cell_case c = { .t = t, .col = col, .fill = fill, .n = n, .seed = seed };
+    struct rng r = { seed };
+    c.k = qkernel_find(col, t, true, NULL);
+    fill_weights(&c, &r);
+    fill_activations(&c, &r);
+    multiply_exactly(&c);
+    c.scratch = must_alloc(c.k->mul_mat_scratch(n));
+    c.dst_block = must_alloc((PAD + MAX_TOK * (MAX_ROWS + PAD)) * sizeof(float));
+    return c;
+}
+
+static void case_release(struct cell_case *c) {
+    heap_free(c->w_block);
+    heap_free(c->x_block);
+    heap_free(c->x_f32);
+    heap_free(c->exact);
+    heap_free(c->scratch);
+    heap_free(c->dst_block);
+}
+
+/* Multiply rows [r0, r0 + n_rows) by the first n_tok tokens into a padded dst, and check the
+ * padding. The stride is n_rows + PAD. */
+static const float *case_run(struct cell_case *c, int64_t r0, int64_t n_rows, int64_t n_tok) {
+    uint32_t *block = (uint32_t *)(void *)c->dst_block;
+    const int64_t stride = n_rows + PAD, total = PAD + n_tok * stride;
+    float *dst = (float *)(void *)c->dst_block + PAD;
+    for (int64_t i = 0; i < total; i++)
+        block[i] = CANARY;
+    c->k->mul_mat(c->n, c->w + (size_t)r0 * c->w_stride, c->w_stride, n_rows, c->x, c->x_stride,
+                  n_tok, dst, stride, c->scratch);
+    for (int64_t i = 0; i < total; i++)
+        if ((i < PAD || (i - PAD) % stride >= n_rows) && block[i] != CANARY)
+            fail_msg("%s, %lld rows, %lld tokens: wrote outside dst, at float %lld", describe(c),
+                     (long long)n_rows, (long long)n_tok, (long long)(i - PAD));
+    return dst;
+}
+
+/* Errors of all elements and of the worst row of weights, over the mean square of the case. */
+static void case_check(struct cell_case *c, int64_t n_rows, int64_t n_tok, double *largest) {
+    const float *dst = case_run(c, 0, n_rows, n_tok);
+    double all = 0.0, worst = 0.0;
+    const double limit = c->k->tol_nmse * c->mean_square;
+    int64_t bad_r = -1, bad_t = -1;
+    for (int64_t r = 0; r < n_rows; r++) {
+        double row = 0.0, row_exact = 0.0;
+        for (int64_t t = 0; t < n_tok; t++) {
+            const double want = c->exact[t * MAX_ROWS + r];
+            const double e = (double)dst[t * (n_rows + PAD) + r] - want;
+            row += e * e;
+            row_exact += want * want;
+            /* 25 times the promised mean: no single element strays far, and none is NaN. */
+            if (bad_r < 0 && !(e * e <= 25.0 * fmax(limit, c->k->tol_nmse * want * want))) {
+                bad_r = r;
+                bad_t = t;
+            }
+        }
+        all += row;
+        worst = fmax(worst, row / fmax((double)n_tok * c->mean_square, row_exact));
+    }
+    all /= (double)(n_rows * n_tok) * c->mean_square;
+    if (c->mean_square == 0.0) all = worst = bad_r < 0 ? 0.0 : INFINITY;
+    *largest = fmax(*largest, worst);
+    if (bad_r >= 0 || !(worst <= c->k->tol_nmse))
+        fail_msg("%s, %lld rows, %lld tokens: NMSE %.3g, worst row %.3g, promised %.3g; first bad "
+                 "element row %lld, token %lld: got %.9g, expected %.9g",
+                 describe(c), (long long)n_rows, (long long)n_tok, all, worst, c->k->tol_nmse,
+                 (long long)bad_r, (long long)bad_t,
+                 bad_r < 0 ? NAN : (double)dst[bad_t * (n_rows + PAD) + bad_r],
+                 bad_r < 0 ? NAN : c->exact[bad_t * MAX_ROWS + bad_r]);
+}
+
+static const int64_t rows_tried[] = { 1, 2, 3, 7, 8, 9, 17, 33, 64 };
+static const int64_t tokens_tried[] = { 1, 2, 3, 4, 5, 7, 8, 9, 17, 33, 64, 511 };
+
+/* A row computed alone has the bits it has among others: results do not depend on chunks. */
+static void case_check_chunks(struct cell_case *c) {
+    static const int64_t tokens[] = { 1, 4, 9 };
+    float whole[9 * MAX_ROWS];
+    for (size_t i = 0; i < N_ELEMS(tokens); i++) {
+        const float *dst = case_run(c, 0, 37, tokens[i]);
+        for (int64_t t = 0; t < tokens[i]; t++)
+            memcpy(whole + t * 37, dst + t * (37 + PAD), 37 * sizeof *dst);
+        for (int64_t r = 0; r < 37; r++) {
+            dst = case_run(c, r, 1, tokens[i]);
+            for (int64_t t = 0; t < tokens[i]; t++)
+                if (f32_bits(dst[t * (1 + PAD)]) != f32_bits(whole[t * 37 + r]))
+                    fail_msg("%s, %lld tokens: row %lld alone gives %a for token %lld, among "
+                             "others %a",
+                             describe(c), (long long)tokens[i], (long long)r,
+                             (double)dst[t * (1 + PAD)], (long long)t, (double)whole[t * 37 + r]);
+        }
+    }
+}
+
+/* A NaN in one token makes all of its results NaN and touches no other. */
+static void case_check_nan(struct cell_case *c) {
+    static const int64_t tokens[] = { 1, 3, 9, 33 };
+    const struct qkernel *act = qkernel_find(c->col, c->k->act, false, NULL);
+    if (!act->quantize_row) act = qkernel_find(COL_ref, c->k->act, false, NULL);
+    for (size_t i = 0; i < N_ELEMS(tokens); i++) {
+        const int64_t bad = tokens[i] / 2;
+        char *row = c->x + (size_t)bad * c->x_stride;
+        float *x = c->x_f32 + bad * c->n;
+        const float kept = x[c->n - 5];
+        char *aligned = must_alloc(c->x_stride), *saved = must_alloc(c->x_stride);
+        memcpy(saved, row, c->x_stride);
+        x[c->n - 5] = NAN;
+        act->quantize_row(x, aligned, c->n, NULL);
+        memcpy(row, aligned, c->x_stride);
+        const float *dst = case_run(c, 0, 17, tokens[i]);
+        for (int64_t t = 0; t < tokens[i]; t++)
+            for (int64_t r = 0; r < 17; r++)
+                if (!isnan(dst[t * (17 + PAD) + r]) != (t != bad))
+                    fail_msg("%s, %lld tokens, NaN in token %lld: row %lld of token %lld is %g",
+                             describe(c), (long long)tokens[i], (long long)bad, (long long)r,
+                             (long long)t, (double)dst[t * (17 + PAD) + r]);
+        x[c->n - 5] = kept;
+        memcpy(row, saved, c->x_stride);
+        heap_free(aligned);
+        heap_free(saved);
+    }
+}
+
+static void check_type(enum qtype t, enum column col) {
+    static const int64_t n_tried[] = { 256, 512, 768, 1024, 4096, 32, 96, 160, 4096 + 256, 37 };
+    double largest = 0.0;
+    for (size_t i = 0; i < N_ELEMS(n_tried); i++) {
+        if (n_tried[i] % qtype_info(t)->n_blk) continue;
+        for (int f = 0; f < FILL_count; f++) {
+            if (f != FILL_RANDOM && n_tried[i] != 256 && n_tried[i] != 160) continue;
+            struct cell_case c = case_make(t, col, (enum fill)f, n_tried[i], 1000 * i + 7);
+            for (size_t a = 0; a < N_ELEMS(rows_tried); a++)
+                for (size_t b = 0; b < N_ELEMS(tokens_tried); b++)
+                    case_check(&c, rows_tried[a], tokens_tried[b], &largest);
+            if (n_tried[i] <= 1024) case_check_chunks(&c);
+            if (n_tried[i] == 256 || n_tried[i] == 96) case_check_nan(&c);
+            case_release(&c);
+        }
+    }
+    print_message("# %s@%s: largest NMSE of a row %.2g, promised %.2g\n", qtype_info(t)->name,
+                  column_name(col), largest, qkernel_find(col, t, true, NULL)->tol_nmse);
+}
+
+static void cells_against_exact(void **state) {
+    (void)state;
+    for (int c = 0; c < COL_count; c++)
+        for (int t = 0; t < QT_count; t++) {
+            enum column owner = COL_none;
+            if (!column_available((enum column)c) ||
+                !qkernel_find((enum column)c, (enum qtype)t, true, &owner) || (int)owner != c)
+                continue;
+            check_type((enum qtype)t, (enum column)c);
+        }
+}
+
+struct op_run {
+    const struct op_cell *cell;
+    const struct node *node;
+};
+
+static void run_op(void *arg, struct work *w) {
+    const struct op_run *o = arg;
+    o->cell->run(o->node, w);
+}
+
+/* The op on 1 and 2 threads: the same bits, and the product of the case. */
+static void check_op(enum qtype t, enum column col, struct thread_pool *pool) {
+    enum { N_ROWS = 61, N_TOK = 13 };
+    struct cell_case c = case_make(t, col == COL_ref ? COL_avx2 : col, FILL_RANDOM, 512, 99);
+    float dst[2][N_TOK * N_ROWS];
+    struct tensor w = { t, { c.n, N_ROWS, 1, 1 }, c.w_stride, c.w_block + (c.w - c.w_block), "w" };
+    struct tensor x = { QT_f32, { c.n, N_TOK, 1, 1 }, (size_t)c.n * 4, c.x_f32, "x" };
+    for (int i = 0; i < 2; i++) {
+        struct tensor d = { QT_f32, { N_ROWS, N_TOK, 1, 1 }, N_ROWS * 4, dst[i], "dst" };
+        struct node node = { .op = OP_mul_mat, .dst = &d, .src = { &w, &x } };
+        node.p.mul_mat.act = c.k->act;
+        struct op_run o = { op_cell_find(col, &node, NULL), &node };
+        struct err e = { 0 };
+        assert_non_null(o.cell);
+        if (thread_pool_reserve(pool, o.cell->shared_bytes ? o.cell->shared_bytes(&node) : 0,
+                                o.cell->scratch_bytes ? o.cell->scratch_bytes(&node) : 0, &e))
+            fail_msg("%s", e.msg);
+        thread_pool_run(pool, i + 1, run_op, &o);
+    }
+    if (memcmp(dst[0], dst[1], sizeof dst[0]) != 0)
+        fail_msg("%s: 1 and 2 threads give different bits", describe(&c));
+    double err = 0.0;
+    for (int i = 0; i < N_TOK * N_ROWS; i++) {
+        const double e = (double)dst[0][i] - c.exact[i / N_ROWS * MAX_ROWS + i % N_ROWS];
+        err += e * e / (N_TOK * N_ROWS);
+    }
+    if (!(err <= c.k->tol_nmse * c.mean_square))
+        fail_msg("%s, op of column %s: NMSE %.3g", describe(&c), column_name(col),
+                 err / c.mean_square);
+    case_release(&c);
+}
+
+static void op_on_threads(void **state) {
+    (void)state;
+    struct thread_pool *pool;
+    struct err e = { 0 };
+    if (thread_pool_new(&pool, 2, &e)) fail_msg("%s", e.msg);
+    for (int c = 0; c < COL_count; c++)
+        for (int t = 0; t < QT_count; t++)
+            if (column_available((enum column)c) && column_available(COL_avx2) &&
+                qkernel_find(COL_avx2, (enum qtype)t, true, NULL) &&
+                (c == COL_ref || qkernel_find((enum column)c, (enum qtype)t, true, NULL)))
+                check_op((enum qtype)t, (enum column)c, pool);
+    thread_pool_free(pool);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cells_against_exact),
+        cmocka_unit_test(op_on_threads),
+    };
+    return cmocka_run_group_tests_name("mul_mat", tests, NULL, NULL);
+}

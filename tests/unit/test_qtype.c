@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT
+ * test_qtype.c - dequantisation of every type in every column, bit for bit against golden vectors;
+ * quantisation of activations; the facts of the table; the generator of the trellis types.
+ *
+ * One row of each vector is in tests/golden/quants; the whole vectors are read from
+ * ../shared/vectors where they exist. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend.h"
+#include "base/fp16.h"
+#include "base/rng.h"
+
+#define GOLDEN "tests/golden/quants/"
+#define SHARED "../shared/vectors/"
+#define ROW 1024 /* weights per row of every vector */
+
+/* A whole file, or NULL if there is none. The caller frees. */
+static void *read_file(const char *dir, const char *stem, const char *suffix, size_t *size) {
+    char path[256];
+    snprintf(path, sizeof path, "%s%s%s", dir, stem, suffix);
+    FILE *f = fopen(path, "rb");
+    if (!f) return NULL;
+    fseek(f, 0, SEEK_END);
+    *size = (size_t)ftell(f);
+    rewind(f);
+    void *p = malloc(*size + 1);
+    if (!p || fread(p, 1, *size, f) != *size) fail_msg("cannot read %s", path);
+    fclose(f);
+    return p;
+}
+
+/* Index of the first element whose bits differ, or -1. */
+static int64_t first_difference(const float *a, const float *b, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (f32_bits(a[i]) != f32_bits(b[i]) && !(isnan(a[i]) && isnan(b[i]))) return i;
+    return -1;
+}
+
+/* Returns false if the vector does not exist. */
+static bool check_dequant(enum qtype t, const char *dir, const char *stem, const char *quant,
+                          const char *dequant) {
+    size_t n_bytes, n_want;
+    char *rows = read_file(dir, stem, quant, &n_bytes);
+    if (!rows) return false;
+    float *want = read_file(dir, stem, dequant, &n_want);
+    assert_non_null(want);
+    const size_t row_bytes = qtype_row_bytes(t, ROW);
+    assert_int_equal(n_bytes % row_bytes, 0);
+    assert_int_equal(n_bytes / row_bytes * ROW * sizeof(float), n_want);
+    for (int c = 0; c < COL_count; c++) {
+        enum column owner;
+        if (!column_available((enum column)c)) continue;
+        const struct qkernel *k = qkernel_find((enum column)c, t, false, &owner);
+        if (!k || (int)owner != c || !k->dequant_row) continue;
+        for (size_t r = 0; r < n_bytes / row_bytes; r++) {
+            float got[ROW];
+            k->dequant_row(rows + r * row_bytes, got, ROW);
+            int64_t i = first_difference(got, want + r * ROW, ROW);
+            if (i >= 0)
+                fail_msg("%s%s%s, column %s, row %zu, weight %lld: got %a, expected %a", dir, stem,
+                         quant, column_name((enum column)c), r, (long long)i, (double)got[i],
+                         (double)want[r * ROW + (size_t)i]);
+        }
+    }
+    free(rows);
+    free(want);
+    return true;
+}
+
+/* Types of weights that need decoding: an f32 is its own value, and activations have their own
+ * vectors. */
+static bool is_decoded(enum qtype t) {
+    return qtype_has_cell(COL_ref, t) && t != QT_f32 && t != QT_q8_2_x4;
+}
+
+static void dequant_golden(void **state) {
+    (void)state;
+    for (int t = 0; t < QT_count; t++) {
+        char edge[40];
+        if (!is_decoded((enum qtype)t)) continue;
+        const char *name = qtype_info((enum qtype)t)->name;
+        snprintf(edge, sizeof edge, "edge_%s", name);
+        if (!check_dequant((enum qtype)t, GOLDEN, name, ".quant.bin", ".dequant.f32") ||
+            !check_dequant((enum qtype)t, GOLDEN, edge, ".quant.bin", ".dequant.f32"))
+            fail_msg("type %s has no golden vector in " GOLDEN, name);
+    }
+}
+
+static void dequant_shared(void **state) {
+    (void)state;
+    int n_found = 0;
+    for (int t = 0; t < QT_count; t++) {
+        char edge[40];
+        if (!is_decoded((enum qtype)t)) continue;
+        const char *name = qtype_info((enum qtype)t)->name;
+        snprintf(edge, sizeof edge, "edge_%s", name);
+        n_found += check_dequant((enum qtype)t, SHARED, name, ".quant.bin", ".dequant.f32");
+        n_found +=
+            check_dequant((enum qtype)t, SHARED, name, ".noimat.quant.bin", ".noimat.dequant.f32");
+        n_found += check_dequant((enum qtype)t, SHARED, edge, ".quant.bin", ".dequant.f32");
+    }
+    if (!n_found) skip();
+}
+
+/* Compare the bytes that column c makes of x [n_rows, ROW] with want. */
+static void check_quantize(enum qtype t, enum column c, const char *what, const float *x,
+                           const unsigned char *want, size_t n_rows) {
+    const size_t row_bytes = qtype_row_bytes(t, ROW);
+    const struct qkernel *k = qkernel_find(c, t, false, NULL);
+    unsigned char got[4 * ROW];
+    assert_true(row_bytes <= sizeof got);
+    for (size_t r = 0; r < n_rows; r++) {
+        k->quantize_row(x + r * ROW, got, ROW, NULL);
+        for (size_t i = 0; i < row_bytes; i++)
+            if (got[i] != want[r * row_bytes + i])
+                fail_msg("%s, column %s, row %zu, byte %zu: got %d, expected %d", what,
+                         column_name(c), r, i, got[i], want[r * row_bytes + i]);
+    }
+}
+
+static bool has_own_quantize(enum column c, enum qtype t) {
+    if (!column_available(c) || !qtype_has_cell(c, t)) return false;
+    return qkernel_find(c, t, false, NULL)->quantize_row != NULL;
+}
+
+static bool check_quantize_files(enum qtype t, const char *dir, const char *stem,
+                                 const char *quant) {
+    size_t n_src, n_want;
+    float *x = read_file(dir, stem, ".src.f32", &n_src);
+    if (!x) return false;
+    unsigned char *want = read_file(dir, stem, quant, &n_want);
+    assert_non_null(want);
+    const size_t n_rows = n_src / sizeof *x / ROW;
+    assert_int_equal(n_want, n_rows * qtype_row_bytes(t, ROW));
+    for (int c = 0; c < COL_count; c++)
+        if (has_own_quantize((enum column)c, t))
+            check_quantize(t, (enum column)c, stem, x, want, n_rows);
+    free(x);
+    free(want);
+    return true;
+}
+
+static void quantize_golden(void **state) {
+    (void)state;
+    assert_true(check_quantize_files(QT_q8_2_x4, GOLDEN, "act_q8_2_x4", ".quant.bin"));
+}
+
+static void quantize_shared(void **state) {
+    (void)state;
+    if (!check_quantize_files(QT_q8_2_x4, SHARED, "act_q8_2_x4", ".quant.bin")) skip();
+    assert_true(check_quantize_files(QT_q8_0, SHARED, "q8_0", ".noimat.quant.bin"));
+    assert_true(check_quantize_files(QT_f16, SHARED, "f16", ".noimat.quant.bin"));
+    assert_true(check_quantize_files(QT_bf16, SHARED, "bf16", ".noimat.quant.bin"));
+}
+
+/* Values over the whole range of exponents, ties, zeros and whole blocks of nothing. */
+static void hard_row(struct rng *r, float *x, int64_t n) {
+    for (int64_t b = 0; b < n / 32; b++) {
+        const uint32_t kind = rng_below(r, 6);
+        const int shift = (int)rng_below(r, 270) - 145;
+        for (int i = 0; i < 32; i++, x++) {
+            double u = 2.0 * rng_uniform(r) - 1.0;
+            *x = (float)ldexp(kind == 0   ? u
+                              : kind == 1 ? rng_normal(r)
+                              : kind == 2 ? 0.5 * ((double)rng_below(r, 511) - 255.0)
+                              : kind == 3 ? (rng_below(r, 16) ? 0.0 : u)
+                              : kind == 4 ? (i == 7 ? 1.0 : u * 0x1p-20)
+                                          : 0.0,
+                              shift);
+        }
+    }
+}
+
+/* Every column gives ref's bytes: any number of blocks, any exponent, tails of groups. */
+static void quantize_like_ref(void **state) {
+    (void)state;
+    const struct qkernel *ref = qkernel_find(COL_ref, QT_q8_2_x4, false, NULL);
+    for (int c = COL_ref + 1; c < COL_count; c++) {
+        if (!has_own_quantize((enum column)c, QT_q8_2_x4)) continue;
+        const struct qkernel *k = qkernel_find((enum column)c, QT_q8_2_x4, false, NULL);
+        for (uint64_t seed = 1; seed <= 3000; seed++) {
+            struct rng r = { seed };
+            float x[512];
+            unsigned char want[576], got[577];
+            const int64_t n = 32 * (1 + (int64_t)(seed % 16)), bytes = n / 32 * 36;
+            hard_row(&r, x, n);
+            memset(got, 0xa5, sizeof got);
+            ref->quantize_row(x, want, n, NULL);
+            k->quantize_row(x, got, n, NULL);
+            for (int64_t i = 0; i < bytes; i++)
+                if (got[i] != want[i])
+                    fail_msg("column %s, seed %llu, n %lld, byte %lld: got %d, expected %d",
+                             column_name((enum column)c), (unsigned long long)seed, (long long)n,
+                             (long long)i, got[i], want[i]);
+            assert_int_equal(got[bytes], 0xa5);
+        }
+    }
+}
+
+/* A NaN or an infinity anywhere in a block leaves a scale that is not finite, with quants that let
+ * it through, and leaves the other blocks alone. */
+static void quantize_nonfinite(void **state) {
+    (void)state;
+    const float bad[] = { NAN, -NAN, INFINITY, -INFINITY };
+    for (int c = 0; c < COL_count; c++) {
+        if (!has_own_quantize((enum column)c, QT_q8_2_x4)) continue;
+        const struct qkernel *k = qkernel_find((enum column)c, QT_q8_2_x4, false, NULL);
+        for (int i = 0; i < 4 * 160; i++) {
+            float x[160];
+            struct blk_q8_2_x4 row[2];
+            const int at = i / 4;
+            for (int j = 0; j < 160; j++)
+                x[j] = (float)(j % 13 - 6);
+            x[at] = bad[i % 4];
+            x[at ^ 1] = 1e30f; /* the scale must not be decided by a neighbour */
+            k->quantize_row(x, row, 160, NULL);
+            for (int b = 0; b < 5; b++) {
+                struct q8_2_view v = q8_2_x4_block(row, b, 5);
+                const float d = bf16_to_f32(v.d);
+                if (b != at / 32 && isfinite(d)) continue;
+                if (b != at / 32 || isfinite(d) || isnan(d) != isnan(x[at]))
+                    fail_msg("column %s, %g at %d: scale of block %d is %g",
+                             column_name((enum column)c), (double)x[at], at, b, (double)d);
+            }
+        }
+    }
+}
+
+static void table_facts(void **state) {
+    (void)state;
+    for (int t = 0; t < QT_count; t++) {
+        const struct qtype_info *i = qtype_info((enum qtype)t);
+        assert_int_equal(qtype_from_gguf(i->gguf_id), t);
+        assert_int_equal(qtype_from_name(i->name), t);
+        assert_int_equal(qtype_row_bytes((enum qtype)t, 0), i->row_meta);
+        assert_int_equal(qtype_row_bytes((enum qtype)t, 3 * i->n_blk),
+                         i->row_meta + 3 * i->blk_bytes);
+    }
+    assert_int_equal(qtype_from_gguf(12345), QT_none);
+    assert_int_equal(qtype_from_name("no_such_type"), QT_none);
+    assert_int_equal(qtype_from_name("IQ4_KT"), QT_iq4_kt);
+    assert_int_equal(qtype_row_bytes(QT_iq4_kt, 1024), 4 + 512);
+}
+
+/* A cell that says it can multiply says everything a caller needs. */
+static void cells_are_whole(void **state) {
+    (void)state;
+    for (int c = 0; c < COL_count; c++)
+        for (int t = 0; t < QT_count; t++) {
+            if (!qtype_has_cell((enum column)c, (enum qtype)t)) continue;
+            const struct qkernel *k = qkernel_find((enum column)c, (enum qtype)t, false, NULL);
+            if (c == COL_ref) assert_non_null(k->dequant_row);
+            if (!k->mul_mat) continue;
+            assert_non_null(k->mul_mat_scratch);
+            assert_true(k->tol_nmse > 0.0 && k->tol_nmse <= 1e-10);
+        }
+}
+
+static void trellis_generator(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t seed;
+        int r[8];
+    } want[] = {
+        { 0 + KT_BASE, { -47, -36, -39, -86, -38, -38, -47, -35 } },
+        { 1 + KT_BASE, { 21, 1, 59, -23, 33, 8, 13, 43 } },
+        { 2 + KT_BASE, { -37, -25, 29, -23, 105, -11, -53, -70 } },
+        { 1000 + KT_BASE, { -60, 0, -17, -35, -73, 45, 40, -7 } },
+        { 8191 + KT_BASE, { -17, -22, -28, 59, -59, -33, 51, 5 } },
+        { 32767 + KT_BASE, { -44, -54, -78, -15, 29, -9, 19, -21 } },
+        { 0 + KT_BASE + KT_BASE_STEP, { -40, -79, -43, -79, -27, -90, -48, -69 } },
+        { 65535 + KT_BASE, { 26, -32, -16, -9, -25, -62, 17, 10 } },
+    };
+    const uint32_t powers[8] = KT_POWERS;
+    for (size_t i = 0; i < N_ELEMS(want); i++) {
+        uint32_t x = want[i].seed;
+        for (int k = 0; k < 8; k++) {
+            x *= KT_MULTIPLIER;
+            assert_int_equal(powers[k] * want[i].seed, x);
+            if (kt_value(x) != want[i].r[k])
+                fail_msg("seed %u, output %d: got %d, expected %d", want[i].seed, k + 1,
+                         kt_value(x), want[i].r[k]);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dequant_golden),    cmocka_unit_test(dequant_shared),
+        cmocka_unit_test(quantize_golden),   cmocka_unit_test(quantize_shared),
+        cmocka_unit_test(quantize_like_ref), cmocka_unit_test(quantize_nonfinite),
+        cmocka_unit_test(table_facts),       cmocka_unit_test(cells_are_whole),
+        cmocka_unit_test(trellis_generator),
+    };
+    return cmocka_run_group_tests_name("qtype", tests, NULL, NULL);
+}
