@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT
+ * test_op_attn.c - attention in every column against a direct evaluation in double: several
+ * sequences in a batch, grouped heads, odd sizes, all cache types, order of tokens, and what NaN
+ * and infinities may and may not reach. */
+#include "op_fixture.h"
+
+#define LIMIT_REF 1e-7 /* rounding of the result to f32 */
+#define LIMIT 1e-6     /* f32 arithmetic over a few hundred cells */
+#define SEQ_MAX 3
+
+struct shape {
+    int n_head, n_head_kv, hd_k, hd_v;
+};
+
+/* One batch: tokens of up to SEQ_MAX sequences, each at the end of its own cells. */
+struct batch {
+    struct shape s;
+    enum qtype type;
+    int n_tok, n_cells;
+    int n_seq, first[SEQ_MAX], len[SEQ_MAX]; /* cells of each sequence */
+    int32_t *tok_first, *tok_pos;            /* [n_tok] */
+    struct tensor *q, *k, *v, *dst;
+    struct node node;
+};
+
+static void shuffle(struct rng *r, struct batch *b) {
+    for (int i = b->n_tok - 1; i > 0; i--) {
+        int j = (int)rng_below(r, (uint32_t)i + 1);
+        int32_t first = b->tok_first[i], pos = b->tok_pos[i];
+        b->tok_first[i] = b->tok_first[j], b->tok_pos[i] = b->tok_pos[j];
+        b->tok_first[j] = first, b->tok_pos[j] = pos;
+    }
+}
+
+/* Cells outside of all sequences hold NaN: nobody may see them. */
+static struct tensor *new_cache(struct op_fixture *f, const struct batch *b, int64_t n) {
+    struct tensor *t = new_tensor(f, b->type, b->n_cells, n);
+    const struct qkernel *k = qkernel_find(COL_ref, b->type, false, NULL);
+    float *row = malloc((size_t)n * sizeof *row);
+    assert_non_null(row);
+    for (int c = 0; c < b->n_cells; c++) {
+        bool used = false;
+        for (int s = 0; s < b->n_seq; s++)
+            used |= c >= b->first[s] && c < b->first[s] + b->len[s];
+        for (int64_t i = 0; i < n; i++)
+            row[i] = (float)rng_normal(&f->rng);
+        k->quantize_row(row, tensor_row(t, c), n, NULL);
+        if (used) continue;
+        if (b->type == QT_f32) memset(tensor_row(t, c), 0xff, (size_t)n * sizeof(float));
+        if (b->type == QT_f16) memset(tensor_row(t, c), 0xff, (size_t)n * sizeof(f16_t));
+        for (int64_t i = 0; b->type == QT_q8_0 && i < n / QK_LEGACY; i++)
+            ((struct blk_q8_0 *)tensor_row(t, c))[i].d = 0xffff;
+    }
+    free(row);
+    return t;
+}
+
+/* depth = cells of the first sequence before its first token of the batch. */
+static void batch_init(struct op_fixture *f, struct batch *b, struct shape s, enum qtype type,
+                       int n_tok, int depth, bool shuffled) {
+    fixture_reset(f);
+    *b = (struct batch){ .s = s, .type = type, .n_tok = n_tok };
+    b->tok_first = malloc((size_t)n_tok * sizeof(int32_t));
+    b->tok_pos = malloc((size_t)n_tok * sizeof(int32_t));
+    assert_true(b->tok_first && b->tok_pos);
+    b->n_seq = n_tok < SEQ_MAX ? n_tok : SEQ_MAX;
+    int t = 0, cell = 2;
+    for (int i = 0; i < b->n_seq; i++) {
+        int n = i < b->n_seq - 1 ? n_tok / b->n_seq : n_tok - t;
+        int before = i == 0 ? depth : (int)rng_below(&f->rng, (uint32_t)depth / 2 + 2);
+        b->first[i] = cell;
+        b->len[i] = before + n;
+        for (int j = 0; j < n; j++, t++) {
+            b->tok_first[t] = cell;
+            b->tok_pos[t] = before + j;
+        }
+        cell += b->len[i] + (int)rng_below(&f->rng, 5);
+    }
+    b->n_cells = cell + 3;
+    if (shuffled) shuffle(&f->rng, b);
+    b->q = new_normal(f, n_tok, s.n_head * s.hd_k, 1.5);
+    b->k = new_cache(f, b, s.n_head_kv * s.hd_k);
+    b->v = new_cache(f, b, s.n_head_kv * s.hd_v);
+    b->dst = new_tensor(f, QT_f32, n_tok, s.n_head * s.hd_v);
+    b->node = (struct node){
+        .op = OP_attn,
+        .dst = b->dst,
+        .src = { b->q, b->k, b->v, new_ids(f, n_tok, b->tok_first), new_ids(f, n_tok, b->tok_pos) },
+        .p.attn = { s.n_head, s.n_head_kv, s.hd_k, s.hd_v, (float)(1 / sqrt(s.hd_k)) },
+    };
+}
+
+static void batch_release(struct batch *b) {
+    free(b->tok_first);
+    free(b->tok_pos);
+}
+
+/* One element of a cache row, decoded here and not by the project. */
+static double cache_at(const struct tensor *t, int64_t cell, int64_t i) {
+    const void *row = tensor_row(t, cell);
+    if (t->type == QT_f32) return (double)((const float *)row)[i];
+    if (t->type == QT_f16) return (double)f16_to_f32(((const f16_t *)row)[i]);
+    const struct blk_q8_0 *x = (const struct blk_q8_0 *)row + i / QK_LEGACY;
+    return (double)f16_to_f32(x->d) * x->qs[i % QK_LEGACY];
+}
+
+/* y [hd_v] of one token and head. p: [cells seen] */
+static void attend(const struct batch *b, int t, int h, double *p, double *y) {
+    int g = h / (b->s.n_head / b->s.n_head_kv), n = b->tok_pos[t] + 1;
+    double max = -INFINITY, sum = 0;
+    for (int j = 0; j < n; j++) {
+        double s = 0;
+        for (int i = 0; i < b->s.hd_k; i++)
+            s += (double)f32_row(b->q, t)[h * b->s.hd_k + i] *
+                 cache_at(b->k, b->tok_first[t] + j, g * b->s.hd_k + i);
+        p[j] = s * (double)b->node.p.attn.scale;
+        if (p[j] > max) max = p[j];
+    }
+    for (int j = 0; j < n; j++)
+        sum += p[j] = exp(p[j] - max);
+    for (int i = 0; i < b->s.hd_v; i++) {
+        y[i] = 0;
+        for (int j = 0; j < n; j++)
+            y[i] += p[j] / sum * cache_at(b->v, b->tok_first[t] + j, g * b->s.hd_v + i);
+    }
+}
+
+static void check_batch(struct op_fixture *f, struct batch *b) {
+    char what[160];
+    snprintf(what, sizeof what, "attn %d/%d heads of %d and %d, %s, %d tokens, %d cells",
+             b->s.n_head, b->s.n_head_kv, b->s.hd_k, b->s.hd_v, qtype_info(b->type)->name, b->n_tok,
+             b->n_cells);
+    f->what = what;
+    int width = b->s.n_head * b->s.hd_v;
+    double *want = malloc((size_t)(b->n_tok * width) * sizeof *want);
+    double *p = malloc((size_t)b->n_cells * sizeof *p);
+    assert_true(want && p);
+    for (int t = 0; t < b->n_tok; t++)
+        for (int h = 0; h < b->s.n_head; h++)
+            attend(b, t, h, p, want + t * width + h * b->s.hd_v);
+    check_node(f, &b->node, want, LIMIT_REF, LIMIT);
+    free(want);
+    free(p);
+}
+
+static const enum qtype cache_types[] = { QT_f16, QT_f32, QT_q8_0 };
+
+/* Every pair of shape and number of tokens; types, depths and order change along. */
+static void test_shapes(void **state) {
+    struct op_fixture *f = *state;
+    static const struct shape shapes[] = {
+        { 4, 2, 64, 64 },   { 8, 1, 128, 128 }, { 4, 4, 32, 32 }, { 3, 1, 96, 96 },
+        { 2, 1, 192, 128 }, { 2, 2, 256, 256 }, { 4, 1, 80, 80 }, { 6, 2, 20, 12 },
+        { 33, 1, 32, 64 },  { 130, 1, 8, 8 },
+    };
+    static const int n_toks[] = { 1, 2, 3, 7, 17, 33 };
+    static const int depths[] = { 0, 1, 61, 127, 66 };
+    int turn = 0;
+    for (size_t s = 0; s < N_ELEMS(shapes); s++)
+        for (size_t i = 0; i < N_ELEMS(n_toks); i++, turn++) {
+            enum qtype type = cache_types[(size_t)turn % N_ELEMS(cache_types)];
+            bool blocks = shapes[s].hd_k % QK_LEGACY == 0 && shapes[s].hd_v % QK_LEGACY == 0;
+            if (type == QT_q8_0 && !blocks) type = QT_f16;
+            struct batch b;
+            batch_init(f, &b, shapes[s], type, n_toks[i], depths[(size_t)turn % N_ELEMS(depths)],
+                       turn % 4 == 3);
+            check_batch(f, &b);
+            batch_release(&b);
+        }
+}
+
+/* Depths around the sizes at which the cells of few tokens are cut. */
+static void test_depths(void **state) {
+    struct op_fixture *f = *state;
+    static const int depths[] = { 255, 256, 257, 511, 700 };
+    for (size_t i = 0; i < N_ELEMS(depths); i++)
+        for (int n_tok = 1; n_tok <= 9; n_tok += 4) {
+            struct batch b;
+            batch_init(f, &b, (struct shape){ 4, 2, 32, 32 }, cache_types[i % N_ELEMS(cache_types)],
+                       n_tok, depths[i], n_tok == 5);
+            check_batch(f, &b);
+            batch_release(&b);
+        }
+}
+
+/* A bad number in one cell of K or V reaches the tokens that see the cell and the heads that read
+ * it, nobody else; `want` of the direct evaluation says which. */
+static void test_nonfinite(void **state) {
+    struct op_fixture *f = *state;
+    static const float bad[] = { NAN, INFINITY, -INFINITY };
+    for (size_t i = 0; i < N_ELEMS(bad); i++)
+        for (int n_tok = 5; n_tok <= 40; n_tok += 35)
+            for (int side = 0; side < 2; side++) {
+                struct batch b;
+                batch_init(f, &b, (struct shape){ 4, 2, 32, 32 }, i == 0 ? QT_f32 : QT_f16, n_tok,
+                           70, false);
+                int cell = b.first[0] + 71; /* between the tokens of the first sequence */
+                struct tensor *t = side ? b.v : b.k;
+                if (b.type == QT_f32)
+                    ((float *)tensor_row(t, cell))[5] = bad[i];
+                else
+                    ((f16_t *)tensor_row(t, cell))[5] = f32_to_f16(bad[i]);
+                check_batch(f, &b);
+                batch_release(&b);
+            }
+}
+
+/* A first cell tile whose scores are all -inf leaves a maximum of -inf, which must not turn the
+ * finite rest into NaN. */
+static void test_minus_infinity(void **state) {
+    struct op_fixture *f = *state;
+    for (int n_tok = 1; n_tok <= 33; n_tok += 16) {
+        struct batch b;
+        batch_init(f, &b, (struct shape){ 2, 1, 32, 32 }, QT_f32, n_tok, 400, false);
+        for (int t = 0; t < n_tok; t++)
+            for (int h = 0; h < 2; h++)
+                f32_row(b.q, t)[h * 32] = 1;
+        for (int c = 0; c < 300 && c < b.len[0]; c++)
+            ((float *)tensor_row(b.k, b.first[0] + c))[0] = -INFINITY;
+        check_batch(f, &b);
+        batch_release(&b);
+    }
+}
+
+/* Equal keys give the mean of V, one overwhelming key gives its V. */
+static void test_closed_forms(void **state) {
+    struct op_fixture *f = *state;
+    const int depth = 300, n = depth + 1;
+    for (int big = 0; big < 2; big++) {
+        struct batch b;
+        batch_init(f, &b, (struct shape){ 2, 1, 32, 32 }, QT_f32, 1, depth, false);
+        for (int c = 0; c < n; c++)
+            for (int i = 0; i < 32; i++) {
+                ((float *)tensor_row(b.k, b.first[0] + c))[i] = big && c == 97 ? 1000.0f : 1.0f;
+                ((float *)tensor_row(b.v, b.first[0] + c))[i] = (float)(c + i);
+            }
+        double want[64];
+        for (int i = 0; i < 64; i++) {
+            f32_row(b.q, 0)[i] = 1;
+            want[i] = (big ? 97.0 : depth / 2.0) + i % 32;
+        }
+        f->what = "attn closed forms";
+        check_node(f, &b.node, want, LIMIT_REF, LIMIT);
+        batch_release(&b);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_depths),
+        cmocka_unit_test(test_nonfinite),    cmocka_unit_test(test_minus_infinity),
+        cmocka_unit_test(test_closed_forms),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
