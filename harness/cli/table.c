@@ -88,8 +88,9 @@ void table_sweep_jsonl(FILE *f, const struct sweep_run_info *r, const struct swe
     put_json_num(f, s->tg.median);
     fputs(", \"speed_tg\": ", f);
     put_json_num(f, speed_tps(s->tg, s->n_tg).median);
-    fprintf(f, ", \"rss_hwm_mib\": %.1f, \"vram_delta_mib\": null, \"run_id\": \"%s\", "
-               "\"n_rep\": %d, \"ci_coverage\": ",
+    fprintf(f,
+            ", \"rss_hwm_mib\": %.1f, \"vram_delta_mib\": null, \"run_id\": \"%s\", "
+            "\"n_rep\": %d, \"ci_coverage\": ",
             (double)s->rss_bytes / (1024 * 1024), r->run_id, s->n_rep);
     put_json_num(f, s->n_rep > 1 ? median_interval_coverage(s->n_rep) : (double)NAN);
     put_json_stat(f, "pp", s->pp, s->pp_s, s->n_rep);
@@ -109,17 +110,17 @@ void table_bench_label(const struct bench_test *t, char *buf, size_t n_bytes) {
 
 /*    field        width (negative: left) */
 #define MD_COLUMN_LIST(X)                                                                          \
-    X("model",     -30, true)                                                                      \
-    X("size",       10, true)                                                                      \
-    X("params",     10, true)                                                                      \
-    X("backend",   -10, true)                                                                      \
-    X("threads",     7, true)                                                                      \
-    X("n_batch",     7, c->n_batch)                                                                \
-    X("n_ubatch",    8, c->n_ubatch)                                                               \
-    X("type_k",      6, c->type_k)                                                                 \
-    X("type_v",      6, c->type_v)                                                                 \
-    X("test",       c->test_width, true)                                                           \
-    X("t/s",        16, true)
+    X("model", -30, true)                                                                          \
+    X("size", 10, true)                                                                            \
+    X("params", 10, true)                                                                          \
+    X("backend", -10, true)                                                                        \
+    X("threads", 7, true)                                                                          \
+    X("n_batch", 7, c->n_batch)                                                                    \
+    X("n_ubatch", 8, c->n_ubatch)                                                                  \
+    X("type_k", 6, c->type_k)                                                                      \
+    X("type_v", 6, c->type_v)                                                                      \
+    X("test", c->test_width, true)                                                                 \
+    X("t/s", 16, true)
 
 void table_bench_md_head(FILE *f, const struct bench_columns *c) {
     putc('|', f);
@@ -181,60 +182,60 @@ void table_bench_md_row(FILE *f, const struct bench_columns *c, const struct ben
     fprintf(f, " %*s | %17s |\n", c->test_width, test, tps); /* the plus-minus sign has two bytes */
 }
 
-/* Fields of mainline's CSV and JSON in their order; readers go by name. A text beside a field is its
- * value wherever this engine has nothing of the kind: llama-bench's default, so that scripts that join
- * on all of them (compare-llama-bench.py) still match.
- *    field         kind constant */
+/* Fields of mainline's CSV and JSON in their order; readers go by name. A text beside a field is
+ * its value wherever this engine has nothing of the kind: llama-bench's default, so that scripts
+ * that join on all of them (compare-llama-bench.py) still match. */
+/*    field, kind, constant */
 #define BENCH_FIELD_LIST(X)                                                                        \
     X(build_commit, STR, NULL)                                                                     \
     X(build_number, INT, "0")                                                                      \
-    X(cpu_info,     STR, NULL)                                                                     \
-    X(gpu_info,     STR, NULL)                                                                     \
-    X(backends,     STR, NULL)                                                                     \
+    X(cpu_info, STR, NULL)                                                                         \
+    X(gpu_info, STR, NULL)                                                                         \
+    X(backends, STR, NULL)                                                                         \
     X(model_filename, STR, NULL)                                                                   \
-    X(model_type,   STR, NULL)                                                                     \
-    X(model_size,   INT, NULL)                                                                     \
+    X(model_type, STR, NULL)                                                                       \
+    X(model_size, INT, NULL)                                                                       \
     X(model_n_params, INT, NULL)                                                                   \
-    X(n_batch,      INT, NULL)                                                                     \
-    X(n_ubatch,     INT, NULL)                                                                     \
-    X(n_threads,    INT, NULL)                                                                     \
-    X(cpu_mask,     STR, "0x0")                                                                    \
-    X(cpu_strict,   BOOL, "0")                                                                     \
-    X(poll,         INT, "50")                                                                     \
-    X(type_k,       STR, NULL)                                                                     \
-    X(type_v,       STR, NULL)                                                                     \
+    X(n_batch, INT, NULL)                                                                          \
+    X(n_ubatch, INT, NULL)                                                                         \
+    X(n_threads, INT, NULL)                                                                        \
+    X(cpu_mask, STR, "0x0")                                                                        \
+    X(cpu_strict, BOOL, "0")                                                                       \
+    X(poll, INT, "50")                                                                             \
+    X(type_k, STR, NULL)                                                                           \
+    X(type_v, STR, NULL)                                                                           \
     X(n_gpu_layers, INT, "0")                                                                      \
-    X(n_cpu_moe,    INT, "0")                                                                      \
-    X(split_mode,   STR, "layer")                                                                  \
-    X(main_gpu,     INT, "0")                                                                      \
+    X(n_cpu_moe, INT, "0")                                                                         \
+    X(split_mode, STR, "layer")                                                                    \
+    X(main_gpu, INT, "0")                                                                          \
     X(no_kv_offload, BOOL, "0")                                                                    \
-    X(flash_attn,   BOOL, "1")                                                                     \
-    X(devices,      STR, "auto")                                                                   \
+    X(flash_attn, BOOL, "1")                                                                       \
+    X(devices, STR, "auto")                                                                        \
     X(tensor_split, STR, "0.00")                                                                   \
     X(tensor_buft_overrides, STR, "none")                                                          \
-    X(use_mmap,     BOOL, "1")                                                                     \
+    X(use_mmap, BOOL, "1")                                                                         \
     X(use_direct_io, BOOL, "0")                                                                    \
-    X(embeddings,   BOOL, "0")                                                                     \
+    X(embeddings, BOOL, "0")                                                                       \
     X(no_op_offload, INT, "0")                                                                     \
-    X(no_host,      BOOL, "0")                                                                     \
-    X(repack,       BOOL, "0")                                                                     \
-    X(fit_target,   INT, "0")                                                                      \
-    X(fit_min_ctx,  INT, "0")                                                                      \
-    X(n_prompt,     INT, NULL)                                                                     \
-    X(n_gen,        INT, NULL)                                                                     \
-    X(n_depth,      INT, NULL)                                                                     \
-    X(test_time,    STR, NULL)                                                                     \
-    X(avg_ns,       INT, NULL)                                                                     \
-    X(stddev_ns,    INT, NULL)                                                                     \
-    X(avg_ts,       NUM, NULL)                                                                     \
-    X(stddev_ts,    NUM, NULL)
+    X(no_host, BOOL, "0")                                                                          \
+    X(repack, BOOL, "0")                                                                           \
+    X(fit_target, INT, "0")                                                                        \
+    X(fit_min_ctx, INT, "0")                                                                       \
+    X(n_prompt, INT, NULL)                                                                         \
+    X(n_gen, INT, NULL)                                                                            \
+    X(n_depth, INT, NULL)                                                                          \
+    X(test_time, STR, NULL)                                                                        \
+    X(avg_ns, INT, NULL)                                                                           \
+    X(stddev_ns, INT, NULL)                                                                        \
+    X(avg_ts, NUM, NULL)                                                                           \
+    X(stddev_ts, NUM, NULL)
 
 enum field_kind { STR, INT, BOOL, NUM };
 enum field {
 #define X(name, kind, constant) F_##name,
     BENCH_FIELD_LIST(X)
 #undef X
-    F_count,
+        F_count,
 };
 
 static const struct {

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT
+ * speed_rows.c - result rows of speeds; see speed_rows.h. */
+#include "measure/speed_rows.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "stats/interval.h"
+
+int speed_rows_open(struct ppl_rows *rows, const char *csv, const char *dir, struct err *e) {
+    char path[4096];
+    int rc = 0;
+    TRY(provenance_fill(&rows->base, e));
+    if (csv) TRY(ppl_rows_open(rows, csv, 0, e));
+    if (dir) {
+        int n = snprintf(path, sizeof path, "%s/%s.csv", dir, row_get(&rows->base, ROW_run_id));
+        FAIL_IF(n >= (int)sizeof path, e, ERR_ARG, "%s: the path is too long", dir);
+        FAIL_IF(mkdir(dir, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", dir, strerror(errno));
+        TRY(ppl_rows_open(rows, path, 0, e));
+    }
+out:
+    return rc;
+}
+
+int speed_rows_describe(struct row *base, const struct arm *a, const char *test, uint64_t seed,
+                        int n_rep, bool warmup, bool warmup_batch, struct err *e) {
+    char settings[128];
+    int rc = 0;
+    TRY(arm_describe(a, base, e));
+    snprintf(settings, sizeof settings,
+             "{\"interval_coverage\":%.6g,\"warmup\":%s,\"warmup_batch\":%s}",
+             n_rep > 1 ? median_interval_coverage(n_rep) : 0.0, warmup ? "true" : "false",
+             warmup && warmup_batch ? "true" : "false");
+    TRY(row_set(base, ROW_test, test, e));
+    TRY(row_set(base, ROW_settings, settings, e));
+    TRY(row_set_int(base, ROW_seed, (long long)seed, e));
+out:
+    return rc;
+}
+
+static int set_shape(struct row *r, int n_pp, int n_tg, int n_kv, struct err *e) {
+    int rc = 0;
+    TRY(row_set_int(r, ROW_n_pp, n_pp, e));
+    TRY(row_set_int(r, ROW_n_tg, n_tg, e));
+    TRY(row_set_int(r, ROW_n_kv, n_kv, e));
+out:
+    return rc;
+}
+
+static int put(struct ppl_rows *rows, const char *subject, enum metric m, struct speed_stat s,
+               int n_rep, struct err *e) {
+    const struct interval ci = { s.ci_low, s.ci_high }; /* nan for one repeat: left empty */
+    return ppl_rows_value(rows, subject, m, s.median, &ci, n_rep, e);
+}
+
+int speed_rows_sweep(struct ppl_rows *rows, const struct sweep_step *s, struct err *e) {
+    int rc = 0;
+    TRY(set_shape(&rows->base, s->n_pp, s->n_tg, s->n_kv, e));
+    TRY(put(rows, "run", METRIC_pp_s, s->pp, s->n_rep, e));
+    TRY(put(rows, "run", METRIC_pp_tps, speed_tps(s->pp, s->n_pp), s->n_rep, e));
+    TRY(put(rows, "run", METRIC_tg_s, s->tg, s->n_rep, e));
+    TRY(put(rows, "run", METRIC_tg_tps, speed_tps(s->tg, s->n_tg), s->n_rep, e));
+    TRY(ppl_rows_value(rows, "run", METRIC_rss_bytes, (double)s->rss_bytes, NULL, 0, e));
+out:
+    return rc;
+}
+
+int speed_rows_bench(struct ppl_rows *rows, const char *subject, const struct bench_result *r,
+                     struct err *e) {
+    const struct bench_test *t = &r->test;
+    enum metric s = METRIC_eval_s, tps = METRIC_eval_tps;
+    int rc = 0;
+    if (!t->n_gen) s = METRIC_pp_s, tps = METRIC_pp_tps;
+    if (!t->n_prompt) s = METRIC_tg_s, tps = METRIC_tg_tps;
+    TRY(set_shape(&rows->base, t->n_prompt, t->n_gen, t->n_depth, e));
+    TRY(put(rows, subject, s, r->seconds, r->n_rep, e));
+    TRY(put(rows, subject, tps, speed_tps(r->seconds, t->n_prompt + t->n_gen), r->n_rep, e));
+    TRY(ppl_rows_value(rows, subject, METRIC_rss_bytes, (double)r->rss_bytes, NULL, 0, e));
+out:
+    return rc;
+}

@@ -1,0 +1,150 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# sweep-bench and bench end to end on the small default model: formats, files, edge cases. No test
+# looks at how long anything took.
+cd "$(dirname "$0")/../.." || exit 3
+GGAUGE=${GGAUGE:-build/ggauge}
+tmp=$(mktemp -d) || exit 3
+trap 'rm -rf "$tmp"' EXIT
+
+model=
+for m in datasets/models/*[qQ]8_0*.gguf ../shared/models/tiny-qwen3-q8_0.gguf; do
+    if [ -r "$m" ]; then model=$m; break; fi
+done
+if [ -z "$model" ]; then
+    echo "ok - sweep-bench and bench # SKIP no model: datasets/models is empty"
+    exit 0
+fi
+
+# check NAME COMMAND...: the command must succeed.
+check() {
+    name=$1
+    shift
+    if "$@" >"$tmp/check" 2>&1; then
+        echo "ok - $name"
+    else
+        echo "not ok - $name"
+        sed 's/^/# /' "$tmp/check" "$tmp/out" "$tmp/err" 2>/dev/null | head -n 40
+    fi
+}
+# refused NAME EXIT WORDS ARGS...: exit code, nothing on stdout, one error line with WORDS.
+refused() {
+    name=$1 want=$2 words=$3
+    shift 3
+    "$GGAUGE" "$@" >"$tmp/out" 2>"$tmp/err"
+    got=$?
+    if [ $got -eq "$want" ] && [ ! -s "$tmp/out" ] && [ "$(grep -c '^error: ' "$tmp/err")" -eq 1 ] &&
+        grep -q -e "$words" "$tmp/err"; then
+        echo "ok - $name"
+    else
+        echo "not ok - $name"
+        echo "# exit $got, expected $want and '$words'"
+        sed 's/^/# /' "$tmp/out" "$tmp/err" | head -n 20
+    fi
+}
+column() { # FILE NAME: a column of our CSV, the settings column being the only quoted one
+    sed 's/"{[^}]*}"/-/' "$1" |
+        awk -F, -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i; next } { print $c }'
+}
+
+# ---- sweep-bench
+sweep="sweep-bench -m $model -t 2 -c 96 -ub 32 -ntg 4 -r 2"
+"$GGAUGE" $sweep --csv "$tmp/s.csv" --jsonl "$tmp/s.jsonl" --md "$tmp/s.md" --results "$tmp/runs" \
+    >"$tmp/out" 2>"$tmp/err"
+check "sweep-bench runs" test $? -eq 0
+
+cat >"$tmp/head" <<'EOF'
+|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |
+|-------|--------|--------|----------|----------|----------|----------|
+EOF
+head -n 2 "$tmp/out" >"$tmp/got"
+check "the head is llama-sweep-bench's" cmp "$tmp/head" "$tmp/got"
+row='^|    32 |      4 | *[0-9]* | *[0-9]*\.[0-9]\{3\} | *[0-9]*\.[0-9]\{2\} | *[0-9]*\.[0-9]\{3\} | *[0-9]*\.[0-9]\{2\} |$'
+check "three rows in its format" test "$(tail -n +3 "$tmp/out" | grep -c "$row")" -eq 3
+check "nothing but the table on stdout" test "$(wc -l <"$tmp/out")" -eq 5
+check "depths 0, 32, 64" test "$(awk -F'|' 'NR > 2 { printf "%d ", $4 }' "$tmp/out")" = "0 32 64 "
+check "the settings go to stderr" grep -q '^main: n_kv_max = 96, n_batch = 2048, n_ubatch = 32' "$tmp/err"
+check "--md holds the same table" cmp "$tmp/out" "$tmp/s.md"
+check "five rows of CSV a depth" test "$(column "$tmp/s.csv" metric | sort | uniq -c | awk '{ printf "%s=%s ", $2, $1 }')" = \
+    "pp_s=3 pp_tps=3 rss_bytes=3 tg_s=3 tg_tps=3 "
+check "CSV holds the depth" test "$(column "$tmp/s.csv" n_kv | sort -nu | tr '\n' ' ')" = "0 32 64 "
+check "CSV holds repeats" test "$(column "$tmp/s.csv" n_rep | sort -u | tr -d '\n')" = "2"
+check "--results writes the same rows" cmp "$tmp/s.csv" "$tmp"/runs/*.csv
+check "three lines of JSON" test "$(grep -c '^{"n_kv_max": 96, .*"speed_tg": .*"samples_t_tg": \[.*\]}$' "$tmp/s.jsonl")" -eq 3
+
+"$GGAUGE" $sweep -npp 48 -b 20 -ub 8 --intervals >"$tmp/out" 2>"$tmp/err"
+check "a part larger than a batch" test "$(grep -c '^|    48 ' "$tmp/out")" -eq 2
+check "--intervals says what they cover" grep -q 'S_PP 50 %' "$tmp/out"
+"$GGAUGE" $sweep --output-format jsonl >"$tmp/out" 2>"$tmp/err"
+check "--output-format jsonl" test "$(grep -vc '^{.*}$' "$tmp/out")" -eq 0
+"$GGAUGE" sweep-bench --help >"$tmp/out" 2>"$tmp/err"
+check "--help" grep -q -e '-ntg' "$tmp/out"
+
+refused "-c smaller than a part" 2 "holds no step" sweep-bench -m "$model" -c 16 -npp 32
+refused "-ntg larger than -c" 2 "holds no step" sweep-bench -m "$model" -c 16 -npp 8 -ntg 32
+refused "no model given" 2 "-m FILE" sweep-bench -c 16
+refused "no such model" 3 "nowhere.gguf" sweep-bench -m "$tmp/nowhere.gguf" -c 64 -npp 8
+refused "-r 0" 2 "-r: 0 is outside" sweep-bench -m "$model" -r 0
+refused "-npp with a word" 2 "-npp: expected a number" sweep-bench -m "$model" -npp many
+refused "a context of 10^12" 2 "-c: 1000000000000 is outside" sweep-bench -m "$model" -c 1000000000000
+refused "--csv into nowhere" 3 "$tmp/no/where.csv" sweep-bench -m "$model" --csv "$tmp/no/where.csv"
+if [ -w /dev/full ]; then
+    "$GGAUGE" $sweep --md /dev/full >"$tmp/out" 2>"$tmp/err"
+    check "a full disk is an error" test $? -eq 3
+    check "and the message names the file" grep -q '^error: .*/dev/full' "$tmp/err"
+fi
+
+# Killed half-way: finished depths are whole in every file.
+"$GGAUGE" sweep-bench -m "$model" -t 1 -npp 16 -ntg 1 -r 1 --csv "$tmp/k.csv" --jsonl "$tmp/k.jsonl" \
+    --md "$tmp/k.md" >"$tmp/out" 2>"$tmp/err" &
+pid=$!
+i=0
+while [ $i -lt 600 ] && [ "$(cat "$tmp/k.jsonl" 2>/dev/null | wc -l)" -lt 2 ]; do
+    sleep 0.05
+    i=$((i + 1))
+done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+n=$(grep -c '^{.*}$' "$tmp/k.jsonl")
+check "a killed sweep keeps its depths (JSONL)" test "$n" -ge 2
+check "... in CSV" test "$(column "$tmp/k.csv" metric | grep -c '^tg_tps$')" -ge 2
+check "... in Markdown" test "$(grep -c '^|    16 ' "$tmp/k.md")" -ge 1
+
+# ---- bench
+bench="bench -m $model -t 2 -p 16 -n 2 -d 0,24 -r 2"
+"$GGAUGE" $bench -pg 8,2 --csv "$tmp/b.csv" >"$tmp/out" 2>"$tmp/err"
+check "bench runs" test $? -eq 0
+check "its columns" grep -q '^| model  *|       size |     params | backend    | threads |  *test |              t/s |$' "$tmp/out"
+check "its tests in order" test "$(awk -F'|' 'NR > 2 && NF > 3 { gsub(/^ +| +$/, "", $7); printf "%s;", $7 }' "$tmp/out")" = \
+    "pp16;tg2;pp8+tg2;pp16 @ d24;tg2 @ d24;pp8+tg2 @ d24;"
+check "mean and deviation" test "$(grep -c ' [0-9]*\.[0-9][0-9] ± [0-9]*\.[0-9][0-9] |$' "$tmp/out")" -eq 6
+check "the build line" grep -q '^build: [0-9a-z]* (0)$' "$tmp/out"
+check "rows of bench" test "$(column "$tmp/b.csv" metric | sort | uniq -c | awk '{ printf "%s=%s ", $2, $1 }')" = \
+    "eval_s=2 eval_tps=2 pp_s=2 pp_tps=2 rss_bytes=6 tg_s=2 tg_tps=2 "
+
+"$GGAUGE" $bench -d 0 -o csv >"$tmp/out" 2>"$tmp/err"
+check "llama-bench's CSV" grep -q '^build_commit,build_number,cpu_info,.*,avg_ns,stddev_ns,avg_ts,stddev_ts$' "$tmp/out"
+check "a line for every test" test "$(grep -c '^"' "$tmp/out")" -eq 2
+if command -v python3 >/dev/null; then
+    "$GGAUGE" $bench -ub 8,16 -ctk f16,q8_0 -o json >"$tmp/out" 2>"$tmp/err"
+    check "JSON of a cross product" python3 -c "
+import json, sys
+t = json.load(open(sys.argv[1]))
+assert len(t) == 16, len(t)
+assert {(x['n_ubatch'], x['type_k']) for x in t} == {(u, k) for u in (8, 16) for k in ('f16', 'q8_0')}
+assert all(len(x['samples_ns']) == 2 and x['avg_ts'] > 0 for x in t)" "$tmp/out"
+else
+    echo "ok - JSON of a cross product # SKIP no python3"
+fi
+"$GGAUGE" $bench -p 0 -d 0 -b 8 -o jsonl >"$tmp/out" 2>"$tmp/err"
+check "-p 0 leaves the prompt out" test "$(grep -c '"n_prompt": 0, "n_gen": 2' "$tmp/out")" -eq 1
+check "... and nothing else is measured" test "$(wc -l <"$tmp/out")" -eq 1
+
+refused "nothing to measure" 2 "nothing to measure" bench -m "$model" -p 0 -n 0
+refused "a list with a hole" 2 "-p: expected whole numbers" bench -m "$model" -p 1,,2
+refused "a list with a word" 2 "-d: expected whole numbers" bench -m "$model" -d 0,deep
+refused "a negative depth" 2 "-d: -1 is outside" bench -m "$model" -d -1
+refused "a number that overflows" 2 "-n: 99999999999999999999 is outside" bench -m "$model" -n 99999999999999999999
+refused "half a pair" 2 "-pg: expected pairs" bench -m "$model" -pg 8
+refused "an unknown cache type" 2 "-ctk: expected f32, f16 or q8_0" bench -m "$model" -ctk q9
+refused "no such model" 3 "nowhere.gguf" bench -m "$tmp/nowhere.gguf"
