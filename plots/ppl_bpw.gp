@@ -3,11 +3,11 @@
 # Columns: x y y_low y_high text_x text_y lead_x lead_y side text (placed by render.py so that none
 # covers another)
 eval chart_title('Perplexity against bits per weight')
-set xlabel 'bits per weight'.bars
-set ylabel 'perplexity (lower is better)'
+eval x_title('bits per weight'.bars)
+eval y_title('perplexity (lower is better)')
 plot for [i = 1:n_series] data index i - 1 using 1:2:($7 - $1):($8 - $2) with vectors nohead \
          lc rgb '#999999' lw 0.8 dt 1 notitle, \
-     for [i = 1:n_series] data index i - 1 using 1:2:3:4 with yerrorbars lt i dt 1 lw 1.5 ps 0 notitle, \
-     for [i = 1:n_series] data index i - 1 using 1:2 with points lt i ps 1.2 title name[i], \
+     for [i = 1:n_series] data index i - 1 using 1:2:3:4 with yerrorbars lt i dt 1 lw 1.5 ps 0.1 notitle, \
+     for [i = 1:n_series] data index i - 1 using 1:2 with points lt i ps 1.2 * k title name[i], \
      for [i = 1:n_series] data index i - 1 using ($9 > 0 ? $5 : NaN):6:10 with labels left notitle, \
      for [i = 1:n_series] data index i - 1 using ($9 < 0 ? $5 : NaN):6:10 with labels right notitle

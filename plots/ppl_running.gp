@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # ppl_running - running perplexity with its 95 % band. Columns: x y y_low y_high
 eval chart_title('Running perplexity')
-set xlabel 'chunks evaluated; band: 95 % interval'
-set ylabel 'perplexity (lower is better)'
+eval x_title('chunks evaluated; band: 95 % interval')
+eval y_title('perplexity (lower is better)')
 # About 300 points of a curve are enough for 800 pixels, and 20 markers for the eye.
 thin = ceil((x_hi - x_lo) / 300.0)
 gap = ceil((x_hi - x_lo) / thin / 20.0)
