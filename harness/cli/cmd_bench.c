@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
+#include "cli/progress.h"
 #include "cli/table.h"
 #include "measure/speed_rows.h"
 
@@ -48,6 +49,7 @@ struct bench_cmd {
     struct row arm_row[BENCH_MAX_ARMS];
     struct ppl_rows rows;
     struct bench_columns columns;
+    struct progress progress;
     int n_reported;
 };
 
@@ -259,11 +261,23 @@ static void print_tail(const struct bench_cmd *c) {
     if (!strcmp(c->format, "md")) printf("\nbuild: %.9s (0)\n", commit);
 }
 
+static void on_progress(void *arg, int64_t done, int64_t total) {
+    struct bench_cmd *c = arg;
+    if (done == 0)
+        progress_start(&c->progress, "repetition", total, 0);
+    else
+        progress_update(&c->progress, done);
+}
+
 static int on_result(void *arg, const struct bench_result *r, struct err *e) {
     struct bench_cmd *c = arg;
     const int a = r->test.arm;
     char label[64];
     int rc = 0;
+    if (c->n_reported == 0) {
+        progress_clear(&c->progress);
+        print_head(c);
+    }
     TRY(row_copy(&c->rows.base, &c->arm_row[a], e));
     struct bench_line l = { .arm = &c->arm[a]->info,
                             .model_path = c->arms[a].model,
@@ -295,9 +309,12 @@ static int run(struct bench_cmd *c, struct err *e) {
                                     .n_tests = c->n_tests,
                                     .n_rep = c->n_rep,
                                     .warmup = c->warmup,
-                                    .seed = (uint64_t)c->seed };
-    print_head(c);
-    TRY(bench_run(&p, on_result, c, e));
+                                    .seed = (uint64_t)c->seed,
+                                    .progress = on_progress,
+                                    .progress_arg = c };
+    rc = bench_run(&p, on_result, c, e);
+    if (rc < 0) progress_clear(&c->progress);
+    TRY(rc);
     print_tail(c);
 out:
     return rc;

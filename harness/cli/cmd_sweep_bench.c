@@ -6,10 +6,12 @@
 
 #include "cli/cmd.h"
 #include "cli/opt.h"
+#include "cli/progress.h"
 #include "cli/table.h"
 #include "measure/speed_rows.h"
 
 #define MAX_CTX (1 << 24)
+#define NOISY 1.10 /* quotient of an interval's ends above which the user is told */
 
 struct sweep_cmd {
     struct arm_params arm;
@@ -21,6 +23,8 @@ struct sweep_cmd {
     struct sweep_run_info info;
     struct ppl_rows rows;
     FILE *f_jsonl, *f_md;
+    struct progress progress;
+    int n_steps, n_noisy;
 };
 
 static int parse(struct sweep_cmd *c, int argc, char **argv, struct err *e) {
@@ -88,10 +92,25 @@ out:
     return rc;
 }
 
+static void on_progress(void *arg, int64_t done, int64_t total) {
+    struct sweep_cmd *c = arg;
+    if (done == 0)
+        progress_start(&c->progress, "repeat", total, 0);
+    else
+        progress_update(&c->progress, done);
+}
+
+static bool is_noisy(struct speed_stat s) {
+    return s.ci_high > NOISY * s.ci_low; /* false without an interval */
+}
+
 /* A finished depth goes everywhere at once, so that a killed run keeps it. */
 static int on_step(void *arg, const struct sweep_step *s, struct err *e) {
     struct sweep_cmd *c = arg;
     int rc = 0;
+    progress_clear(&c->progress);
+    c->n_steps++;
+    c->n_noisy += is_noisy(s->pp) || is_noisy(s->tg);
     if (!strcmp(c->format, "jsonl"))
         table_sweep_jsonl(stdout, &c->info, s);
     else
@@ -127,9 +146,18 @@ static int run(struct sweep_cmd *c, struct arm *a, struct err *e) {
             s->n_rep, c->seed, c->info.run_id);
     if (strcmp(c->format, "jsonl")) table_sweep_head(stdout, interval_reps);
     if (c->f_md) table_sweep_head(c->f_md, interval_reps);
-    TRY(sweep_run(a, s, on_step, c, e));
+    TRY(table_flush(stdout, "stdout", e));
+    rc = sweep_run(a, s, on_step, c, e);
+    progress_clear(&c->progress);
+    TRY(rc);
     fprintf(stderr, "\nmain: peak resident memory %.1f MiB\n",
             (double)speed_rss_bytes() / (1024 * 1024));
+    if (c->n_noisy)
+        fprintf(
+            stderr,
+            "warning: at %d of %d depths the repeats lie more than %.0f %% apart; is the machine "
+            "busy?\n",
+            c->n_noisy, c->n_steps, 100.0 * (NOISY - 1));
 out:
     return rc;
 }
@@ -146,6 +174,8 @@ int cmd_sweep_bench(int argc, char **argv, struct err *e) {
     if (rc) return rc < 0 ? rc : EXIT_PASS;
     row_init(&c.rows.base);
     TRY(check(&c, e));
+    c.sweep.progress = on_progress;
+    c.sweep.progress_arg = &c;
     TRY(speed_rows_open(&c.rows, c.csv, c.results, e));
     TRY(open_text(&c.f_jsonl, c.jsonl, e));
     TRY(open_text(&c.f_md, c.md, e));
