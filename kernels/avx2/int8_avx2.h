@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * int8_avx2.h - products of integer weights with q8_2_x4 activations; a type brings its decoder.
  *
- * A decoder turns 32 weights into 32 bytes and a scale d. Two kinds of bytes:
+ * A decoder gives 32 weights as 32 bytes, and a scale d. Two kinds of bytes:
  *
  *   signed    -127..127 (q8_0: -128..127). One product pair fills an int16, so each step is
  *             maddubs(|w|, x with w's sign), madd(ones), add. 127 * |-128| * 2 still fits.
@@ -12,9 +12,10 @@
  * Either way the 32 products are added up exactly. A product's share of dst is then
  * d * dx * isum + m * dx * sum(x) in f32, m being the minimum of q4_1 and q5_1.
  *
- * The panel of 8 rows holds bytes by [k / 4][row][k % 4]: a lane of a register is a row, and 4
- * activations broadcast to all lanes meet it. (-128 as an activation appears only beside an
- * infinite or NaN scale.) */
+ * One token streams the weights. From two tokens on they go through panels, which is as fast at two
+ * and twice as fast at four. The panel of 8 rows holds bytes by [k / 4][row][k % 4]: a lane of a
+ * register is a row, and 4 activations broadcast to all lanes meet it. (-128 as an activation
+ * appears only beside an infinite or NaN scale.) */
 #ifndef GGAUGE_INT8_AVX2_H
 #define GGAUGE_INT8_AVX2_H
 
@@ -28,11 +29,13 @@
 #define INT8_PANELS 4
 /* Largest seen on random data and 256 <= n <= 4352: 6.9e-13, from adding n / 32 terms in f32. */
 #define INT8_TOL_NMSE 3e-12
-#define INT8_FEW_TOKENS 4 /* up to here the weights are streamed, not put in panels */
 
 struct int8_format {
-    /* 32 weights number 32 b .. 32 b + 31 of a row as bytes; *m is set only if has_min. */
-    __m256i (*decode)(const char *row, int64_t b, float *d, float *m);
+    /* Weights 32 b .. 32 b + 31 of a row as bytes. */
+    __m256i (*bytes)(const char *row, int64_t b);
+    /* Scales of blocks b .. b + count - 1, b a multiple of 4 and count up to 4, and with has_min
+     * their minimums; anything finite in the places of missing blocks. */
+    __m128 (*scales)(const char *row, int64_t b, int count, __m128 *mins);
     int steps; /* 1 = signed bytes; otherwise unsigned, 2, 4 or 8 maddubs results fit an int16 */
     int bias;
     bool has_min;
@@ -55,15 +58,29 @@ struct int8_acts {
 ALWAYS_INLINE void int8_fill_panel(const struct int8_format *f, const char *const *row, int64_t k0,
                                    int64_t nk, void *panel) {
     struct int8_panel *p = panel;
-    for (int64_t b = k0 / 32; b < (k0 + nk) / 32; b++, p++) {
-        __m256i w[8];
+    const int64_t end = (k0 + nk) / 32;
+    for (int64_t b = k0 / 32; b < end; b += 4) {
+        const int count = (int)gemm_min(end - b, 4);
+        float d[8][4], m[8][4];
         UNROLL
-        for (int r = 0; r < 8; r++)
-            w[r] = f->decode(row[r], b, &p->d[r], &p->m[r]);
-        transpose8x8(w);
-        UNROLL
-        for (int i = 0; i < 8; i++)
-            _mm256_store_si256((__m256i *)p->q[i], w[i]);
+        for (int r = 0; r < 8; r++) {
+            __m128 mins = _mm_setzero_ps();
+            _mm_storeu_ps(d[r], f->scales(row[r], b, count, &mins));
+            _mm_storeu_ps(m[r], mins);
+        }
+        for (int j = 0; j < count; j++, p++) {
+            __m256i w[8];
+            UNROLL
+            for (int r = 0; r < 8; r++) {
+                w[r] = f->bytes(row[r], b + j);
+                p->d[r] = d[r][j];
+                if (f->has_min) p->m[r] = m[r][j];
+            }
+            transpose8x8(w);
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                _mm256_store_si256((__m256i *)p->q[i], w[i]);
+        }
     }
 }
 
@@ -161,54 +178,70 @@ ALWAYS_INLINE void int8_tile(const struct int8_format *f, const void *panel, con
         if (t < out.n_tok) int8_store(sum[t], out.dst + t * out.stride, out.n_rows, out.add);
 }
 
-/* One row against nt tokens (a constant, up to INT8_FEW_TOKENS). */
-ALWAYS_INLINE void int8_row(const struct int8_format *f, int nt, int64_t n, const char *row,
-                            const char *x, size_t x_stride, float *dst, int64_t dst_stride) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256 sum[INT8_FEW_TOKENS];
-    float mins[INT8_FEW_TOKENS] = { 0 };
-    UNROLL
-    for (int t = 0; t < nt; t++)
-        sum[t] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < n / 32; b++) {
-        float d, m = 0.0f;
-        __m256i w = f->decode(row, b, &d, &m);
-        if (f->bias) w = _mm256_sub_epi8(w, _mm256_set1_epi8((char)f->bias));
-        bool is_signed = f->steps == 1 || f->bias;
-        __m256i mag = is_signed ? _mm256_abs_epi8(w) : w;
+/* The 32 products of block b of a row with the activations q, in 8 sums as f32. */
+ALWAYS_INLINE __m256 int8_dot(const struct int8_format *f, const char *row, int64_t b,
+                              const int8_t *q) {
+    __m256i w = f->bytes(row, b), x = load256(q);
+    if (f->bias) w = _mm256_sub_epi8(w, _mm256_set1_epi8((char)f->bias));
+    if (f->steps == 1 || f->bias) {
+        x = _mm256_sign_epi8(x, w);
+        w = _mm256_abs_epi8(w);
+    }
+    __m256i acc = _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));
+    return _mm256_cvtepi32_ps(acc);
+}
+
+/* One row against one token: groups of four blocks in two sums, so that an addition need not wait
+ * for the one before it, then the tail. */
+ALWAYS_INLINE float int8_row(const struct int8_format *f, int64_t n, const char *row,
+                             const void *x) {
+    const struct blk_q8_2_x4 *g = x;
+    __m256 sum[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
+    __m128 mins = _mm_setzero_ps();
+    const int64_t n_blocks = n / 32, n_grouped = n_blocks / 4 * 4;
+    for (int64_t b = 0; b < n_grouped; b += 4, g++) {
+        __m128 m4, d4 = f->scales(row, b, 4, &m4);
+        __m128i dx = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)g->d));
+        __m128 dx4 = _mm_castsi128_ps(_mm_slli_epi32(dx, 16));
+        d4 = _mm_mul_ps(d4, dx4);
+        if (f->has_min) {
+            __m128i s = _mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)g->s));
+            mins = _mm_fmadd_ps(m4, _mm_mul_ps(dx4, _mm_cvtepi32_ps(s)), mins);
+        }
+        __m256 d = _mm256_set_m128(d4, d4);
         UNROLL
-        for (int t = 0; t < nt; t++) {
-            struct q8_2_view v = q8_2_x4_block(x + (size_t)t * x_stride, b, n / 32);
-            float dx = bf16_to_f32(v.d);
-            __m256i q = load256(v.qs);
-            if (is_signed) q = _mm256_sign_epi8(q, w);
-            __m256i acc = _mm256_madd_epi16(_mm256_maddubs_epi16(mag, q), ones);
-            sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), _mm256_set1_ps(d * dx), sum[t]);
-            if (f->has_min) mins[t] += m * (dx * (float)v.s);
+        for (int j = 0; j < 4; j++) {
+            __m256 dj = _mm256_permutevar_ps(d, _mm256_set1_epi32(j));
+            sum[j % 2] = _mm256_fmadd_ps(int8_dot(f, row, b + j, g->qs + 32 * j), dj, sum[j % 2]);
         }
     }
-    UNROLL
-    for (int t = 0; t < nt; t++)
-        dst[t * dst_stride] = hsum_f32(sum[t]) + mins[t];
+    float d[4], m[4], tail = 0.0f;
+    if (n_grouped < n_blocks) {
+        __m128 m4 = _mm_setzero_ps();
+        _mm_storeu_ps(d, f->scales(row, n_grouped, (int)(n_blocks - n_grouped), &m4));
+        _mm_storeu_ps(m, m4);
+    }
+    for (int64_t b = n_grouped; b < n_blocks; b++) {
+        const struct q8_2_view v = q8_2_x4_block(x, b, n_blocks);
+        const float dx = bf16_to_f32(v.d);
+        __m256 dj = _mm256_set1_ps(d[b - n_grouped] * dx);
+        sum[0] = _mm256_fmadd_ps(int8_dot(f, row, b, v.qs), dj, sum[0]);
+        if (f->has_min) tail += m[b - n_grouped] * (dx * (float)v.s);
+    }
+    sum[0] = _mm256_add_ps(sum[0], sum[1]);
+    return hsum_f32(_mm256_add_ps(sum[0], _mm256_zextps128_ps256(mins))) + tail;
 }
 
 ALWAYS_INLINE void int8_mul_mat(const struct int8_format *f, const struct gemm *g, int64_t n,
                                 const void *w, size_t w_stride, int64_t n_rows, const void *x,
                                 size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride,
                                 void *scratch) {
-    if (n_tok > INT8_FEW_TOKENS) {
+    if (n_tok > 1) {
         gemm_run(g, n, w, w_stride, n_rows, x, x_stride, n_tok, dst, dst_stride, scratch);
         return;
     }
-    for (int64_t r = 0; r < n_rows; r++, dst++) {
-        const char *row = (const char *)w + (size_t)r * w_stride;
-        switch (n_tok) {
-        case 1: int8_row(f, 1, n, row, x, x_stride, dst, dst_stride); break;
-        case 2: int8_row(f, 2, n, row, x, x_stride, dst, dst_stride); break;
-        case 3: int8_row(f, 3, n, row, x, x_stride, dst, dst_stride); break;
-        default: int8_row(f, 4, n, row, x, x_stride, dst, dst_stride); break;
-        }
-    }
+    for (int64_t r = 0; r < n_rows; r++)
+        dst[r] = int8_row(f, n, (const char *)w + (size_t)r * w_stride, x);
 }
 
 static inline size_t int8_scratch(int64_t n) {
@@ -217,12 +250,14 @@ static inline size_t int8_scratch(int64_t n) {
            INT8_K_BLOCK / 32 * sizeof(struct int8_acts);
 }
 
-/* The functions and the cell of type NAME from its decoder NAME_decode; STEPS, BIAS and HAS_MIN as in
- * struct int8_format. */
+/* The functions and the cell of type NAME from its decoder NAME_bytes and NAME_scales; STEPS, BIAS
+ * and HAS_MIN as in struct int8_format. */
 #define INT8_CELL(NAME, STEPS, BIAS, HAS_MIN)                                                      \
-    static const struct int8_format NAME##_format = {                                              \
-        .decode = NAME##_decode, .steps = STEPS, .bias = BIAS, .has_min = HAS_MIN                  \
-    };                                                                                             \
+    static const struct int8_format NAME##_format = { .bytes = NAME##_bytes,                       \
+                                                      .scales = NAME##_scales,                     \
+                                                      .steps = STEPS,                              \
+                                                      .bias = BIAS,                                \
+                                                      .has_min = HAS_MIN };                        \
     static void NAME##_panel(const char *const *row, int64_t k0, int64_t nk, void *panel) {        \
         int8_fill_panel(&NAME##_format, row, k0, nk, panel);                                       \
     }                                                                                              \
@@ -237,7 +272,8 @@ static inline size_t int8_scratch(int64_t n) {
                                        .tokens = INT8_TOKENS,                                      \
                                        .k_block = INT8_K_BLOCK,                                    \
                                        .n_panels = INT8_PANELS,                                    \
-                                       .panel_bytes = INT8_K_BLOCK / 32 * sizeof(struct int8_panel), \
+                                       .panel_bytes =                                              \
+                                           INT8_K_BLOCK / 32 * sizeof(struct int8_panel),          \
                                        .acts_bytes = INT8_K_BLOCK / 32 * sizeof(struct int8_acts), \
                                        .panel = NAME##_panel,                                      \
                                        .acts = int8_fill_acts,                                     \

@@ -31,46 +31,66 @@ ALWAYS_INLINE __m256i upper_bits(const uint8_t *qh) {
     return _mm256_and_si256(both, _mm256_set1_epi8(0x30));
 }
 
-ALWAYS_INLINE __m256i q4_0_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_q4_0 *q = (const struct blk_q4_0 *)row + b;
-    (void)m;
-    *d = load_f16(&q->d);
-    return nibbles(q->qs);
+/* The binary16 numbers at p, p + stride, ... (count of 4) as f32; zero for the others. */
+ALWAYS_INLINE __m128 every_f16(const void *p, size_t stride, int count) {
+    const char *c = p;
+    uint16_t h[4];
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        h[i] = i < count ? load_u16(c + (size_t)i * stride) : 0;
+    __m128i v = _mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], 0, 0, 0, 0);
+    return _mm_cvtph_ps(v);
 }
 
-ALWAYS_INLINE __m256i q4_1_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_q4_1 *q = (const struct blk_q4_1 *)row + b;
-    *d = load_f16(&q->d);
-    *m = load_f16(&q->m);
-    return nibbles(q->qs);
+/* NAME_scales of the types without and with a minimum. */
+#define SCALES(NAME)                                                                               \
+    ALWAYS_INLINE __m128 NAME##_scales(const char *row, int64_t b, int count, __m128 *mins) {      \
+        const struct blk_##NAME *q = (const struct blk_##NAME *)row + b;                           \
+        (void)mins;                                                                                \
+        return every_f16(&q->d, sizeof *q, count);                                                 \
+    }
+#define SCALES_AND_MINS(NAME)                                                                      \
+    ALWAYS_INLINE __m128 NAME##_scales(const char *row, int64_t b, int count, __m128 *mins) {      \
+        const struct blk_##NAME *q = (const struct blk_##NAME *)row + b;                           \
+        *mins = every_f16(&q->m, sizeof *q, count);                                                \
+        return every_f16(&q->d, sizeof *q, count);                                                 \
+    }
+
+SCALES(q4_0)
+SCALES_AND_MINS(q4_1)
+SCALES(q5_0)
+SCALES_AND_MINS(q5_1)
+SCALES(q6_0)
+SCALES(q8_0)
+
+ALWAYS_INLINE __m256i q4_0_bytes(const char *row, int64_t b) {
+    const struct blk_q4_0 *q = (const struct blk_q4_0 *)row;
+    return nibbles(q[b].qs);
 }
 
-ALWAYS_INLINE __m256i q5_0_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_q5_0 *q = (const struct blk_q5_0 *)row + b;
-    (void)m;
-    *d = load_f16(&q->d);
-    return _mm256_or_si256(nibbles(q->qs), fifth_bits(q->qh));
+ALWAYS_INLINE __m256i q4_1_bytes(const char *row, int64_t b) {
+    const struct blk_q4_1 *q = (const struct blk_q4_1 *)row;
+    return nibbles(q[b].qs);
 }
 
-ALWAYS_INLINE __m256i q5_1_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_q5_1 *q = (const struct blk_q5_1 *)row + b;
-    *d = load_f16(&q->d);
-    *m = load_f16(&q->m);
-    return _mm256_or_si256(nibbles(q->qs), fifth_bits(q->qh));
+ALWAYS_INLINE __m256i q5_0_bytes(const char *row, int64_t b) {
+    const struct blk_q5_0 *q = (const struct blk_q5_0 *)row;
+    return _mm256_or_si256(nibbles(q[b].qs), fifth_bits(q[b].qh));
 }
 
-ALWAYS_INLINE __m256i q6_0_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_q6_0 *q = (const struct blk_q6_0 *)row + b;
-    (void)m;
-    *d = load_f16(&q->d);
-    return _mm256_or_si256(nibbles(q->qs), upper_bits(q->qh));
+ALWAYS_INLINE __m256i q5_1_bytes(const char *row, int64_t b) {
+    const struct blk_q5_1 *q = (const struct blk_q5_1 *)row;
+    return _mm256_or_si256(nibbles(q[b].qs), fifth_bits(q[b].qh));
 }
 
-ALWAYS_INLINE __m256i q8_0_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_q8_0 *q = (const struct blk_q8_0 *)row + b;
-    (void)m;
-    *d = load_f16(&q->d);
-    return load256(q->qs);
+ALWAYS_INLINE __m256i q6_0_bytes(const char *row, int64_t b) {
+    const struct blk_q6_0 *q = (const struct blk_q6_0 *)row;
+    return _mm256_or_si256(nibbles(q[b].qs), upper_bits(q[b].qh));
+}
+
+ALWAYS_INLINE __m256i q8_0_bytes(const char *row, int64_t b) {
+    const struct blk_q8_0 *q = (const struct blk_q8_0 *)row;
+    return load256(q[b].qs);
 }
 
 /* steps: 2 * 127 * (largest byte) * steps <= 32767. */

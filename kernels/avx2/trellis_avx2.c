@@ -13,7 +13,7 @@
 #include "int8_avx2.h"
 
 static const uint32_t powers[8] = KT_POWERS;
-static const int8_t scales[16] = KT_SCALES;
+static const int8_t scale_values[16] = KT_SCALES;
 
 /* Sum of the masked bytes of the four states of v0..v3 as bytes, in the order of a pack. */
 ALWAYS_INLINE __m256i kt_values(__m256i v0, __m256i v1, __m256i v2, __m256i v3) {
@@ -43,40 +43,59 @@ ALWAYS_INLINE __m256i kt_groups_of_8(const uint8_t *idx) {
                      _mm256_mullo_epi32(s13, lo), _mm256_mullo_epi32(s13, hi));
 }
 
-ALWAYS_INLINE int kt_nibble(const uint8_t *sc, int64_t b) {
-    return sc[b & 3] >> (b & 4) & 15;
+/* The scale nibbles of sub-blocks b .. b + 3, b a multiple of 4, one per byte. */
+ALWAYS_INLINE __m128i kt_nibbles(const uint8_t *sc, int64_t b) {
+    return _mm_cvtsi32_si128((int)(load_u32(sc) >> (b & 4) & 0x0f0f0f0fu));
 }
 
-ALWAYS_INLINE __m256i iq2_kt_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_iq2_kt *q = (const struct blk_iq2_kt *)(row + KT_ROW_META) + b / 8;
-    (void)m;
-    *d = load_f32(row) * (float)IQ2_KT_GAIN * (float)scales[kt_nibble(q->sc, b % 8)];
-    return kt_groups_of_8(q->idx + 8 * (b % 8));
+ALWAYS_INLINE __m128 kt_scales(const char *row, double gain, __m128i s) {
+    return _mm_mul_ps(_mm_set1_ps((float)(load_f32(row) * gain)), _mm_cvtepi32_ps(s));
 }
 
-ALWAYS_INLINE __m256i iq3_kt_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_iq3_kt *q = (const struct blk_iq3_kt *)(row + KT_ROW_META) + b / 8;
-    (void)m;
-    *d = load_f32(row) * (float)IQ3_KT_GAIN * (float)kt_nibble(q->sc, b % 8);
-    __m256i mag = _mm256_abs_epi8(kt_groups_of_8(q->idx + 8 * (b % 8)));
-    __m256i bit = _mm256_set1_epi8((char)(1 << (b % 8)));
+ALWAYS_INLINE __m128 iq2_kt_scales(const char *row, int64_t b, int count, __m128 *mins) {
+    const struct blk_iq2_kt *q = (const struct blk_iq2_kt *)(row + KT_ROW_META) + (b >> 3);
+    (void)count, (void)mins;
+    __m128i s = _mm_shuffle_epi8(load128(scale_values), kt_nibbles(q->sc, b));
+    return kt_scales(row, IQ2_KT_GAIN, _mm_cvtepi8_epi32(s));
+}
+
+ALWAYS_INLINE __m256i iq2_kt_bytes(const char *row, int64_t b) {
+    const struct blk_iq2_kt *q = (const struct blk_iq2_kt *)(row + KT_ROW_META) + (b >> 3);
+    return kt_groups_of_8(q->idx + 8 * (b & 7));
+}
+
+ALWAYS_INLINE __m128 iq3_kt_scales(const char *row, int64_t b, int count, __m128 *mins) {
+    const struct blk_iq3_kt *q = (const struct blk_iq3_kt *)(row + KT_ROW_META) + (b >> 3);
+    (void)count, (void)mins;
+    return kt_scales(row, IQ3_KT_GAIN, _mm_cvtepu8_epi32(kt_nibbles(q->sc, b)));
+}
+
+ALWAYS_INLINE __m256i iq3_kt_bytes(const char *row, int64_t b) {
+    const struct blk_iq3_kt *q = (const struct blk_iq3_kt *)(row + KT_ROW_META) + (b >> 3);
+    __m256i mag = _mm256_abs_epi8(kt_groups_of_8(q->idx + 8 * (b & 7)));
+    __m256i bit = _mm256_set1_epi8((char)(1 << (b & 7)));
     __m256i neg = _mm256_cmpeq_epi8(_mm256_and_si256(load256(q->sg), bit), bit);
     return _mm256_sub_epi8(_mm256_xor_si256(mag, neg), neg);
 }
 
-/* Eight indices of 16 bits, 4 weights each. */
-ALWAYS_INLINE __m256i iq4_kt_decode(const char *row, int64_t b, float *d, float *m) {
-    const struct blk_iq4_kt *q = (const struct blk_iq4_kt *)(row + KT_ROW_META) + b / 8;
-    const int64_t j = b % 8;
-    const uint32_t S = load_u32(q->S + 4 * j);
-    (void)m;
-    *d = load_f32(row) * (float)IQ4_KT_GAIN * (float)((int)(S >> 1 & 127) - 64);
+ALWAYS_INLINE __m128 iq4_kt_scales(const char *row, int64_t b, int count, __m128 *mins) {
+    const struct blk_iq4_kt *q = (const struct blk_iq4_kt *)(row + KT_ROW_META) + (b >> 3);
+    (void)count, (void)mins;
+    __m128i s = _mm_srli_epi32(load128(q->S + 4 * (b & 7)), 1);
+    s = _mm_sub_epi32(_mm_and_si128(s, _mm_set1_epi32(127)), _mm_set1_epi32(64));
+    return kt_scales(row, IQ4_KT_GAIN, s);
+}
 
+/* Eight indices of 16 bits, the topmost one common, 4 weights each. */
+ALWAYS_INLINE __m256i iq4_kt_bytes(const char *row, int64_t b) {
+    const struct blk_iq4_kt *q = (const struct blk_iq4_kt *)(row + KT_ROW_META) + (b >> 3);
+    const int64_t j = b & 7;
+    const uint32_t S = load_u32(q->S + 4 * j);
     const __m256i at = _mm256_setr_epi32(8, 11, 14, 17, 20, 23, 26, 29);
     const __m256i p = _mm256_broadcastsi128_si256(load128(powers));
     __m256i bits12 = _mm256_srlv_epi32(_mm256_set1_epi32((int)S), at);
     bits12 = _mm256_slli_epi32(_mm256_and_si256(bits12, _mm256_set1_epi32(7)), 12);
-    __m256i bits8 = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(q->qh + 8 * (j % 4))));
+    __m256i bits8 = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(q->qh + 8 * (j & 3))));
     bits8 = _mm256_sll_epi32(bits8, _mm_cvtsi32_si128(j < 4 ? 8 : 4));
     bits8 = _mm256_and_si256(bits8, _mm256_set1_epi32(0xf00));
     __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(q->ql + 8 * j)));
