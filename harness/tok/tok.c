@@ -92,6 +92,7 @@ int tok_cache_find(struct tok_work *w, const char *text, size_t n, struct tok_ca
     uint64_t hash = XXH3_64bits(text, n);
     struct tok_cached *c = &w->cache[hash & (w->n_cache - 1)];
     if (c->text && c->hash == hash && c->n == n && !memcmp(c->text, text, n)) {
+        if (!c->n_id) return 1; /* a vocabulary that covers none of its bytes */
         int rc = reserve_ids(w, c->n_id, e);
         if (rc < 0) return rc;
         memcpy(w->ids.id + w->ids.n, w->ids.id + c->id_at, c->n_id * sizeof *w->ids.id);
