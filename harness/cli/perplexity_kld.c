@@ -60,6 +60,7 @@ out:
 static int on_pass(void *arg, int64_t first, int n, double seconds, struct err *e) {
     struct compare *p = arg;
     (void)e;
+    progress_clear(&p->cmd->progress);
     perplexity_eta(p->cmd, "kl_divergence", p->cmd->win.n - first - n, n, seconds);
     return 0;
 }

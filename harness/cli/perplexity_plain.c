@@ -126,6 +126,7 @@ out:
 
 static int on_pass(void *arg, int64_t first, int n, double seconds, struct err *e) {
     struct plain *p = arg;
+    progress_clear(&p->cmd->progress);
     perplexity_eta(p->cmd, "perplexity", p->cmd->win.n - first - n, n, seconds);
     return print_held(p, e);
 }

@@ -43,10 +43,12 @@ void progress_update(struct progress *p, int64_t done) {
     else
         fprintf(stderr, "\r%s\033[K", text);
     fflush(stderr);
+    p->drawn = true;
 }
 
-void progress_clear(const struct progress *p) {
-    if (!p->on || p->done <= p->first) return;
+void progress_clear(struct progress *p) {
+    if (!p->drawn) return;
+    p->drawn = false;
     fputs(p->below ? "\033[J" : "\r\033[K", stderr);
     fflush(stderr);
 }

@@ -15,6 +15,7 @@ struct progress {
     int64_t total, first, done;
     double t_start;
     bool on, below; /* drawing; one row below stdout's line */
+    bool drawn;
 };
 
 /* first: items that were done before the clock starts. */
@@ -22,7 +23,7 @@ void progress_start(struct progress *p, const char *what, int64_t total, int64_t
 /* After item number `done` (1-based count) and after stdout was flushed. */
 void progress_update(struct progress *p, int64_t done);
 /* Wipe the line; before anything else is printed. Harmless if none was drawn. */
-void progress_clear(const struct progress *p);
+void progress_clear(struct progress *p);
 
 /* "1 h 02 min", "3 min 20 s" or "45 s"; buf of n bytes. */
 void progress_duration(char *buf, size_t n, double seconds);
