@@ -86,6 +86,18 @@ setup: ## setup: install the packages that building, testing and drawing need
 setup-dev: ## setup-dev: also what make check and make fuzz need
 	$(Q).ci/setup.sh dev
 
+.PHONY: bench plots history
+bench: ## bench: perplexity and speed of the default models (or MODELS="..."), charts, summary
+bench: $(O)/ggauge
+	$(Q)GGAUGE=$(O)/ggauge .ci/bench.sh
+plots: ## plots: draw the charts of the result history, and those of results/pr529
+plots: history
+	$(Q)plots/render.py --out results/latest
+	$(Q)plots/render.py --csv results/pr529/*.csv --out results/pr529
+history: ## history: rebuild results/history.sqlite from the CSV files of results/runs
+history: $(O)/ggauge
+	$(Q)$(O)/ggauge history
+
 .PHONY: test asan ubsan tsan
 test: ## test: build and run every test; ends with "N passed, N failed"
 test: $(O)/ggauge $(TESTS)
