@@ -239,7 +239,9 @@ static void check_model(const struct tiny_model *t) {
                 for (int i = 0; i < t->n_vocab; i++) {
                     double got = s.logprob[(size_t)index_of(q, p) * t->n_vocab + i];
                     double exact = want[(size_t)p * t->n_vocab + i];
-                    if (!(fabs(got - exact) < 2e-5))
+                    /* float sums: 2e-5 is the most that was seen, on avx2 */
+                    double limit = c == COL_ref ? 1e-5 : 1e-4;
+                    if (!(fabs(got - exact) < limit))
                         fail_msg("%s on %s, seed %llu: sequence %d position %d token %d: got %.9g, "
                                  "expected %.9g",
                                  t->arch, column_name((enum column)c), (unsigned long long)t->seed,
