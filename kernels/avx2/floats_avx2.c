@@ -14,7 +14,7 @@
 #define ROWS 16
 #define TOKENS 6
 #define K_BLOCK 256
-#define PANELS 2
+#define PANELS 4
 #define FEW_TOKENS 4
 
 struct float_format {
