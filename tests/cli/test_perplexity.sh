@@ -82,8 +82,10 @@ check "and the same sums" \
 check "under the name of the first run" [ "$(sed 1d "$tmp/k.csv" | cut -d, -f2 | sort -u | wc -l)" -eq 1 ]
 
 head -c "$(($(wc -c <"$tmp/a.csv") / 2 + 17))" "$tmp/a.csv" >"$tmp/torn.csv"
-ppl -f $text --chunks 12 --csv "$tmp/torn.csv" --resume
-check "a torn line is no obstacle" cmp -s "$tmp/out" "$tmp/whole"
+ppl -f $text --chunks 12 --csv "$tmp/torn.csv" --resume -t 1 --results "$tmp/res"
+check "a torn line is no obstacle, nor are other threads" cmp -s "$tmp/out" "$tmp/whole"
+check "--results holds the whole run" \
+    [ "$(cat "$tmp"/res/*.csv | grep -cE ',chunk [0-9]+,.*,nll_sum,')" -eq 12 ]
 ppl -f $text --chunks 11 --csv "$tmp/a.csv" --resume
 check "rows of another run are refused" sh -c "[ $code -eq 3 ]"
 check "and the field is named" one_error 'cannot go on from these chunks: settings is'

@@ -301,6 +301,39 @@ static void write_errors(void **state) {
     assert_null(w);
 }
 
+/* Whichever allocation fails, opening says so and leaks nothing. */
+static void out_of_memory(void **state) {
+    (void)state;
+    struct kld_writer *w;
+    struct kld_reader *r;
+    struct fake_model m;
+    int32_t tokens[N_CHUNKS * N_CTX];
+    char *path = temp_path();
+    make_text(tokens);
+    make_model(&m, 1);
+    for (int n = 1, rc = -1; rc < 0; n++) {
+        struct err e = { 0 };
+        heap_fail_at(n);
+        rc = kld_writer_open(&w, path, &shape, tokens, KLD_FLOOR_IK, &e);
+        heap_fail_at(0);
+        if (rc == 0) {
+            assert_int_equal(save(&m, tokens, w, NULL, 0, NULL, NULL, &e), 0);
+            assert_int_equal(kld_writer_close(w, &e), 0);
+        } else {
+            assert_int_equal(rc, ERR_NOMEM);
+        }
+    }
+    for (int n = 1, rc = -1; rc < 0; n++) {
+        struct err e = { 0 };
+        heap_fail_at(n);
+        rc = kld_reader_open(&r, path, &e);
+        heap_fail_at(0);
+        assert_true(rc == 0 || rc == ERR_NOMEM);
+        kld_reader_close(r);
+    }
+    remove(path);
+}
+
 /* ---- divergences ----------------------------------------------------------------------------- */
 
 static void one_position(void **state) {
@@ -473,6 +506,7 @@ int main(void) {
         cmocka_unit_test(cut_files_go_on),
         cmocka_unit_test(short_and_broken_files),
         cmocka_unit_test(write_errors),
+        cmocka_unit_test(out_of_memory),
         cmocka_unit_test(one_position),
         cmocka_unit_test(statistics),
         cmocka_unit_test(against_itself_and_another),

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "fake_model.h"
 #include "measure/ppl.h"
 #include "measure/ppl_rows.h"
@@ -227,6 +228,27 @@ static void nonfinite_is_named(void **state) {
     }
 }
 
+/* Whichever allocation fails, the run says so and leaks nothing. */
+static void out_of_memory(void **state) {
+    (void)state;
+    int32_t tokens[N_TOKENS];
+    struct fake_model m;
+    make_text(tokens, N_TOKENS, 31, false);
+    fake_model_init(&m, 31, N_CTX, 4, 40);
+    for (int n = 1;; n++) {
+        struct err e = { 0 };
+        struct log l = { 0 };
+        heap_fail_at(n);
+        int rc = run(&m, tokens, 40, -1, 0, NULL, &l, NULL, &e);
+        heap_fail_at(0);
+        if (rc == 0) {
+            assert_true(n > 1);
+            break;
+        }
+        assert_int_equal(rc, ERR_NOMEM);
+    }
+}
+
 static void strides_score_what_they_should(void **state) {
     (void)state;
     struct err e = { 0 };
@@ -381,6 +403,7 @@ int main(void) {
         cmocka_unit_test(known_chunks_give_the_same_digits),
         cmocka_unit_test(a_callback_stops_the_run),
         cmocka_unit_test(nonfinite_is_named),
+        cmocka_unit_test(out_of_memory),
         cmocka_unit_test(strides_score_what_they_should),
         cmocka_unit_test(rows_are_read_back),
         cmocka_unit_test(a_cut_file_goes_on),
