@@ -90,8 +90,8 @@ from_url() {
     part=$cache/$name.$i.part
     download "$url" "$part"
     got=$?
-    # 22: the server refuses the range (or the address); 33: it cannot resume. Once more from the start,
-    # unless the .part turns out to be the whole file.
+    # 22: the server refuses the range (or the address); 33: it cannot resume. Once more from the
+    # start, unless the .part turns out to be the whole file.
     if { [ $got -eq 22 ] || [ $got -eq 33 ]; } && ! unpack "$part" "$member" /dev/null; then
         rm -f "$part"
         download "$url" "$part"

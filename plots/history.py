@@ -5,6 +5,7 @@ The rows come from the SQLite history or straight from CSV files. Either way the
 connection with the view `selected`: the rows of table `result` (results/schema.sql) that pass its
 filters. Python standard library only; nothing here writes to the history.
 """
+
 import argparse
 import csv
 import math
@@ -45,7 +46,9 @@ def _add_csv(conn, path):
         reader = csv.DictReader(f)
         names = [n for n in reader.fieldnames or [] if n in known]
         if not {"run_id", "metric", "value"} <= set(names):
-            raise HistoryError(f"{path}: not a result file, its first line lacks run_id, metric or value")
+            raise HistoryError(
+                f"{path}: not a result file, its first line lacks run_id, metric or value"
+            )
         insert = f"INSERT INTO result ({','.join(names)}) VALUES ({','.join('?' * len(names))})"
         for row in reader:
             # A torn last line has fewer fields: DictReader fills None in.
@@ -76,6 +79,7 @@ def open_results(db=None, csvs=(), schema=SCHEMA):
             _add_csv(conn, path)
         except (OSError, UnicodeDecodeError, csv.Error, sqlite3.Error) as e:
             raise HistoryError(f"{path}: {e}") from e
+    conn.commit()
     return conn
 
 
@@ -87,15 +91,23 @@ def select(conn, runs=(), where=None, last=0):
         conn.execute("CREATE TEMP TABLE wanted_run (run_id TEXT)")
         conn.executemany("INSERT INTO wanted_run VALUES (?)", [(r,) for r in runs])
         if last > 0:
-            conn.execute("INSERT INTO wanted_run SELECT DISTINCT run_id FROM result "
-                         "ORDER BY run_id DESC LIMIT ?", (last,))
+            conn.execute(
+                "INSERT INTO wanted_run SELECT DISTINCT run_id FROM result "
+                "ORDER BY run_id DESC LIMIT ?",
+                (last,),
+            )
         terms = [f"({where})"] if where else []
         if runs or last > 0:
             terms.append("run_id IN (SELECT run_id FROM temp.wanted_run)")
-        conn.execute("CREATE TEMP VIEW selected AS SELECT * FROM result"
-                     + (" WHERE " + " AND ".join(terms) if terms else ""))
-        missing = [r for r in runs if not conn.execute(
-            "SELECT 1 FROM result WHERE run_id = ? LIMIT 1", (r,)).fetchone()]
+        conn.execute(
+            "CREATE TEMP VIEW selected AS SELECT * FROM result"
+            + (" WHERE " + " AND ".join(terms) if terms else "")
+        )
+        missing = [
+            r
+            for r in runs
+            if not conn.execute("SELECT 1 FROM result WHERE run_id = ? LIMIT 1", (r,)).fetchone()
+        ]
         n_rows = conn.execute("SELECT COUNT(*) FROM selected").fetchone()[0]
     except sqlite3.Error as e:
         raise HistoryError(f"cannot select rows: {e}") from e
@@ -114,15 +126,25 @@ def number(value):
 
 def add_arguments(parser):
     """The options that say which rows are wanted."""
-    parser.add_argument("--db", default=os.path.join(ROOT, "results", "history.sqlite"),
-                        help="SQLite history (default: results/history.sqlite)")
-    parser.add_argument("--csv", nargs="+", default=[], metavar="FILE",
-                        help="read these CSV files instead of the history")
+    parser.add_argument(
+        "--db",
+        default=os.path.join(ROOT, "results", "history.sqlite"),
+        help="SQLite history (default: results/history.sqlite)",
+    )
+    parser.add_argument(
+        "--csv",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="read these CSV files instead of the history",
+    )
     parser.add_argument("--schema", default=SCHEMA, help=argparse.SUPPRESS)
     parser.add_argument("--run", nargs="+", default=[], metavar="RUN_ID", help="only these runs")
     parser.add_argument("--last", type=int, default=0, metavar="N", help="only the newest N runs")
-    parser.add_argument("--where", help="only rows that meet this SQL condition, "
-                                        "e.g. \"backend = 'avx2' AND n_ctx = 512\"")
+    parser.add_argument(
+        "--where",
+        help="only rows that meet this SQL condition, " "e.g. \"backend = 'avx2' AND n_ctx = 512\"",
+    )
 
 
 def from_arguments(args):

@@ -4,18 +4,27 @@
 A curve is named by what sets it apart from the others of its chart; what all share goes into the
 subtitle. Python standard library only.
 """
+
 import re
 
 # How a field is written: the options of the command line where there is one. Default: "{}".
-FORMATS = {"n_ctx": "-c {}", "n_ubatch": "-ub {}", "n_threads": "-t {}", "type_k": "-ctk {}",
-           "type_v": "-ctv {}", "n_pp": "PP {}", "n_tg": "TG {}", "chunks": "{} chunks"}
-MAX_LABEL = 88     # characters that fit into a legend line of its own
+FORMATS = {
+    "n_ctx": "-c {}",
+    "n_ubatch": "-ub {}",
+    "n_threads": "-t {}",
+    "type_k": "-ctk {}",
+    "type_v": "-ctv {}",
+    "n_pp": "PP {}",
+    "n_tg": "TG {}",
+    "chunks": "{} chunks",
+}
+MAX_LABEL = 88  # characters that fit into a legend line of its own
 MAX_SUBTITLE = 108  # characters that fit above the chart
 GLYPH_W, GLYPH_H = 7.4, 15  # pixels, a mean character of the charts' font
 
 
 def shorten(text, limit):
-    return text if len(text) <= limit else text[:limit - 1].rstrip() + "…"
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def write_field(name, value):
@@ -33,8 +42,7 @@ def varying(items):
 
 
 def write(item, fields, separator=", "):
-    return separator.join(filter(None, (write_field(f, item[f]) for f in fields
-                                        if f in item)))
+    return separator.join(filter(None, (write_field(f, item[f]) for f in fields if f in item)))
 
 
 def distinguish(items, always=()):
@@ -62,8 +70,20 @@ def _candidates(x, y, w):
     """Rectangles around a point, the best place first; rings further out come later."""
     for ring in range(6):
         d, v = 9 + 14 * ring, 14 + 16 * ring
-        for dx, dy in ((d, 0), (d, v), (d, -v), (-w / 2, v), (-w / 2, -v), (-d - w, 0), (-d - w, v),
-                       (-d - w, -v), (9, v), (9, -v), (-9 - w, v), (-9 - w, -v)):
+        for dx, dy in (
+            (d, 0),
+            (d, v),
+            (d, -v),
+            (-w / 2, v),
+            (-w / 2, -v),
+            (-d - w, 0),
+            (-d - w, v),
+            (-d - w, -v),
+            (9, v),
+            (9, -v),
+            (-9 - w, v),
+            (-9 - w, -v),
+        ):
             yield ring, (x + dx, y + dy - GLYPH_H / 2, x + dx + w, y + dy + GLYPH_H / 2)
 
 
@@ -97,26 +117,31 @@ def _cost(i, box, points, boxes, marks, frame):
     for k, other in enumerate(boxes):
         if k != i and other:
             cost += 3 * _overlap(box, other) + 400 * (
-                _crosses(points[i], lead, other) + _crosses(points[k], _lead(points[k], other), box))
+                _crosses(points[i], lead, other) + _crosses(points[k], _lead(points[k], other), box)
+            )
     return cost
 
 
 def place(points, texts, obstacles, frame):
     """Where to write each text so that it covers no point, no obstacle and no other text.
 
-    points: pixel positions; obstacles, frame: pixel rectangles. Returns for each (x, y of the middle
-    of one edge, x, y where a line from the point should end, 1 if that edge is the left one or -1)."""
+    points: pixel positions; obstacles, frame: pixel rectangles. Returns for each (x, y of the
+    middle of one edge, x, y where a line from the point should end, 1 for the left edge or -1).
+    """
     marks = [(x - 6, y - 6, x + 6, y + 6) for x, y in points] + list(obstacles)
     boxes = [None] * len(points)
     for _ in range(3):  # later rounds can use the room that others have left
         for i, (x, y) in enumerate(points):
             choices = list(_candidates(x, y, GLYPH_W * max(1, len(texts[i]))))
-            costs = [_cost(i, box, points, boxes, marks, frame) + 12 * ring + 0.1 * order
-                     for order, (ring, box) in enumerate(choices)]
+            costs = [
+                _cost(i, box, points, boxes, marks, frame) + 12 * ring + 0.1 * order
+                for order, (ring, box) in enumerate(choices)
+            ]
             boxes[i] = choices[costs.index(min(costs))][1]
     result = []
     for point, box in zip(points, boxes):
         side = -1 if box[2] < point[0] else 1
-        result.append((box[0] if side > 0 else box[2], (box[1] + box[3]) / 2,
-                       *_lead(point, box), side))
+        result.append(
+            (box[0] if side > 0 else box[2], (box[1] + box[3]) / 2, *_lead(point, box), side)
+        )
     return result

@@ -2,7 +2,8 @@
 -- ppl_bpw: perplexity against bits per weight, one point per quant (the newest of equal runs).
 -- Only what was measured on the same chunks of the same text belongs to one series.
 SELECT label_engine, label_model, label_backend, label_text, label_n_ctx, label_chunks,
-       point_qtype, point_commit, point_host, point_status, x, y, y_low, y_high, MAX(run_id) AS newest
+       point_qtype, point_commit, point_host, point_status, x, y, y_low, y_high,
+       MAX(run_id) AS newest
 FROM (SELECT engine AS label_engine, model AS label_model, backend AS label_backend,
              text AS label_text, n_ctx AS label_n_ctx,
              (SELECT NULLIF(COUNT(*), 0) FROM selected AS c

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- ppl_running: perplexity of all chunks so far, one curve per run and model. The first chunks scatter
--- widely; they are drawn as far as they fit, but do not set the axis (scale_y).
+-- ppl_running: perplexity of all chunks so far, one curve per run and model. The first chunks
+-- scatter widely; they are drawn as far as they fit, but do not set the axis (scale_y).
 SELECT run_id,
        engine AS label_engine, model AS label_model, qtype AS label_qtype,
        backend AS label_backend, text AS label_text, n_ctx AS label_n_ctx,

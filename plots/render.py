@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""render.py - draw the charts: <chart>.sql asks the history, <chart>.gp draws, SVG and PNG come out.
+"""render.py - draw the charts: <chart>.sql asks the history, <chart>.gp draws SVG and PNG.
 
-A chart is a pair of files of the same stem in this folder; there is no other registration. The query
-reads the view `selected` and names its columns by what they are for:
+A chart is a pair of files of the same stem in this folder; there is no other registration. The
+query reads the view `selected` and names its columns by what they are for:
 
     x, y, y_low, y_high   one point and its interval (y_low, y_high may be absent or NULL)
     label_FIELD           fields by which curves differ: rows with other values are another curve
@@ -15,6 +15,7 @@ reads the view `selected` and names its columns by what they are for:
 The data go to OUT/<chart>.dat (blocks for gnuplot's `index`), so that they can be drawn again.
 Exit codes: 0 drawn, or nothing to draw; 2 usage; 3 no gnuplot, unusable history, gnuplot failed.
 """
+
 import argparse
 import collections
 import glob
@@ -30,12 +31,17 @@ import labels
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FORMATS = ("svg", "png")
-MAX_CURVES = 8          # as many as style.gp can tell apart
-LOG_RATIO = 12          # beyond that a linear axis hides the small values
+MAX_CURVES = 8  # as many as style.gp can tell apart
+LOG_RATIO = 12  # beyond that a linear axis hides the small values
 CANVAS_W, PLOT_H = 800, 350
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_X_AXIS = 70, 28, 58, 62
 LEGEND_LINE_H = 18
 BPW_TICS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
+
+
+class DrawError(history.HistoryError):
+    """gnuplot failed on one chart; the others may still be drawn."""
+
 
 Point = collections.namedtuple("Point", "x y low high fields scales")
 
@@ -65,12 +71,18 @@ def load_curves(conn, chart):
     curves = {}
     for row in rows:
         fields = {n[6:]: v for n, v in row.items() if n.startswith("label_")}
-        key = tuple(v for n, v in row.items() if n == "run_id" or n.startswith(("label_", "series_")))
+        key = tuple(
+            v for n, v in row.items() if n == "run_id" or n.startswith(("label_", "series_"))
+        )
         curve = curves.setdefault(key, Curve(row.get("run_id") or "", fields))
         curve.from_zero = row.get("from_zero") == 1
-        curve.points.append(Point(*(history.number(row.get(n)) for n in ("x", "y", "y_low", "y_high")),
-                                  {n[6:]: v for n, v in row.items() if n.startswith("point_")},
-                                  row.get("scale_y") != 0))
+        curve.points.append(
+            Point(
+                *(history.number(row.get(n)) for n in ("x", "y", "y_low", "y_high")),
+                {n[6:]: v for n, v in row.items() if n.startswith("point_")},
+                row.get("scale_y") != 0,
+            )
+        )
     return list(curves.values())
 
 
@@ -95,7 +107,9 @@ def y_axis(points, from_zero):
     low, high = min([low] + inner), max([high] + inner)
     if low > 0 and high / low > LOG_RATIO:
         low, high = low / 1.3, high * 1.3
-        tics = [m * 10 ** k for k in range(-12, 13) for m in ((1, 2, 5) if high / low < 3000 else (1,))]
+        tics = [
+            m * 10**k for k in range(-12, 13) for m in ((1, 2, 5) if high / low < 3000 else (1,))
+        ]
         return low, high, True, ", ".join(f"{t:g}" for t in tics if low <= t <= high)
     if from_zero and 0 <= low < 0.5 * high:
         return 0.0, high * 1.06, False, ""
@@ -131,13 +145,19 @@ class Frame:
         return [math.log10(v) if is_log else v for v, is_log in zip(xy, self.log)]
 
     def pixel(self, x, y):
-        return tuple(self.box[k] + (v - self.low[k]) / (self.high[k] - self.low[k])
-                     * (self.box[k + 2] - self.box[k]) for k, v in enumerate(self._scaled(x, y)))
+        return tuple(
+            self.box[k]
+            + (v - self.low[k]) / (self.high[k] - self.low[k]) * (self.box[k + 2] - self.box[k])
+            for k, v in enumerate(self._scaled(x, y))
+        )
 
     def value(self, *pixel):
-        at = [self.low[k] + (v - self.box[k]) / (self.box[k + 2] - self.box[k])
-              * (self.high[k] - self.low[k]) for k, v in enumerate(pixel)]
-        return tuple(10 ** v if is_log else v for v, is_log in zip(at, self.log))
+        at = [
+            self.low[k]
+            + (v - self.box[k]) / (self.box[k + 2] - self.box[k]) * (self.high[k] - self.low[k])
+            for k, v in enumerate(pixel)
+        ]
+        return tuple(10**v if is_log else v for v, is_log in zip(at, self.log))
 
 
 def place_texts(curves, frame):
@@ -156,12 +176,15 @@ def place_texts(curves, frame):
             bars.append((x - 3, frame.pixel(p.x, p.low)[1], x + 3, frame.pixel(p.x, p.high)[1]))
     spots = labels.place(at, texts, bars, frame.box)
     common = labels.write(points[0].fields, [f for f in points[0].fields if f not in differ])
-    return {id(p): (*frame.value(*s[:2]), *frame.value(*s[2:4]), s[4], text)
-            for p, text, s in zip(points, texts, spots)}, common
+    return {
+        id(p): (*frame.value(*s[:2]), *frame.value(*s[2:4]), s[4], text)
+        for p, text, s in zip(points, texts, spots)
+    }, common
 
 
 def write_data(path, chart, curves, texts):
     """The .dat file: one block a curve, two blank lines between blocks, nan for what is absent."""
+
     def num(v):
         return f"{v:.10g}" if math.isfinite(v) else "nan"
 
@@ -190,15 +213,27 @@ def run_gnuplot(chart, fmt, out, variables, names):
     lines = [f"{k} = {quote(v) if isinstance(v, str) else repr(v)}" for k, v in variables.items()]
     lines += [f"fmt = {quote(fmt)}", f"out = {quote(part)}", f"array name[{len(names)}]"]
     lines += [f"name[{i}] = {quote(n)}" for i, n in enumerate(names, 1)]
-    lines += [f"load {quote(os.path.join(HERE, 'style.gp'))}",
-              f"load {quote(os.path.join(HERE, chart + '.gp'))}", "set output"]
+    lines += [
+        f"load {quote(os.path.join(HERE, 'style.gp'))}",
+        f"load {quote(os.path.join(HERE, chart + '.gp'))}",
+        "set output",
+    ]
     env = dict(os.environ, LC_ALL="C", LANG="C")
-    done = subprocess.run(["gnuplot", "-"], input="\n".join(lines) + "\n", text=True, check=False,
-                          encoding="utf-8", capture_output=True, env=env)
+    done = subprocess.run(
+        ["gnuplot", "-"],
+        input="\n".join(lines) + "\n",
+        text=True,
+        check=False,
+        encoding="utf-8",
+        capture_output=True,
+        env=env,
+    )
     if done.returncode != 0 or not os.path.exists(part) or os.path.getsize(part) == 0:
         if os.path.exists(part):
             os.remove(part)
-        raise history.HistoryError(f"gnuplot failed on {chart}.gp: {done.stderr.strip()}")
+        raise DrawError(
+            f"gnuplot failed on {chart}.gp (status {done.returncode}): {done.stderr.strip()}"
+        )
     os.replace(part, out)
 
 
@@ -210,7 +245,9 @@ def render_chart(conn, chart, out_dir, formats=FORMATS):
     curves = keep_newest(found)
     if not curves:
         return ()
-    names, common = labels.distinguish([c.fields for c in curves], always=("model", "qtype", "backend"))
+    names, common = labels.distinguish(
+        [c.fields for c in curves], always=("model", "qtype", "backend")
+    )
     for curve, name in zip(curves, names):
         curve.name = name
     points = [p for c in curves for p in c.points if is_drawn(p)]
@@ -234,13 +271,26 @@ def render_chart(conn, chart, out_dir, formats=FORMATS):
     h = frame.canvas_h
     has_bars = any(math.isfinite(p.low) and math.isfinite(p.high) for p in points)
     variables = {
-        "data": data, "n_series": len(curves), "legend_lines": legend_lines,
+        "data": data,
+        "n_series": len(curves),
+        "legend_lines": legend_lines,
         "subtitle": labels.shorten("; ".join(filter(None, notes)), labels.MAX_SUBTITLE),
-        "canvas_w": CANVAS_W, "canvas_h": h, "plot_left": frame.box[0] / CANVAS_W,
-        "plot_right": frame.box[2] / CANVAS_W, "plot_bottom": frame.box[1] / h,
-        "plot_top": frame.box[3] / h, "x_lo": x_lo, "x_hi": x_hi, "y_lo": y_lo, "y_hi": y_hi,
-        "x_log": int(x_log), "x_tics": x_tics, "y_log": int(y_log), "y_tics": y_tics,
-        "bars": "; bars: 95 % interval" if has_bars else ""}
+        "canvas_w": CANVAS_W,
+        "canvas_h": h,
+        "plot_left": frame.box[0] / CANVAS_W,
+        "plot_right": frame.box[2] / CANVAS_W,
+        "plot_bottom": frame.box[1] / h,
+        "plot_top": frame.box[3] / h,
+        "x_lo": x_lo,
+        "x_hi": x_hi,
+        "y_lo": y_lo,
+        "y_hi": y_hi,
+        "x_log": int(x_log),
+        "x_tics": x_tics,
+        "y_log": int(y_log),
+        "y_tics": y_tics,
+        "bars": "; bars: 95 % interval" if has_bars else "",
+    }
     files = []
     for fmt in formats:
         files.append(os.path.join(out_dir, f"{chart}.{fmt}"))
@@ -251,15 +301,24 @@ def render_chart(conn, chart, out_dir, formats=FORMATS):
 def main():
     parser = argparse.ArgumentParser(description="Draw the charts of the results as SVG and PNG.")
     history.add_arguments(parser)
-    parser.add_argument("--out", default=os.path.join(history.ROOT, "results", "latest"), metavar="DIR")
-    parser.add_argument("--charts", nargs="+", default=chart_names(), metavar="CHART",
-                        help="only these (all: " + " ".join(chart_names()) + ")")
+    parser.add_argument(
+        "--out", default=os.path.join(history.ROOT, "results", "latest"), metavar="DIR"
+    )
+    parser.add_argument(
+        "--charts",
+        nargs="+",
+        default=chart_names(),
+        metavar="CHART",
+        help="only these (all: " + " ".join(chart_names()) + ")",
+    )
     args = parser.parse_args()
     unknown = set(args.charts) - set(chart_names())
     if unknown:
         parser.error(f"no chart {' '.join(sorted(unknown))}; there are: {' '.join(chart_names())}")
     if not shutil.which("gnuplot"):
-        return history.fail("render.py", "gnuplot is not installed (package gnuplot-nox); `make setup`")
+        return history.fail(
+            "render.py", "gnuplot is not installed (package gnuplot-nox); `make setup`"
+        )
     try:
         conn = history.from_arguments(args)
         for chart in args.charts:

@@ -12,9 +12,11 @@ set decimalsign '.'
 set minussign
 
 if (fmt eq 'svg') {
-    set terminal svg size canvas_w, canvas_h noenhanced font 'DejaVu Sans,Helvetica,Arial,sans-serif,12' background '#ffffff'
+    set terminal svg size canvas_w, canvas_h noenhanced background '#ffffff' \
+        font 'DejaVu Sans,Helvetica,Arial,sans-serif,12'
 } else {
-    set terminal pngcairo size canvas_w, canvas_h noenhanced font 'DejaVu Sans,10' background '#ffffff'
+    set terminal pngcairo size canvas_w, canvas_h noenhanced background '#ffffff' \
+        font 'DejaVu Sans,10'
 }
 set output out
 
@@ -29,7 +31,7 @@ set linetype 6 lw 2 lc rgb '#E69F00' dt (10, 5) pt 11 ps 1.0 * k
 set linetype 7 lw 2 lc rgb '#56B4E9' dt (12, 4, 2, 4, 2, 4) pt 4 ps 0.9 * k
 set linetype 8 lw 2 lc rgb '#666666' dt (4, 3) pt 8 ps 1.0 * k
 set linetype cycle 8
-# The svg terminal clears a disc of this size on error bars; 0 makes a file that some viewers refuse.
+# The svg terminal clears a disc of this size on error bars; 0 makes files that some viewers refuse.
 set pointintervalbox 0.1
 
 set lmargin at screen plot_left
@@ -39,10 +41,13 @@ set tmargin at screen plot_top
 set border 3 lc rgb '#444444' lw 1
 set tics nomirror out textcolor rgb '#222222'
 set grid xtics ytics lt -1 lc rgb '#DDDDDD' lw 0.7 dt 1
-set key at screen plot_left, screen 0.012 left bottom Left reverse vertical maxrows legend_lines samplen 3.5 spacing 1.15 width 1
-# Texts around the plot stand at fixed places: the terminals disagree about the space that tics need.
-at(n, text, x, y, more) = sprintf("set label %d '%s' at screen %.9f, screen %.9f %s", n, text, x, y, more)
-chart_title(text) = at(1, text, plot_left, 1 - 18.0 / canvas_h, sprintf("font ',%d'", fmt eq 'svg' ? 16 : 13))
+set key at screen plot_left, screen 0.012 left bottom Left reverse vertical \
+    maxrows legend_lines samplen 3.5 spacing 1.15 width 1
+# Texts around the plot stand at fixed places: the terminals differ in the space that tics need.
+at(n, text, x, y, more) = \
+    sprintf("set label %d '%s' at screen %.9f, screen %.9f %s", n, text, x, y, more)
+chart_title(text) = at(1, text, plot_left, 1 - 18.0 / canvas_h, \
+    sprintf("font ',%d'", fmt eq 'svg' ? 16 : 13))
 x_title(text) = at(3, text, (plot_left + plot_right) / 2, plot_bottom - 47.0 / canvas_h, 'center')
 y_title(text) = at(4, text, 14.0 / canvas_w, (plot_bottom + plot_top) / 2, 'center rotate')
 set label 2 subtitle at screen plot_left, screen 1 - 40.0 / canvas_h textcolor rgb '#555555'

@@ -6,5 +6,6 @@ eval y_title('S_PP, tokens/s (higher is better)')
 set format x '%.0f'
 # Depths are multiples of powers of two; so are the tics.
 set xtics 2 ** ceil(log((x_hi - x_lo) / 9.0) / log(2))
-plot for [i = 1:n_series] data index i - 1 using 1:2:3:4 with yerrorbars lt i dt 1 lw 1 ps 0.1 notitle, \
+plot for [i = 1:n_series] data index i - 1 using 1:2:3:4 with yerrorbars \
+         lt i dt 1 lw 1 ps 0.1 notitle, \
      for [i = 1:n_series] data index i - 1 using 1:2 with linespoints lt i title name[i]

@@ -1,0 +1,418 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""report.py - one Markdown page about some runs: OUT/README.md, with its charts beside it.
+
+Headline, perplexity table, sweep tables in the form that people paste, charts, machine and
+provenance; all from the rows that --run, --last and --where choose (see history.py). A part without
+rows is left out. Exit codes as render.py.
+"""
+
+import argparse
+import math
+import os
+import shutil
+import sys
+
+import history
+import labels
+import render
+
+TITLES = {
+    "ppl_bpw": "Perplexity against bits per weight",
+    "ppl_running": "Running perplexity",
+    "sweep_pp": "Prompt processing speed",
+    "sweep_tg": "Token generation speed",
+}
+MAX_TROUBLE = 20  # kinds of rows that did not pass, listed before "and N more"
+
+
+def query(conn, sql, args=()):
+    cursor = conn.execute(sql, args)
+    names = [d[0] for d in cursor.description]
+    return [dict(zip(names, row)) for row in cursor]
+
+
+def num(value, form="{:.4f}", absent="-"):
+    """A number for a table; nan and inf are shown as such, only an empty field is absent."""
+    return absent if value is None else form.format(history.number(value))
+
+
+def text(value):
+    """A cell of a table: nothing in it may end the cell or the line."""
+    return str("" if value is None else value).replace("|", "\\|").replace("\n", " ")
+
+
+def words(name):
+    """A column of text: its head is the name of the field, or (head, field)."""
+    head, field = name if isinstance(name, tuple) else (name, name)
+    return head, "---", lambda r: text(r[field])
+
+
+def figures(head, field, form):
+    """A column of numbers."""
+    return head, "---:", lambda r: num(r[field], form)
+
+
+def table(columns, rows):
+    """Markdown; a column is (head, rule below the head, function of a row)."""
+    lines = [[c[0] for c in columns], [c[1] for c in columns]]
+    lines += [[c[2](r) for c in columns] for r in rows]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
+
+
+# ---- perplexity ---------------------------------------------------------------------------------
+
+PPL_SQL = """
+SELECT p.run_id, p.engine, COALESCE(NULLIF(p.engine_commit, ''), p.commit_id) AS "commit",
+       p.model, p.model_fp, p.qtype, p.bpw, p.backend, p.text, p.n_ctx, p.status,
+       p.value AS ppl, se.value AS se, bytes.value AS bytes, tps.value AS tps,
+       (SELECT NULLIF(COUNT(*), 0) FROM selected AS c WHERE c.run_id = p.run_id
+        AND c.model_fp IS p.model_fp AND c.backend IS p.backend
+        AND c.metric = 'ppl_running') AS chunks
+FROM selected AS p {joins}
+WHERE p.metric = 'ppl' AND p.test = 'perplexity'
+ORDER BY p.text, p.n_ctx, p.model, p.backend, p.bpw DESC, p.run_id"""
+PPL_JOIN = """
+LEFT JOIN selected AS {name} ON {name}.run_id = p.run_id AND {name}.model_fp IS p.model_fp
+     AND {name}.backend IS p.backend AND {name}.test = p.test AND {name}.subject IS p.subject
+     AND {name}.metric = '{metric}'"""
+
+
+def is_pass(row):
+    return (row["status"] or "PASS").startswith("PASS")
+
+
+def load_ppl(conn):
+    """Perplexities, each with its ratio to the best of what may be compared with it."""
+    joins = "".join(
+        PPL_JOIN.format(name=n, metric=m)
+        for n, m in (("se", "ppl_se_token"), ("bytes", "model_bytes"), ("tps", "eval_tps"))
+    )
+    rows = query(conn, PPL_SQL.format(joins=joins))
+    best = {}
+    for r in rows:
+        r["group"] = (r["model"], r["text"], r["n_ctx"], r["chunks"])
+        value = history.number(r["ppl"])
+        if math.isfinite(value):
+            best[r["group"]] = min(best.get(r["group"], math.inf), value)
+    for r in rows:
+        r["ratio"] = history.number(r["ppl"]) / best.get(r["group"], math.nan)
+    return rows
+
+
+def ppl_text(row):
+    error = "" if row["se"] is None else f" +/- {num(row['se'], '{:.5f}')}"
+    return num(row["ppl"]) + error
+
+
+def build_text(row):
+    return text(f"{row['engine'] or ''} {labels.write_field('commit', row['commit'])}".strip())
+
+
+PPL_COLUMNS = (
+    words("model"),
+    words(("quant", "qtype")),
+    ("MiB", "---:", lambda r: num(r["bytes"] and r["bytes"] / 2**20, "{:.2f}")),
+    figures("bpw", "bpw", "{:.3f}"),
+    words("backend"),
+    ("build", "---", build_text),
+    words("text"),
+    figures("-c", "n_ctx", "{:.0f}"),
+    figures("chunks", "chunks", "{:.0f}"),
+    ("PPL", "---:", ppl_text),
+    figures("ratio", "ratio", "{:.4f}"),
+    figures("tokens/s", "tps", "{:.1f}"),
+    ("status", "---", lambda r: text((r["status"] or "").split(":")[0])),
+)
+
+
+def ppl_section(rows):
+    if not rows:
+        return []
+    return [
+        "## Perplexity",
+        "",
+        "Ratio: to the best of the same model, text, context and number of chunks. The error is "
+        "one standard error, tokens taken as independent, as llama-perplexity prints it.",
+        "",
+        *table(PPL_COLUMNS, rows),
+    ]
+
+
+# ---- speed --------------------------------------------------------------------------------------
+
+SWEEP_SQL = """
+SELECT run_id, engine, model, qtype, backend, placement, n_threads, n_ubatch, type_k, type_v, host,
+       COALESCE(NULLIF(engine_commit, ''), commit_id) AS "commit", model_fp, n_pp, n_tg, n_kv,
+       MAX(CASE WHEN metric = 'pp_s' THEN value END) AS pp_s,
+       MAX(CASE WHEN metric = 'pp_tps' THEN value END) AS pp_tps,
+       MAX(CASE WHEN metric = 'tg_s' THEN value END) AS tg_s,
+       MAX(CASE WHEN metric = 'tg_tps' THEN value END) AS tg_tps,
+       MAX(n_rep) AS n_rep
+FROM selected
+WHERE test = 'sweep-bench' AND metric IN ('pp_s', 'pp_tps', 'tg_s', 'tg_tps')
+GROUP BY run_id, model_fp, backend, n_threads, n_ubatch, n_pp, n_tg, n_kv
+ORDER BY model, bpw DESC, backend, n_ubatch, run_id, n_kv"""
+SWEEP_FIELDS = (
+    "engine",
+    "model",
+    "qtype",
+    "backend",
+    "placement",
+    "n_threads",
+    "n_ubatch",
+    "type_k",
+    "type_v",
+    "commit",
+    "host",
+)
+SWEEP_HEAD = (
+    "|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |\n"
+    "|-------|--------|--------|----------|----------|----------|----------|"
+)
+
+
+def load_sweeps(conn):
+    """[(what it is, its rows by depth)], one for each sweep."""
+    sweeps = {}
+    for r in query(conn, SWEEP_SQL):
+        key = tuple(r[f] for f in ("run_id", "model_fp", "backend", "n_threads", "n_ubatch"))
+        sweeps.setdefault(key, []).append(r)
+    found = list(sweeps.values())
+    names, common = labels.distinguish(
+        [{f: s[0][f] for f in SWEEP_FIELDS} for s in found], always=("model", "qtype", "backend")
+    )
+    return list(zip(names, found)), common
+
+
+def sweep_section(sweeps, common):
+    if not sweeps:
+        return []
+    out = ["## Speed at increasing depth", "", common + ".", ""]
+    for name, rows in sweeps:
+        repeats = rows[0]["n_rep"]
+        out += [
+            f"**{name}**" + (f", median of {repeats}" if repeats and repeats > 1 else ""),
+            "",
+            SWEEP_HEAD,
+        ]
+        for r in rows:
+            counts = (num(r[f], "{:.0f}") for f in ("n_pp", "n_tg", "n_kv"))
+            times = (
+                num(r[f], p)
+                for f, p in (
+                    ("pp_s", "{:.3f}"),
+                    ("pp_tps", "{:.2f}"),
+                    ("tg_s", "{:.3f}"),
+                    ("tg_tps", "{:.2f}"),
+                )
+            )
+            out.append(
+                "|{:>6} | {:>6} | {:>6} | {:>8} | {:>8} | {:>8} | {:>8} |".format(*counts, *times)
+            )
+        out.append("")
+    return out
+
+
+def bench_name(row):
+    n = row["n_pp"] if row["metric"] == "pp_tps" else row["n_tg"]
+    return f"{row['metric'][:2]}{n}" + (f" @ d{row['n_kv']}" if row["n_kv"] else "")
+
+
+BENCH_COLUMNS = (
+    words("model"),
+    words(("quant", "qtype")),
+    words("backend"),
+    figures("threads", "n_threads", "{:.0f}"),
+    ("test", "---:", bench_name),
+    figures("t/s", "value", "{:.2f}"),
+    (
+        "95 % interval",
+        "---:",
+        lambda r: " to ".join(num(r[f], "{:.2f}") for f in ("ci_low", "ci_high")),
+    ),
+    figures("repeats", "n_rep", "{:.0f}"),
+)
+
+
+def bench_section(conn):
+    rows = query(
+        conn,
+        """
+        SELECT model, qtype, backend, n_threads, metric, n_pp, n_tg, n_kv, value, ci_low, ci_high,
+               n_rep
+        FROM selected WHERE test = 'bench' AND metric IN ('pp_tps', 'tg_tps')
+        ORDER BY model, bpw DESC, backend, n_kv, metric, run_id""",
+    )
+    return ["## Bench", "", *table(BENCH_COLUMNS, rows)] if rows else []
+
+
+# ---- verdict, charts, provenance ----------------------------------------------------------------
+
+
+def headline(ppl, sweeps, trouble, n_rows):
+    """What one would say in a sentence or two."""
+    out = []
+    good = [r for r in ppl if math.isfinite(history.number(r["ppl"])) and is_pass(r)]
+    best_of = {r["group"]: r for r in reversed(good) if r["ratio"] == 1}
+    for best in list(best_of.values())[:3]:
+        line = f"{text(best['model'])}: PPL {num(best['ppl'])} with {text(best['qtype'])}"
+        others = [r for r in good if r["group"] == best["group"] and r is not best]
+        line += "".join(
+            f"; {text(r['qtype'])} {text(r['backend'])} {(r['ratio'] - 1) * 100:+.2f} %"
+            for r in others[:6]
+        )
+        out.append(line + ".")
+    if sweeps:
+        name, rows = max(sweeps, key=lambda s: history.number(s[1][0]["pp_tps"] or 0))
+        first, last = rows[0], rows[-1]
+        out.append(
+            f"Fastest sweep ({name}): PP {num(first['pp_tps'], '{:.0f}')} and TG "
+            f"{num(first['tg_tps'], '{:.1f}')} tokens/s at depth {first['n_kv']}, "
+            f"{num(last['pp_tps'], '{:.0f}')} and {num(last['tg_tps'], '{:.1f}')} at depth "
+            f"{last['n_kv']}."
+        )
+    n_bad = sum(r["n"] for r in trouble)
+    verdict = f"{n_bad} of {n_rows} values did not pass." if n_bad else f"All {n_rows} values PASS."
+    return [f"**{verdict}** " + " ".join(out), ""]
+
+
+TROUBLE_COLUMNS = (
+    words("status"),
+    words("test"),
+    words("model"),
+    words(("quant", "qtype")),
+    words("backend"),
+    words("metrics"),
+    figures("values", "n", "{:.0f}"),
+)
+
+
+def trouble_section(trouble):
+    if not trouble:
+        return []
+    more = len(trouble) - MAX_TROUBLE
+    out = ["## Did not pass", "", *table(TROUBLE_COLUMNS, trouble[:MAX_TROUBLE])]
+    return out + ([f"and {more} more.", ""] if more > 0 else [])
+
+
+def chart_section(conn, out_dir, failures):
+    """Draw every chart and embed those that have data; what went wrong is added to failures."""
+    if not shutil.which("gnuplot"):
+        return ["## Charts", "", "Not drawn: gnuplot is not installed.", ""]
+    out = ["## Charts", ""]
+    for chart in render.chart_names():
+        try:
+            if render.render_chart(conn, chart, out_dir):
+                out += [f"![{TITLES.get(chart, chart)}]({chart}.svg)", ""]
+            else:
+                print(f"{chart}: no data, skipped")
+        except render.DrawError as e:
+            failures.append(str(e))
+            out += [f"{chart} could not be drawn.", ""]
+    return out if len(out) > 2 else []
+
+
+RUN_COLUMNS = (
+    words(("run", "run_id")),
+    words(("time (UTC)", "time_utc")),
+    ("build", "---", lambda r: build_text(r) + (" + changes" if r["dirty"] else "")),
+    words(("test", "tests")),
+    words(("model", "models")),
+    words(("quant", "qtypes")),
+    words(("fingerprint", "fingerprints")),
+    words(("cells that ran", "cells")),
+    figures("load", "load1", "{:.2f}"),
+    figures("values", "n", "{:.0f}"),
+)
+RUN_SQL = """
+SELECT run_id, MAX(time_utc) AS time_utc, engine,
+       COALESCE(NULLIF(engine_commit, ''), commit_id) AS "commit", MAX(dirty) AS dirty,
+       GROUP_CONCAT(DISTINCT test) AS tests, GROUP_CONCAT(DISTINCT model) AS models,
+       GROUP_CONCAT(DISTINCT qtype) AS qtypes, GROUP_CONCAT(DISTINCT model_fp) AS fingerprints,
+       GROUP_CONCAT(DISTINCT cells) AS cells, MAX(load1) AS load1, COUNT(*) AS n
+FROM selected GROUP BY run_id, engine, engine_commit, commit_id ORDER BY run_id"""
+MACHINE_SQL = """
+SELECT DISTINCT host, cpu, n_cpus, mem_bytes, governor, cpu_features, gpu, driver, compiler, flags
+FROM selected ORDER BY host"""
+
+
+def machine_text(row):
+    """One machine in a line, of what is known about it."""
+    known = dict(row)
+    if row["mem_bytes"]:
+        known["mem_bytes"] = f"{row['mem_bytes'] / 2**30:.1f} GiB"
+    if row["n_cpus"]:
+        known["n_cpus"] = f"{row['n_cpus']} processors"
+    if row["governor"]:
+        known["governor"] = f"governor {row['governor']}"
+    return ", ".join(text(v) for v in known.values() if v)
+
+
+def provenance_section(conn):
+    machines = [m for m in map(machine_text, query(conn, MACHINE_SQL)) if m]
+    return [
+        "## Machine and provenance",
+        "",
+        *(f"- {m}" for m in machines),
+        *([""] if machines else []),
+        *table(RUN_COLUMNS, query(conn, RUN_SQL)),
+    ]
+
+
+def write_report(conn, out_dir, title, failures):
+    """Write the page; returns its path, or None if there are no rows."""
+    n_rows = conn.execute("SELECT COUNT(*) FROM selected").fetchone()[0]
+    if n_rows == 0:
+        print("no rows, nothing to report")
+        return None
+    ppl, (sweeps, common) = load_ppl(conn), load_sweeps(conn)
+    trouble = query(
+        conn,
+        """
+        SELECT status, test, model, qtype, backend, GROUP_CONCAT(DISTINCT metric) AS metrics,
+               COUNT(*) AS n
+        FROM selected WHERE status IS NOT NULL AND status NOT LIKE 'PASS%'
+        GROUP BY status, test, model, qtype, backend ORDER BY status""",
+    )
+    os.makedirs(out_dir, exist_ok=True)
+    lines = [
+        f"# {title}",
+        "",
+        *headline(ppl, sweeps, trouble, n_rows),
+        *trouble_section(trouble),
+        *ppl_section(ppl),
+        *sweep_section(sweeps, common),
+        *bench_section(conn),
+        *chart_section(conn, out_dir, failures),
+        *provenance_section(conn),
+    ]
+    path = os.path.join(out_dir, "README.md")
+    with open(path + ".part", "w", encoding="utf-8") as f:
+        f.write("\n".join(lines).rstrip() + "\n")
+    os.replace(path + ".part", path)
+    return path
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Write a Markdown report about some runs.")
+    history.add_arguments(parser)
+    parser.add_argument(
+        "--out", default=os.path.join(history.ROOT, "results", "latest"), metavar="DIR"
+    )
+    parser.add_argument("--title", default="ggauge results")
+    args = parser.parse_args()
+    failures = []
+    try:
+        path = write_report(history.from_arguments(args), args.out, args.title, failures)
+    except (OSError, history.sqlite3.Error, history.HistoryError) as e:
+        return history.fail("report.py", e)
+    if path:
+        print(path)
+    for failure in failures:
+        history.fail("report.py", failure)
+    return 3 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
