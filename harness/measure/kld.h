@@ -26,7 +26,7 @@ struct kld_position {
     bool same_top;
 };
 
-/* log_prob_base [n_vocab] as decoded from the file; a: the tested model's answer. */
+/* log_prob_base [n_vocab] as kld_decode gives it; a: the tested model's answer. */
 void kld_position(struct kld_position *out, const float *log_prob_base, int32_t n_vocab,
                   int32_t target, const struct arm_answer *a);
 

@@ -45,7 +45,8 @@ int kld_decode(float *log_prob, const uint16_t *rec, int32_t n_vocab, struct err
     int rc = 0;
     float head[2]; /* scale, min_log_prob */
     memcpy(head, rec, sizeof head);
-    FAIL_IF(!isfinite(head[0]) || head[0] < 0 || !isfinite(head[1]), e, ERR_FORMAT,
+    bool sane = isfinite(head[0]) && head[0] >= 0 && isfinite(head[1]);
+    FAIL_IF(!sane || head[0] * 65535.0f + head[1] > KLD_MAX_LOG_PROB, e, ERR_FORMAT,
             "scale %g and minimum %g cannot be those of log-probabilities", (double)head[0],
             (double)head[1]);
     const uint16_t *q = rec + 4;

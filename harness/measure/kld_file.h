@@ -24,6 +24,7 @@
 
 #define KLD_FLOOR_IK 24
 #define KLD_FLOOR_LLAMA 16
+#define KLD_MAX_LOG_PROB 0.01f /* 0 and ample room for rounding */
 
 /* Shape of a file. */
 struct kld_shape {
@@ -39,7 +40,8 @@ int kld_n_records(int32_t n_ctx);
  * is rounded to f32, as the peer does. */
 void kld_encode(uint16_t *rec, const float *logits, int32_t n_vocab, float max, double lse,
                 int floor_nats);
-/* ln p [n_vocab] of a record. A scale or minimum that is not finite is ERR_FORMAT. */
+/* ln p [n_vocab] of a record, at most KLD_MAX_LOG_PROB. A scale or minimum that is not finite or that
+ * allows more is ERR_FORMAT. */
 int kld_decode(float *log_prob, const uint16_t *rec, int32_t n_vocab, struct err *e);
 
 /* ---- writing --------------------------------------------------------------------------------- */
