@@ -70,7 +70,7 @@ def import_ppl(lines):
         row = base_row(f"pr529-ppl-{i:02d}", model_name(r), qtype, "perplexity")
         ratio = float(r["ppl"]) / best[r["model"], r["recipe"]]
         if ratio > WRONG_RATIO:
-            row["status"] = f"FAIL: {ratio:.1f} times the PPL of the best run of the same weights"
+            row["status"] = f"FAIL {ratio:.1f} times the PPL of the best run of the same weights"
         bpw, bpw_from = bits_per_weight(r, lines)
         row.update(
             engine_commit=r["build"],

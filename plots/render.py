@@ -23,6 +23,7 @@ import math
 import os
 import shutil
 import sqlite3
+import statistics
 import subprocess
 import sys
 
@@ -98,13 +99,13 @@ def keep_newest(curves):
 
 def y_axis(points, from_zero):
     """(low, high, logarithmic, tics as gnuplot wants them) so that every value can be read."""
-    points = [p for p in points if p.scales] or points
-    ys = [p.y for p in points]
-    low, high = min(ys), max(ys)
-    # One very wide interval must not flatten the curve itself.
-    ends = [e for p in points for e in (p.low, p.high) if math.isfinite(e)]
-    inner = [e for e in ends if low - 0.5 * (high - low) <= e <= high + 0.5 * (high - low)]
-    low, high = min([low] + inner), max([high] + inner)
+    scaling = [p for p in points if p.scales] or points
+    low, high = min(p.y for p in scaling), max(p.y for p in scaling)
+    bars = [(p.low, p.high) for p in scaling if math.isfinite(p.low) and math.isfinite(p.high)]
+    if bars and len(scaling) < len(points):  # a curve that settles: its first bands may be cut
+        widest = 4 * statistics.median(b[1] - b[0] for b in bars)
+        bars = [b for b in bars if b[1] - b[0] <= widest]
+    low, high = min([low] + [b[0] for b in bars]), max([high] + [b[1] for b in bars])
     if low > 0 and high / low > LOG_RATIO:
         low, high = low / 1.3, high * 1.3
         tics = [

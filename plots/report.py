@@ -122,7 +122,7 @@ PPL_COLUMNS = (
     ("PPL", "---:", ppl_text),
     figures("ratio", "ratio", "{:.4f}"),
     figures("tokens/s", "tps", "{:.1f}"),
-    ("status", "---", lambda r: text((r["status"] or "").split(":")[0])),
+    ("status", "---", lambda r: text((r["status"] or "").partition(" ")[0])),
 )
 
 

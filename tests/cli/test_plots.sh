@@ -39,7 +39,7 @@ head='schema,run_id,commit_id,engine,backend,model,model_fp,text,qtype,bpw,test,
                 print row "sweep-bench,run,,128,32,128," d ",pp_tps," 1000 - d "," 990 - d "," \
                     1010 - d ",5,PASS"
                 print row "sweep-bench,run,,128,32,128," d ",tg_tps," \
-                    (d == 256 ? "nan,,,5,FAIL: NONFINITE" : 100 - d / 16 ",,,5,PASS")
+                    (d == 256 ? "nan,,,5,FAIL NONFINITE" : 100 - d / 16 ",,,5,PASS")
             } }'
     done
     printf '1,run-torn,abc,ggauge,av'
@@ -101,7 +101,7 @@ has "$page" "| tiny | iq4_kt | - | 4.031 | avx2 |" && has "$page" "75.1250 +/- 0
 check "perplexity with error and ratio"
 has "$page" "|   128 |     32 |    384 |        - |   616.00 |        - |    76.00 |"
 check "the sweep in the familiar form"
-has "$page" "2 of 44 values did not pass" && has "$page" "FAIL: NONFINITE"
+has "$page" "2 of 44 values did not pass" && has "$page" "FAIL NONFINITE"
 check "what did not pass is told first"
 report --db "$tmp/empty.sqlite" --out "$tmp/none" && has "$tmp/stdout" "nothing to report"
 check "an empty history is no error"
