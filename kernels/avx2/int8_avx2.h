@@ -16,8 +16,8 @@
  * and twice as fast at four. The panel of 8 rows holds bytes by [k / 4][row][k % 4]: a lane of a
  * register is a row, and 4 activations broadcast to all lanes meet it.
  *
- * Activations are -127..127; -128, whose sign cannot be moved, appears only with scales below 2^-128,
- * the inverse of which overflows. */
+ * Activations are -127..127; -128, whose sign cannot be moved, appears only with scales below
+ * 2^-128, the inverse of which overflows. */
 #ifndef GGAUGE_INT8_AVX2_H
 #define GGAUGE_INT8_AVX2_H
 
