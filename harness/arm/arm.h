@@ -19,7 +19,7 @@ struct row; /* result/row.h */
 struct arm_params {
     const char *model;     /* -m */
     const char *backend;   /* --backend: a column, NULL = the best CPU column */
-    const char *act_like;  /* --act-like: column whose activation rounding ref imitates, or NULL */
+    const char *act_like;  /* --act-like: column whose rounded activations ref is given, or NULL */
     int n_ctx;             /* positions per sequence; 0 = what the model was trained for */
     int n_seq;             /* sequences that can be alive together */
     int n_batch;           /* -b: most tokens in one arm_decode */
@@ -64,8 +64,15 @@ struct arm_ops {
     int (*describe)(const struct arm *a, struct row *r, struct err *e);
 };
 
-/* The embedded engine. */
+/* The arm that the parameters describe: arm_open_act_like if act_like is set, else the built-in. */
+int arm_open(struct arm **out, const struct arm_params *p, struct err *e);
+
+/* The embedded engine on one column. */
 int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e);
+
+/* ref, with the rounding of activations of another column (act_like.c). No observers. */
+int arm_open_act_like(struct arm **out, const struct arm_params *p, struct err *e);
+
 void arm_close(struct arm *a); /* NULL is allowed */
 
 static inline int arm_decode(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, void *arg,

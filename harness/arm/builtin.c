@@ -87,8 +87,6 @@ static int resolve(const struct arm_params *p, struct exec_params *x, struct err
     FAIL_IF(!column_available(x->column), e, ERR_UNSUPPORTED,
             "backend %s cannot run here: it needs %s, and this build or machine lacks it",
             column_name(x->column), column_needs(x->column));
-    x->act_like = p->act_like ? column_from_name(p->act_like) : COL_none;
-    FAIL_IF(p->act_like && x->column != COL_ref, e, ERR_ARG, "--act-like goes with --backend ref");
     x->type_k = p->type_k ? qtype_from_name(p->type_k) : QT_f16;
     x->type_v = p->type_v ? qtype_from_name(p->type_v) : QT_f16;
     FAIL_IF(x->type_k == QT_none || x->type_v == QT_none, e, ERR_ARG, "unknown KV cache type");
@@ -160,8 +158,4 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
 out:
     if (rc < 0) release(&s->arm);
     return rc;
-}
-
-void arm_close(struct arm *a) {
-    if (a) a->ops->release(a);
 }

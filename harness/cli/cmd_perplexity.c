@@ -117,7 +117,7 @@ int perplexity_open_arm(struct perplexity *c, int n_ctx, struct err *e) {
     p.n_ctx = n_ctx;
     p.n_seq = c->n_seq;
     p.n_batch = c->n_batch;
-    TRY(arm_open_builtin(&c->a, &p, e));
+    TRY(arm_open(&c->a, &p, e));
     FAIL_IF(!c->a->tok, e, ERR_UNSUPPORTED,
             "%s: perplexity needs a vocabulary, and the file has none that can be used", p.model);
     FAIL_IF(tok_add_eos(c->a->tok), e, ERR_UNSUPPORTED,

@@ -31,17 +31,6 @@ struct exec {
     int32_t *in; /* [5][n_ubatch]: token, pos, cell, first, out_rows */
 };
 
-/* The activation type that ref must round through to imitate another column. */
-static void set_act_like(const struct exec *x, struct graph *g) {
-    for (int i = 0; i < g->n_nodes && x->p.act_like != COL_none; i++) {
-        struct node *n = g->nodes[i];
-        if (n->op != OP_mul_mat) continue;
-        const struct qkernel *k =
-            qkernel_find(x->p.act_like, (enum qtype)n->src[0]->type, true, NULL);
-        n->p.mul_mat.act = k ? k->act : QT_f32;
-    }
-}
-
 static int reserve(struct exec *x, struct block *b, size_t n_bytes, struct err *e) {
     if (n_bytes <= b->n_bytes) return 0;
     if (b->data) x->b.ops->free(&x->b, b->data);
@@ -57,7 +46,6 @@ static int build_body(struct exec *x, int64_t n_tok, int64_t n_out, struct err *
     TRY(graph_build(&x->body, x->m, n_tok, n_out, e));
     TRY(reserve(x, &x->body_data, x->body.data_bytes, e));
     graph_place(&x->body, x->body_data.data);
-    set_act_like(x, &x->body);
 out:
     if (rc < 0) x->body.n_nodes = 0;
     return rc;
@@ -69,7 +57,6 @@ static int build_head(struct exec *x, int64_t n_rows, struct err *e) {
     TRY(graph_build_head(&x->head, x->m, n_rows, e));
     TRY(reserve(x, &x->head_data, x->head.data_bytes, e));
     graph_place(&x->head, x->head_data.data);
-    set_act_like(x, &x->head);
 out:
     if (rc < 0) x->head.n_nodes = 0;
     return rc;

@@ -11,7 +11,6 @@
 
 struct exec_params {
     enum column column;
-    enum column act_like; /* for ref: round activations as this column does; COL_none = not at all */
     enum qtype type_k, type_v;
     int n_ctx, n_seq, n_ubatch, n_threads, n_threads_batch;
 };

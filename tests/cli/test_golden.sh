@@ -1,0 +1,93 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Whole models: perplexity against the peer and against exactly dequantised weights (where the shared
+# models are at hand), columns against ref, and what may not change a digit.
+shared=../shared/models
+wiki=../shared/datasets/wiki.test.raw
+small=datasets/small/small.txt
+q8=datasets/models/tiny-qwen3-q8_0.gguf
+kt=datasets/models/tiny-qwen3-iq4_kt.gguf
+tmp=$(mktemp -d) || exit 3
+trap 'rm -rf "$tmp"' EXIT
+
+check() { # name, condition's status
+    if [ "$2" -eq 0 ]; then echo "ok - $1"; else echo "not ok - $1"; fi
+}
+
+ppl() { # options...: the run's perplexity to all digits
+    rm -f "$tmp/rows.csv"
+    "$GGAUGE" perplexity -c 512 --csv "$tmp/rows.csv" "$@" >"$tmp/out" 2>"$tmp/err" || cat "$tmp/err" >&2
+    python3 -c 'import csv, sys
+print(next(r["value"] for r in csv.DictReader(open(sys.argv[1])) if r["metric"] == "ppl"))' "$tmp/rows.csv"
+}
+
+near() { # got, expected, percent
+    python3 -c 'import sys
+got, want, limit = map(float, sys.argv[1:])
+d = 100 * abs(got / want - 1)
+print(f"# {got:.6f} against {want:.6f}: {d:.4f} % of {limit} %")
+sys.exit(not d <= limit)' "$@"
+}
+
+# Columns against ref fed the same quantised activations, 0.01 %.
+for m in "$q8" "$kt"; do
+    for column in avx2 avx512 amx; do
+        name="$(basename "$m" .gguf): $column within 0.01 % of ref with the same activations"
+        if ! "$GGAUGE" types 2>&1 >/dev/null | grep -qw "$column"; then
+            echo "ok - $name # SKIP this machine does not run $column"
+            continue
+        fi
+        same=$(ppl -m "$m" -f "$small" --chunks 4 --backend ref --act-like $column)
+        fast=$(ppl -m "$m" -f "$small" --chunks 4 --backend $column)
+        near "$fast" "$same" 0.01
+        check "$name" $?
+    done
+done
+
+# Logits, as the file of saved logits has them, bit for bit for any number of threads.
+logits() {
+    "$GGAUGE" perplexity -m "$kt" -f "$small" -c 512 --chunks 4 --kl-divergence-base "$@" >/dev/null 2>&1
+}
+logits "$tmp/t1" -t 1
+for t in 2 3; do
+    logits "$tmp/t$t" -t $t
+    cmp -s "$tmp/t1" "$tmp/t$t"
+    check "the same logits on 1 and $t threads" $?
+done
+
+# Micro-batches change the order of sums only: 0.002 % of the perplexity.
+whole=$(ppl -m "$kt" -f "$small" --chunks 4)
+for ub in 1 7 64; do
+    near "$(ppl -m "$kt" -f "$small" --chunks 4 -ub $ub)" "$whole" 0.002
+    check "-ub $ub within 0.002 % of -ub 512" $?
+done
+
+# KV cache types: F16 and F32 are close, Q8_0 costs a little.
+f32=$(ppl -m "$q8" -f "$small" --chunks 4 -ctk f32 -ctv f32)
+near "$(ppl -m "$q8" -f "$small" --chunks 4)" "$f32" 0.05
+check "F16 cache within 0.05 % of F32" $?
+near "$(ppl -m "$q8" -f "$small" --chunks 4 -ctk q8_0 -ctv q8_0)" "$f32" 1
+check "Q8_0 cache within 1 % of F32" $?
+
+# The shared models: 20 chunks of wiki.test.raw. exact = the same weights dequantised, all in F32.
+golden() { # model, exact, limit in percent, options
+    model=$1 exact=$2 limit=$3
+    shift 3
+    name="$model within $limit % of exact weights${*:+ }$*"
+    if [ ! -f "$shared/$model.gguf" ] || [ ! -f "$wiki" ]; then
+        echo "ok - $name # SKIP no $model in ../shared"
+        return
+    fi
+    near "$(ppl -m "$shared/$model.gguf" -f "$wiki" --chunks 20 "$@")" "$exact" "$limit"
+    check "$name" $?
+}
+golden tiny-qwen3-f16 77.1960 0.01 --backend ref
+golden tiny-qwen3-iq3_kt 85.7037 0.01 --backend ref
+golden tiny-qwen3-f16 77.1960 0.02
+golden tiny-qwen3-q8_0 77.1948 0.15
+golden tiny-qwen3-q4_0 79.2785 0.15
+golden tiny-qwen3-iq4_kt 79.7873 0.15
+golden tiny-qwen3-iq3_kt 85.7037 0.15
+golden tiny-qwen3-iq2_kt 124.3521 0.15
+golden tiny-llama-f16 70.1387 0.02
+golden tiny-llama-iq4_kt 70.6557 0.15
