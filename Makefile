@@ -6,6 +6,7 @@
 
 CONFIG  ?= release
 O       ?= build
+SHARED  ?= ../shared
 B       := $(O)/$(CONFIG)
 CC      ?= gcc
 V       ?= 0
@@ -86,14 +87,17 @@ setup: ## setup: install the packages that building, testing and drawing need
 setup-dev: ## setup-dev: also what make check and make fuzz need
 	$(Q).ci/setup.sh dev
 
-.PHONY: bench plots history
+.PHONY: bench plots history golden
+golden: ## golden: measure results/golden.csv again (needs SHARED=../shared: the models and the text)
+golden: $(O)/ggauge
+	$(Q).ci/golden.py $(O)/ggauge $(SHARED)/models $(SHARED)/datasets/wiki.test.raw
 bench: ## bench: perplexity and speed of the default models (or MODELS="..."), charts, summary
 bench: $(O)/ggauge
 	$(Q)GGAUGE=$(O)/ggauge .ci/bench.sh
 plots: ## plots: draw the charts of the result history, and those of results/pr529
 plots: history
-	$(Q)plots/render.py --out results/latest
-	$(Q)plots/render.py --csv results/pr529/*.csv --out results/pr529
+	$(Q)plots/render.py --out results/latest --last 8
+	$(Q)plots/import_pr529.py && plots/render.py --csv results/pr529/*.csv --out results/pr529
 history: ## history: rebuild results/history.sqlite from the CSV files of results/runs
 history: $(O)/ggauge
 	$(Q)$(O)/ggauge history
