@@ -6,9 +6,13 @@
  * them (vpmaddubsw, vpmaddwd and 32-bit packs are two instructions more and 8 % slower), and the
  * lanes are arranged so that packing leaves the weights in order:
  *
- *   register   low half            high half        p = powers 1-4, P = powers 5-8 (8 weights a
- * seed) v0         seed 0 * p          seed 2 * p v1         seed 0 * P          seed 2 * P v2 seed
- * 1 * p          seed 3 * p v3         seed 1 * P          seed 3 * P
+ *   register   low half     high half    p = powers 1-4, P = powers 5-8
+ *   v0         seed 0 * p   seed 2 * p
+ *   v1         seed 0 * P   seed 2 * P
+ *   v2         seed 1 * p   seed 3 * p
+ *   v3         seed 1 * P   seed 3 * P
+ *
+ * That is for 8 weights a seed. IQ4_KT has 4: v0..v3 are seeds 0..3 and 4..7, times p.
  *
  * Formats and generator: trellis.h. */
 #include "int8_avx2.h"
