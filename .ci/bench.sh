@@ -32,7 +32,6 @@ for m in $MODELS; do
 done
 "$GGAUGE" history
 runs=$(find results/runs -name '*.csv' -newer "$stamp" | sort)
-plots/render.py --csv $runs --out "$out"
 plots/report.py --csv $runs --out "$out"
 echo "bench: the summary is $out/README.md, its rows are in results/runs, the charts beside it:"
 ls "$out"/*.svg

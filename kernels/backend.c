@@ -5,6 +5,7 @@
  * flags, so that it runs on any x86-64. */
 #include "backend.h"
 
+#include <cpuid.h>
 #include <string.h>
 
 /* PICK_Y(symbol) is its address, PICK__(symbol) nothing. The columns are called c0..c4 because a
@@ -88,11 +89,16 @@ static bool column_has_cells(enum column c) {
     return false;
 }
 
+/* Not every compiler's builtin knows F16C: bit 29 of ECX of leaf 1. */
+static bool cpu_has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+}
+
 bool column_available(enum column c) {
     if (!column_has_cells(c)) return false;
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512vnni");

@@ -12,14 +12,22 @@
 #include "base/fp16.h"
 
 /* Tests are built with plain flags; only what touches the header gets the instruction set. */
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
+#endif
 #include "avx2/exp_avx2.h"
 
 static void exp8(const float *x, float *y) {
     _mm256_storeu_ps(y, exp_f32x8(_mm256_loadu_ps(x)));
 }
+#ifdef __clang__
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 
 #define STEP 1021u /* a prime, so that all low bits of a significand occur */
 
