@@ -18,7 +18,7 @@
 #include "gguf/gguf.h"
 
 static char dir[64];
-static char path_buf[4][128];
+static char path_buf[4][512];
 
 /* A path in the test's folder; four may be in use. */
 static const char *in_dir(const char *name) {
