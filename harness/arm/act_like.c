@@ -23,6 +23,7 @@ struct rounding {
     enum qtype act;
     float *error; /* [n] */
     int64_t n, cap;
+    bool added; /* ref has got them */
 };
 
 struct act_like {
@@ -38,7 +39,8 @@ static struct act_like *self(struct arm *a) {
     return (struct act_like *)a;
 }
 
-/* Tensors that go into products have names that do not repeat (norms, kqv_out, ffn_swiglu). */
+/* Tensors that go into products have names that do not repeat (norms, kqv_out, kqv_wanted,
+ * ffn_swiglu); add_errors makes sure of it. */
 static struct rounding *find(struct act_like *s, const char *name) {
     for (int i = 0; i < s->n_used; i++)
         if (!strcmp(s->all[i].name, name)) return &s->all[i];
@@ -110,6 +112,7 @@ static int see_product(void *arg, const struct node *n, void *data, struct err *
         snprintf(r->name, sizeof r->name, "%s", x->name);
         r->n = 0;
         r->act = act;
+        r->added = false;
     }
     if (act != QT_f32) TRY(append_errors(r, x, e));
 out:
@@ -131,6 +134,8 @@ static int add_errors(void *arg, const struct node *n, void *data, struct err *e
     FAIL_IF(r->n != n_elements(n->dst), e, ERR_MISMATCH,
             "%s has %lld elements in one column and %lld in the other", r->name, (long long)r->n,
             (long long)n_elements(n->dst));
+    FAIL_IF(r->added, e, ERR_MISMATCH, "%s: two tensors of one graph have this name", r->name);
+    r->added = true;
     for (int64_t i = 0; i < r->n; i++)
         x[i] += r->error[i];
 out:

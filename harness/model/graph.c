@@ -183,9 +183,10 @@ struct tensor *g_attn(struct graph *g, int il, const struct hparams *hp, const s
     return n->dst;
 }
 
-struct tensor *g_wanted_rows(struct graph *g, int il, struct tensor *x, struct err *e) {
+struct tensor *g_wanted_rows(struct graph *g, const char *name, int il, struct tensor *x,
+                             struct err *e) {
     if (!x || g->n_out == g->n_tok) return x;
-    return g_get_rows(g, "wanted_rows", il, x, g->out_rows, e);
+    return g_get_rows(g, name, il, x, g->out_rows, e);
 }
 
 static struct tensor *rope_table(struct graph *g, const struct model *m, struct err *e) {

@@ -71,7 +71,8 @@ bool g_store(struct graph *g, int il, const struct tensor *k, const struct tenso
 /* Causal attention of q over the cache of layer il: node kqv_out. */
 struct tensor *g_attn(struct graph *g, int il, const struct hparams *hp, const struct tensor *q,
                       struct err *e);
-/* The rows of x whose logits are wanted; x itself if those are all. */
-struct tensor *g_wanted_rows(struct graph *g, int il, struct tensor *x, struct err *e);
+/* The rows of x whose logits are wanted, as node `name`; x itself if those are all. */
+struct tensor *g_wanted_rows(struct graph *g, const char *name, int il, struct tensor *x,
+                             struct err *e);
 
 #endif

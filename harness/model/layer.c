@@ -68,8 +68,8 @@ struct tensor *layer_finish(struct graph *g, const struct model *m, int il, stru
 
     struct tensor *y = g_attn(g, il, &m->hp, a.q, e);
     if (last) { /* only rows whose logits are wanted go on */
-        y = g_wanted_rows(g, il, y, e);
-        x = g_wanted_rows(g, il, x, e);
+        y = g_wanted_rows(g, "kqv_wanted", il, y, e);
+        x = g_wanted_rows(g, "inp_wanted", il, x, e);
     }
     y = g_mul_mat(g, "attn_out", il, l->attn_output, y, e);
     y = g_add(g, "attn_out", il, y, l->attn_output_bias, e);
