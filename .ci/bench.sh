@@ -3,7 +3,7 @@
 # The main job (`make bench`): perplexity and a sweep of every model, the charts and one summary.
 #
 #   MODELS="a.gguf b.gguf"  instead of the default models     TEXT=file  instead of wiki.test.raw
-#   CHUNKS=20               only the first chunks             SWEEP_CTX=4096, REPEATS=3
+#   CHUNKS=20               only the first chunks             SWEEP_CTX=4096, REPEATS=6
 #   FLAGS="-t 8 ..."        options for every run
 set -e
 cd "$(dirname "$0")/.."
@@ -27,7 +27,7 @@ for m in $MODELS; do
         >"$out/$name.ppl.txt"
     grep -A1 'Final estimate' "$out/$name.ppl.txt"
     echo "== $name: sweep"
-    "$GGAUGE" sweep-bench -m "$m" -c "${SWEEP_CTX:-4096}" -ub 512 -r "${REPEATS:-3}" --results results/runs $FLAGS |
+    "$GGAUGE" sweep-bench -m "$m" -c "${SWEEP_CTX:-4096}" -ub 512 -r "${REPEATS:-6}" --results results/runs $FLAGS |
         tee "$out/$name.sweep.md"
 done
 "$GGAUGE" history

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-# sweep_pp - prompt processing speed against depth, bars: 95 % interval. Columns: x y y_low y_high
+# sweep_pp - prompt processing speed against depth, bars: interval of the median. Columns: x y y_low y_high
 eval chart_title('Prompt processing speed')
-eval x_title('N_KV, tokens in the KV cache before the measurement'.bars)
+eval x_title('N_KV before the measurement, tokens' \
+    .(strlen(bars) ? '; bars: interval of the median, 95 % from 6 repeats on' : ''))
 eval y_title('S_PP, tokens/s (higher is better)')
 set format x '%.0f'
 # Depths are multiples of powers of two; so are the tics.
