@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * test_op_attn.c - attention in every column against a direct evaluation in double: several
  * sequences in a batch, grouped heads, odd sizes, all cache types, order of tokens, and what NaN
- * and infinities may and may not reach. */
+ * and infinities may and may not reach; and against itself: the bits of a token do not depend on
+ * the batch that it came in. */
 #include "op_fixture.h"
 
 #define LIMIT_REF 1e-7 /* rounding of the result to f32 */
@@ -245,11 +246,93 @@ static void test_closed_forms(void **state) {
     }
 }
 
+/* Rows t .. t + n - 1 of a tensor with one row per token. */
+static struct tensor rows_of(const struct tensor *t, int64_t first, int64_t n) {
+    struct tensor part = *t;
+    part.data = tensor_row(t, first);
+    part.ne[1] = n;
+    return part;
+}
+
+/* Elements t .. t + n - 1 of ids. */
+static struct tensor ids_of(const struct tensor *t, int64_t first, int64_t n) {
+    struct tensor part = *t;
+    part.data = (int32_t *)t->data + first;
+    part.ne[0] = n;
+    return part;
+}
+
+/* The whole batch in calls of n_call tokens. */
+static void run_in_calls(struct op_fixture *f, enum column c, const struct batch *b, int n_call,
+                         int n_threads) {
+    for (int t = 0; t < b->n_tok; t += n_call) {
+        int n = b->n_tok - t < n_call ? b->n_tok - t : n_call;
+        struct tensor q = rows_of(b->q, t, n), dst = rows_of(b->dst, t, n);
+        struct tensor first = ids_of(b->node.src[3], t, n), pos = ids_of(b->node.src[4], t, n);
+        struct node part = b->node;
+        part.dst = &dst;
+        part.src[0] = &q, part.src[3] = &first, part.src[4] = &pos;
+        run_node(f, c, &part, n_threads);
+    }
+}
+
+static void check_calls(struct op_fixture *f, enum column c, const struct batch *b) {
+    static const int n_calls[] = { 1, 2, 7, 33 };
+    size_t bytes = (size_t)b->n_tok * b->dst->row_bytes;
+    char *whole = malloc(bytes);
+    assert_non_null(whole);
+    run_node(f, c, &b->node, 1);
+    memcpy(whole, b->dst->data, bytes);
+    for (size_t i = 0; i < N_ELEMS(n_calls); i++) {
+        for (int t = 0; t < b->n_tok; t++)
+            memset(tensor_row(b->dst, t), GUARD, payload_bytes(b->dst));
+        run_in_calls(f, c, b, n_calls[i], 1 + (int)i % 2);
+        check_guards(f, b->dst);
+        for (int t = 0; t < b->n_tok; t++) {
+            const float *want = (const float *)(whole + (size_t)t * b->dst->row_bytes);
+            const float *got = f32_row(b->dst, t);
+            for (int j = 0; j < b->dst->ne[0]; j++)
+                if (memcmp(want + j, got + j, sizeof *got) != 0)
+                    fail_msg("attn %d/%d heads of %d and %d, %s, %s: token %d, element %d: %.9g in "
+                             "calls of %d tokens, %.9g in one of %d",
+                             b->s.n_head, b->s.n_head_kv, b->s.hd_k, b->s.hd_v,
+                             qtype_info(b->type)->name, column_name(c), t, j, (double)got[j],
+                             n_calls[i], (double)want[j], b->n_tok);
+        }
+    }
+    free(whole);
+}
+
+/* The same tokens over the same cache in calls of other sizes: the same bits. Sequences lie one
+ * behind the other or interleaved, and begin near and beyond the sizes at which cells are cut. */
+static void test_any_batch(void **state) {
+    struct op_fixture *f = *state;
+    static const struct shape shapes[] = {
+        { 2, 2, 64, 64 }, { 4, 2, 128, 128 }, { 3, 1, 96, 96 }, { 2, 1, 192, 128 },
+        { 4, 1, 80, 80 }, { 6, 2, 20, 12 },   { 5, 1, 32, 64 }, { 33, 1, 16, 32 },
+    };
+    static const int depths[] = { 235, 0, 520 };
+    int turn = 0;
+    for (size_t s = 0; s < N_ELEMS(shapes); s++)
+        for (size_t i = 0; i < N_ELEMS(cache_types); i++, turn++) {
+            bool blocks = shapes[s].hd_k % QK_LEGACY == 0 && shapes[s].hd_v % QK_LEGACY == 0;
+            if (cache_types[i] == QT_q8_0 && !blocks) continue;
+            for (int c = COL_ref; c < COL_count; c++) {
+                if (!column_available((enum column)c) || !op_has_cell((enum column)c, OP_attn))
+                    continue;
+                struct batch b;
+                batch_init(f, &b, shapes[s], cache_types[i], 105, depths[turn % 3], turn % 2 == 1);
+                check_calls(f, (enum column)c, &b);
+                batch_release(&b);
+            }
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),       cmocka_unit_test(test_depths),
         cmocka_unit_test(test_nonfinite),    cmocka_unit_test(test_minus_infinity),
-        cmocka_unit_test(test_closed_forms),
+        cmocka_unit_test(test_closed_forms), cmocka_unit_test(test_any_batch),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }
