@@ -118,11 +118,12 @@ N ?= 50000
 fuzz: ## fuzz: N=50000 inputs through every fuzz target under ASan and UBSan (needs clang)
 	$(Q)$(MAKE) --no-print-directory CONFIG=fuzz CC=clang O=$(O)/fuzz fuzz-run
 fuzz-run: $(FUZZ:%=$(B)/tests/fuzz_%)
-	$(Q)for t in $(FUZZ); do mkdir -p $(B)/found_$$t && echo "fuzz_$$t: $(N) inputs" && \
+	$(Q)for t in $(FUZZ); do mkdir -p $(B)/found_$$t; log=$(abspath $(B))/fuzz_$$t.log; \
 	    $(abspath $(B))/tests/fuzz_$$t -runs=$(N) -seed=1 -max_len=16384 -timeout=10 -rss_limit_mb=4096 \
-	    -close_fd_mask=1 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(abspath $(B))/crash_$${t}_ \
-	    $(abspath $(B))/found_$$t $(abspath tests/fuzz)/corpus_$$t 2>&1 | \
-	    grep -vE '^(INFO|$$)|slowest|peak_rss|new_units|average' || exit 1; done
+	    -close_fd_mask=1 -print_final_stats=1 -artifact_prefix=$(abspath $(B))/crash_$${t}_ \
+	    $(abspath $(B))/found_$$t $(abspath tests/fuzz)/corpus_$$t >$$log 2>&1 || \
+	    { tail -n 40 $$log; echo "fuzz_$$t: FAILED, see $$log"; exit 1; }; \
+	    echo "fuzz_$$t: $$(sed -n 's/.*executed_units: *//p' $$log) inputs, no finding"; done
 $(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(LIB)
 	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 $(B)/tests/replay_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(LIB)
