@@ -12,7 +12,9 @@ CC      ?= gcc
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=$(shell nproc)
+endif
 
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wcast-qual \
            -Wpointer-arith -Wvla -Wundef -Wwrite-strings
