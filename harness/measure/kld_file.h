@@ -48,7 +48,8 @@ int kld_decode(float *log_prob, const uint16_t *rec, int32_t n_vocab, struct err
 
 struct kld_writer;
 
-/* Create PATH, or replace it. tokens [n_chunk, n_ctx] are written at once. */
+/* Create PATH, or replace the saved logits there; another kind of file is left alone, ERR_ARG.
+ * tokens [n_chunk, n_ctx] are written at once. */
 int kld_writer_open(struct kld_writer **out, const char *path, const struct kld_shape *shape,
                     const int32_t *tokens, int floor_nats, struct err *e);
 /* Go on with a file of the same shape and tokens, otherwise ERR_MISMATCH. *n_chunks in: keep at most

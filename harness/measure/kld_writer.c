@@ -34,8 +34,8 @@ static size_t n_tokens(const struct kld_shape *s) {
     return (size_t)s->n_ctx * (size_t)s->n_chunk;
 }
 
-static int writer_new(struct kld_writer **out, const char *path, int flags,
-                      const struct kld_shape *shape, int floor_nats, struct err *e) {
+static int writer_new(struct kld_writer **out, const char *path, const struct kld_shape *shape,
+                      int floor_nats, struct err *e) {
     int rc = 0, fd = -1;
     struct kld_writer *w = heap_calloc(1, sizeof *w, e);
     if (!w) return ERR_NOMEM;
@@ -47,7 +47,7 @@ static int writer_new(struct kld_writer **out, const char *path, int flags,
         rc = ERR_NOMEM;
         goto out;
     }
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | flags, 0666);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     FAIL_IF(fd < 0, e, ERR_IO, "%s: %s", path, strerror(errno));
     w->f = fdopen(fd, "r+b");
     FAIL_IF(!w->f, e, ERR_IO, "%s: %s", path, strerror(errno));
@@ -71,12 +71,29 @@ out:
     return rc;
 }
 
+/* A file of another kind is somebody's model or text, named here by mistake. */
+static int make_empty(struct kld_writer *w, struct err *e) {
+    int rc = 0;
+    struct stat st;
+    char magic[sizeof KLD_MAGIC - 1];
+    FAIL_IF(fstat(fileno(w->f), &st), e, ERR_IO, "%s: %s", w->path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) goto out;
+    size_t n = fread(magic, 1, sizeof magic, w->f);
+    FAIL_IF(n && memcmp(magic, KLD_MAGIC, n), e, ERR_ARG,
+            "%s: is there already and does not hold saved logits; it is left alone", w->path);
+    FAIL_IF(ftruncate(fileno(w->f), 0) || fseeko(w->f, 0, SEEK_SET), e, ERR_IO, "%s: %s", w->path,
+            strerror(errno));
+out:
+    return rc;
+}
+
 int kld_writer_open(struct kld_writer **out, const char *path, const struct kld_shape *shape,
                     const int32_t *tokens, int floor_nats, struct err *e) {
     int rc = 0;
     struct kld_writer *w = NULL;
     *out = NULL;
-    TRY(writer_new(&w, path, O_TRUNC, shape, floor_nats, e));
+    TRY(writer_new(&w, path, shape, floor_nats, e));
+    TRY(make_empty(w, e));
     TRY(write_header(w, tokens, e));
     *out = w;
     w = NULL;
@@ -115,7 +132,7 @@ int kld_writer_resume(struct kld_writer **out, const char *path, const struct kl
     struct kld_writer *w = NULL;
     struct stat st;
     *out = NULL;
-    TRY(writer_new(&w, path, 0, shape, floor_nats, e));
+    TRY(writer_new(&w, path, shape, floor_nats, e));
     FAIL_IF(fstat(fileno(w->f), &st), e, ERR_IO, "%s: %s", path, strerror(errno));
     FAIL_IF(!S_ISREG(st.st_mode), e, ERR_IO, "%s: not a regular file", path);
     TRY(check_start(w, tokens, (size_t)st.st_size, e));

@@ -292,6 +292,18 @@ static void write_errors(void **state) {
     struct kld_writer *w;
     int32_t tokens[N_CHUNKS * N_CTX];
     make_text(tokens);
+    char *path = temp_path(), left[8] = "";
+    FILE *f = fopen(path, "w+b");
+    assert_non_null(f);
+    assert_int_equal(fwrite("GGUF", 1, 4, f), 4);
+    assert_int_equal(fflush(f), 0);
+    assert_int_equal(kld_writer_open(&w, path, &shape, tokens, KLD_FLOOR_IK, &e), ERR_ARG);
+    assert_non_null(strstr(e.msg, "left alone"));
+    rewind(f);
+    assert_int_equal(fread(left, 1, sizeof left, f), 4);
+    assert_string_equal(left, "GGUF");
+    fclose(f);
+    remove(path);
     assert_int_equal(kld_writer_open(&w, "/tmp", &shape, tokens, KLD_FLOOR_IK, &e), ERR_IO);
     assert_int_equal(kld_writer_open(&w, "/no/such/dir/f", &shape, tokens, KLD_FLOOR_IK, &e),
                      ERR_IO);
