@@ -296,9 +296,10 @@ out:
 
 static int run(struct bench_cmd *c, struct err *e) {
     int rc = 0;
+    for (int i = 0; i < c->n_arms; i++)
+        TRY(arm_open_builtin(&c->arm[i], &c->arms[i], e));
     TRY(speed_rows_open(&c->rows, c->csv, c->results, e));
     for (int i = 0; i < c->n_arms; i++) {
-        TRY(arm_open_builtin(&c->arm[i], &c->arms[i], e));
         TRY(row_copy(&c->arm_row[i], &c->rows.base, e));
         TRY(speed_rows_describe(&c->arm_row[i], c->arm[i], "bench", (uint64_t)c->seed, c->n_rep,
                                 c->warmup, c->warmup, e));

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * cmd_sweep_bench.c - `ggauge sweep-bench`: prompt and generation speed at growing depth of the KV
  * cache, as the table that llama-sweep-bench prints (here on stdout), CSV, JSONL and Markdown. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/cmd.h"
 #include "cli/opt.h"
@@ -69,6 +71,7 @@ static int check(struct sweep_cmd *c, struct err *e) {
     struct sweep_params *s = &c->sweep;
     int rc = 0;
     FAIL_IF(!c->arm.model, e, ERR_ARG, "sweep-bench needs a model: -m FILE");
+    FAIL_IF(c->arm.act_like, e, ERR_ARG, "--act-like is for perplexity: its speed means nothing");
     if (s->n_pp == 0) s->n_pp = c->arm.n_ubatch;
     if (s->n_tg == 0) s->n_tg = s->n_pp < 4 ? 1 : s->n_pp / 4;
     int longest = s->n_pp > s->n_tg ? s->n_pp : s->n_tg;
@@ -83,11 +86,15 @@ out:
     return rc;
 }
 
-static int open_text(FILE **f, const char *path, struct err *e) {
+static int open_text(const struct sweep_cmd *c, FILE **f, const char *path, struct err *e) {
     int rc = 0;
+    struct stat out, model;
     if (!path) return 0;
+    FAIL_IF(stat(path, &out) == 0 && stat(c->arm.model, &model) == 0 &&
+                out.st_dev == model.st_dev && out.st_ino == model.st_ino,
+            e, ERR_ARG, "%s: is the model itself", path);
     *f = fopen(path, "w");
-    FAIL_IF(!*f, e, ERR_IO, "%s: cannot be created", path);
+    FAIL_IF(!*f, e, ERR_IO, "%s: cannot be created: %s", path, strerror(errno));
 out:
     return rc;
 }
@@ -176,10 +183,10 @@ int cmd_sweep_bench(int argc, char **argv, struct err *e) {
     TRY(check(&c, e));
     c.sweep.progress = on_progress;
     c.sweep.progress_arg = &c;
+    TRY(arm_open_builtin(&a, &c.arm, e)); /* before a mistaken -m empties files of earlier runs */
     TRY(speed_rows_open(&c.rows, c.csv, c.results, e));
-    TRY(open_text(&c.f_jsonl, c.jsonl, e));
-    TRY(open_text(&c.f_md, c.md, e));
-    TRY(arm_open_builtin(&a, &c.arm, e));
+    TRY(open_text(&c, &c.f_jsonl, c.jsonl, e));
+    TRY(open_text(&c, &c.f_md, c.md, e));
     TRY(run(&c, a, e));
 out:
     arm_close(a);
