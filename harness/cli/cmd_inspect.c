@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend.h"
 #include "base/arena.h"
 #include "cli/cmd.h"
 #include "cli/inspect.h"
@@ -204,11 +205,21 @@ static void print_report(const struct inspection *in, bool tensors) {
             printf("type %s: %" PRId64 " tensors\n", qtype_info((enum qtype)t)->name,
                    in->sizes.n_tensors[t]);
     if (in->sizes.n_unknown) printf("type unknown: %" PRId64 " tensors\n", in->sizes.n_unknown);
-    if (in->runs)
-        hparams_print(&in->hp, print_line, NULL);
-    else
-        printf("%-18s = no: %s\n", "runs in this build", in->why.msg);
+    if (in->has_hp) hparams_print(&in->hp, print_line, NULL);
+    if (in->why.code) printf("%-18s = no: %s\n", "runs in this build", in->why.msg);
     print_sizes(&in->sizes);
+}
+
+static void find_missing_kernel(struct inspection *in) {
+    for (int64_t i = 0; i < gguf_n_tensors(in->g) && !in->why.code; i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(in->g, i);
+        if (t->type == QT_none)
+            ERR(&in->why, ERR_UNSUPPORTED, "%s: type id %" PRIu32 " is unknown", t->name,
+                t->type_id);
+        else if (!qkernel_find(COL_ref, t->type, false, NULL))
+            ERR(&in->why, ERR_UNSUPPORTED, "%s: no kernels for type %s", t->name,
+                qtype_info(t->type)->name);
+    }
 }
 
 int cmd_inspect(int argc, char **argv, struct err *e) {
@@ -232,7 +243,8 @@ int cmd_inspect(int argc, char **argv, struct err *e) {
     TRY(in ? 0 : ERR_NOMEM);
     in->g = g;
     measure(&in->sizes, g);
-    in->runs = hparams_load(&in->hp, g, &in->why) == 0;
+    in->has_hp = hparams_load(&in->hp, g, &in->why) == 0;
+    if (in->has_hp) find_missing_kernel(in);
     if (json)
         TRY(inspect_json(in, e));
     else

@@ -16,13 +16,12 @@ struct model_sizes {
     int64_t n_unknown;
 };
 
-/* hp or the reason why this build does not run the model. */
 struct inspection {
     const struct gguf *g;
     struct model_sizes sizes;
-    bool runs;
+    bool has_hp; /* hp could be read */
     struct hparams hp;
-    struct err why;
+    struct err why; /* why this build does not run the model; no code if it does */
 };
 
 /* "u32", "str", "arr[f32,8]". */

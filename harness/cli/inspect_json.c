@@ -136,10 +136,8 @@ static void add_line(void *arg, const char *line) {
 static json_t *hparams(const struct inspection *in) {
     json_t *o = json_object();
     if (!o) return NULL;
-    if (in->runs)
-        hparams_print(&in->hp, add_line, o);
-    else
-        json_object_set_new(o, "unsupported", c_text(in->why.msg));
+    if (in->has_hp) hparams_print(&in->hp, add_line, o);
+    if (in->why.code) json_object_set_new(o, "unsupported", c_text(in->why.msg));
     return o;
 }
 
