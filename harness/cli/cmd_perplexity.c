@@ -139,8 +139,8 @@ int32_t perplexity_bos(const struct perplexity *c) {
 static int set_settings(struct perplexity *c, const char *nll, struct err *e) {
     int rc = 0;
     char *text = NULL;
-    json_t *j = json_pack("{s:I, s:b, s:s, s:s, s:i}", "chunks", (json_int_t)c->win.n, "escape",
-                          c->escape, "fa", c->fa, "nll", nll, "stride", c->stride);
+    json_t *j = json_pack("{s:I, s:b, s:s, s:i}", "chunks", (json_int_t)c->win.n, "escape",
+                          c->escape, "nll", nll, "stride", c->stride);
     if (j && c->arm.act_like) json_object_set_new(j, "act_like", json_string(c->arm.act_like));
     if (j && !c->kld && c->base) json_object_set_new(j, "kl_floor", json_integer(c->kl_floor));
     if (j) text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
@@ -201,6 +201,14 @@ void perplexity_speed(const char *who, const struct walk *w) {
     if (w->seconds > 0)
         fprintf(stderr, "%s: %" PRId64 " tokens in %.2f s, %.2f tokens per second\n", who,
                 w->n_evaluated, w->seconds, (double)w->n_evaluated / w->seconds);
+}
+
+void perplexity_judge(const struct perplexity *c, double ppl) {
+    if (ppl > c->a->info.n_vocab)
+        fprintf(stderr,
+                "warning: a perplexity above %d, the size of the vocabulary, is worse than "
+                "guessing; do model, vocabulary and text belong together?\n",
+                c->a->info.n_vocab);
 }
 
 int perplexity_flush(struct err *e) {

@@ -42,6 +42,8 @@ int perplexity_open_rows(struct perplexity *c, int64_t from, struct err *e);
 void perplexity_eta(struct perplexity *c, const char *who, int64_t n_left, int n, double seconds);
 /* After the last: speed on stderr. */
 void perplexity_speed(const char *who, const struct walk *w);
+/* A perplexity that no working model has: a warning on stderr. */
+void perplexity_judge(const struct perplexity *c, double ppl);
 /* Flush stdout; a full disk behind it is ERR_IO. */
 int perplexity_flush(struct err *e);
 

@@ -91,7 +91,7 @@ static int prepare(struct compare *p, struct err *e) {
     struct perplexity *c = p->cmd;
     const struct kld_shape *s = kld_reader_shape(p->base);
     int64_t n_whole = kld_reader_n_whole(p->base);
-    char text_fp[17];
+    char text_fp[17], base_fp[17], arm_b[32];
     if (n_whole < s->n_chunk)
         fprintf(stderr,
                 "warning: %s was cut off: it holds %" PRId64 " of the %d chunks it was made for\n",
@@ -110,6 +110,9 @@ static int prepare(struct compare *p, struct err *e) {
     const int32_t *tokens = kld_reader_tokens(p->base);
     fingerprint_bytes(tokens, (size_t)s->n_ctx * (size_t)s->n_chunk * sizeof *tokens, text_fp);
     TRY(perplexity_describe(c, "kld", c->base, text_fp, "f32", e));
+    TRY(kld_reader_fingerprint(p->base, base_fp, e));
+    snprintf(arm_b, sizeof arm_b, "logits %s", base_fp);
+    TRY(row_set(&c->rows.base, ROW_arm_b, arm_b, e));
     TRY(perplexity_open_rows(c, 0, e));
 out:
     return rc;
@@ -151,6 +154,7 @@ int perplexity_kld(struct perplexity *c, struct err *e) {
     kld_print_tables(stdout, &p.run.kld);
     TRY(perplexity_flush(e));
     perplexity_speed("kl_divergence", &p.run.walk);
+    perplexity_judge(c, kld_ppl(&p.run.kld).value);
     TRY(run_rows(&p, e));
 out:
     kld_release(&p.run.kld);

@@ -199,6 +199,7 @@ static int finish(struct plain *p, struct err *e) {
     const struct walk *w = &p->run.walk;
     TRY(print_final(p, e));
     perplexity_speed("perplexity", w);
+    perplexity_judge(c, ppl_stats_ppl(&p->run.stats));
     /* A run that was complete before has its rows already. */
     if (!w->n_evaluated && p->known.finished) goto out;
     TRY(ppl_rows_estimate(&c->rows, &p->run.stats, e));

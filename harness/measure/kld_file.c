@@ -11,6 +11,7 @@
 #include "base/arena.h"
 #include "base/fp16.h"
 #include "measure/kld_format.h"
+#include "result/row.h"
 
 size_t kld_record_words(int32_t n_vocab) {
     return 2 * (((size_t)n_vocab + 1) / 2) + 4;
@@ -171,6 +172,27 @@ const int32_t *kld_reader_tokens(const struct kld_reader *r) {
 
 int64_t kld_reader_n_whole(const struct kld_reader *r) {
     return r->n_whole;
+}
+
+int kld_reader_fingerprint(struct kld_reader *r, char fp[17], struct err *e) {
+    int rc = 0;
+    const size_t n = kld_record_words(r->shape.n_vocab);
+    const off_t here = ftello(r->f);
+    const int64_t start =
+        KLD_HEADER_BYTES + 4 * (int64_t)r->shape.n_ctx * (int64_t)r->shape.n_chunk;
+    const int64_t at[] = { 0, kld_n_records(r->shape.n_ctx) - 1 };
+    char both[2][17];
+    for (size_t i = 0; i < N_ELEMS(at); i++) {
+        off_t pos = (off_t)(start + at[i] * (int64_t)(n * sizeof *r->rec));
+        FAIL_IF(here < 0 || fseeko(r->f, pos, SEEK_SET) ||
+                    fread(r->rec, sizeof *r->rec, n, r->f) != n,
+                e, ERR_IO, "%s: reading record %" PRId64 " failed", r->name, at[i]);
+        fingerprint_bytes(r->rec, n * sizeof *r->rec, both[i]);
+    }
+    FAIL_IF(fseeko(r->f, here, SEEK_SET), e, ERR_IO, "%s: %s", r->name, strerror(errno));
+    fingerprint_bytes(both, sizeof both, fp);
+out:
+    return rc;
 }
 
 int kld_reader_next(struct kld_reader *r, float *log_prob, struct err *e) {

@@ -81,6 +81,10 @@ const struct kld_shape *kld_reader_shape(const struct kld_reader *r);
 const int32_t *kld_reader_tokens(const struct kld_reader *r); /* [n_chunk, n_ctx] */
 int64_t kld_reader_n_whole(const struct kld_reader *r);       /* complete chunks, 1..n_chunk */
 
+/* 16 hex digits of the first and the last record of chunk 1: which model was saved. They are the same
+ * for a file that was cut off behind them. */
+int kld_reader_fingerprint(struct kld_reader *r, char fp[17], struct err *e);
+
 /* Decode the next record into log_prob [n_vocab]; ERR_FORMAT behind the last whole chunk. */
 int kld_reader_next(struct kld_reader *r, float *log_prob, struct err *e);
 

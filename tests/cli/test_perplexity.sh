@@ -95,7 +95,9 @@ ppl -f $text --chunks 12 --kl-divergence-base "$tmp/base.bin"
 check "saving logits: exit 0" exits 0
 # 20 + 4 * 12 * 64 tokens + 12 * 31 records of 2 * (4096 + 4) bytes
 check "the file has its exact size" [ "$(wc -c <"$tmp/base.bin")" -eq 3053492 ]
-ppl --kl-divergence --kl-divergence-base "$tmp/base.bin"
+ppl --kl-divergence --kl-divergence-base "$tmp/base.bin" --csv "$tmp/kld.csv"
+check "every row of a divergence names the saved logits" \
+    [ "$(grep -cE ',logits [0-9a-f]{16},' "$tmp/kld.csv")" -eq $(($(wc -l <"$tmp/kld.csv") - 1)) ]
 check "against itself: exit 0" exits 0
 check "mean KLD is nothing" grep -qE '^Mean    KLD: +-?0\.0000[0-9]{2} ±' "$tmp/out"
 check "same top token" grep -qE '^Same top p: (100\.000|99\.[5-9][0-9]*) ±' "$tmp/out"
@@ -157,6 +159,11 @@ check "a NaN: exit 1" exits 1
 check "with its chunk and position" one_error 'NONFINITE: chunk 1, position 32: the logit of token [0-9]* is -*nan'
 check "and a row" grep -q 'FAIL NONFINITE$' "$tmp/nan.csv"
 
+# A text that no model was made for.
+head -c 20000 /dev/zero >"$tmp/zero.txt"
+ppl -f "$tmp/zero.txt" --chunks 2
+check "worse than guessing: a warning" grep -q '^warning: a perplexity above 4096' "$tmp/err"
+
 # ---- refusals: one clear error each
 refused() { # refused EXIT PATTERN OPTIONS...
     want=$1 pattern=$2
@@ -179,5 +186,8 @@ refused 2 'expected one of on' -f $text -fa maybe
 refused 2 'outside of' -f $text -c 2
 refused 2 'not go with' -f $text --ppl-stride 8 --kl-divergence-base "$tmp/x"
 refused 2 'expected 16 or 24' -f $text --kl-floor 20
+cp $text "$tmp/mine.txt"
+refused 2 'left alone' -f "$tmp/mine.txt" --chunks 2 --kl-divergence-base "$tmp/mine.txt"
+check "... and still there" cmp -s $text "$tmp/mine.txt"
 refused 3 'not a file of saved logits' --kl-divergence --kl-divergence-base $model
 exit $status
