@@ -167,11 +167,11 @@ out:
     return rc;
 }
 
-int perplexity_open_rows(struct perplexity *c, int64_t from, struct err *e) {
+int perplexity_open_rows(struct perplexity *c, const struct ppl_known *known, struct err *e) {
     int rc = 0;
     char path[4096];
     struct ppl_known there = { 0 };
-    if (c->csv) TRY(ppl_rows_open(&c->rows, c->csv, from, e));
+    if (c->csv) TRY(ppl_rows_open(&c->rows, c->csv, known, e));
     if (c->results) {
         int n = snprintf(path, sizeof path, "%s/%s.csv", c->results,
                          row_get(&c->rows.base, ROW_run_id));
@@ -180,7 +180,7 @@ int perplexity_open_rows(struct perplexity *c, int64_t from, struct err *e) {
                 strerror(errno));
         /* A resumed run has the name of the first: the chunks that stand there already. */
         TRY(ppl_rows_read(path, &c->rows.base, &there, e));
-        TRY(ppl_rows_open(&c->rows, path, there.n, e));
+        TRY(ppl_rows_open(&c->rows, path, &there, e));
     }
 out:
     ppl_known_release(&there);

@@ -36,8 +36,8 @@ int32_t perplexity_bos(const struct perplexity *c);
 /* Fill rows.base with what is the same for all rows. nll: "f64", or "f32" where logits are saved. */
 int perplexity_describe(struct perplexity *c, const char *test, const char *text,
                         const char *text_fp, const char *nll, struct err *e);
-/* Open --csv, where chunks below `from` are already, and the file in --results. */
-int perplexity_open_rows(struct perplexity *c, int64_t from, struct err *e);
+/* Open --csv, where the known chunks (NULL: none) are already, and the file in --results. */
+int perplexity_open_rows(struct perplexity *c, const struct ppl_known *known, struct err *e);
 /* After the first pass: seconds and remaining time on stderr. */
 void perplexity_eta(struct perplexity *c, const char *who, int64_t n_left, int n, double seconds);
 /* After the last: speed on stderr. */

@@ -113,7 +113,7 @@ static int prepare(struct compare *p, struct err *e) {
     TRY(kld_reader_fingerprint(p->base, base_fp, e));
     snprintf(arm_b, sizeof arm_b, "logits %s", base_fp);
     TRY(row_set(&c->rows.base, ROW_arm_b, arm_b, e));
-    TRY(perplexity_open_rows(c, 0, e));
+    TRY(perplexity_open_rows(c, NULL, e));
 out:
     return rc;
 }

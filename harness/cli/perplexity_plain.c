@@ -218,7 +218,7 @@ int perplexity_plain(struct perplexity *c, struct err *e) {
     TRY(perplexity_describe(c, "perplexity", c->text, p.text.fingerprint, c->base ? "f32" : "f64",
                             e));
     TRY(read_known(&p, e));
-    TRY(perplexity_open_rows(c, p.n_rows, e));
+    TRY(perplexity_open_rows(c, &p.known, e));
     TRY(open_save(&p, e));
     if (c->stride)
         fprintf(stderr, "perplexity: strides of %d, windows of %d + %d/2 = %d tokens\n", c->stride,

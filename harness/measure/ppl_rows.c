@@ -25,11 +25,13 @@ int ppl_rows_close(struct ppl_rows *rows, struct err *e) {
     return rc;
 }
 
-int ppl_rows_open(struct ppl_rows *rows, const char *path, int64_t from, struct err *e) {
+int ppl_rows_open(struct ppl_rows *rows, const char *path, const struct ppl_known *there,
+                  struct err *e) {
     int rc = 0;
     FAIL_IF(rows->n_out == PPL_ROWS_MAX, e, ERR_ARG, "%s: too many row files", path);
     TRY(row_writer_open(&rows->out[rows->n_out], path, e));
-    rows->from[rows->n_out++] = from;
+    rows->from[rows->n_out] = there ? there->n : 0;
+    rows->partial[rows->n_out++] = there ? there->partial : 0;
 out:
     return rc;
 }
@@ -53,11 +55,14 @@ out:
     return rc;
 }
 
-/* chunk < 0: not a chunk's row. */
-static int add(struct ppl_rows *rows, int64_t chunk, struct err *e) {
+/* The k-th row of a chunk; chunk < 0: not a chunk's row. */
+static int add(struct ppl_rows *rows, int64_t chunk, int k, struct err *e) {
     int rc = 0;
-    for (int i = 0; i < rows->n_out; i++)
-        if (chunk < 0 || chunk >= rows->from[i]) TRY(row_writer_add(rows->out[i], &rows->base, e));
+    for (int i = 0; i < rows->n_out; i++) {
+        bool there = chunk >= 0 && chunk < rows->from[i];
+        if (chunk >= 0 && chunk == rows->from[i]) there = rows->partial[i] >> k & 1;
+        if (!there) TRY(row_writer_add(rows->out[i], &rows->base, e));
+    }
 out:
     return rc;
 }
@@ -66,7 +71,7 @@ int ppl_rows_value(struct ppl_rows *rows, const char *subject, enum metric m, do
                    const struct interval *ci, int64_t n_rep, struct err *e) {
     int rc = 0;
     TRY(fill(&rows->base, subject, m, value, ci, n_rep, "PASS", e));
-    TRY(add(rows, -1, e));
+    TRY(add(rows, -1, 0, e));
 out:
     return rc;
 }
@@ -84,14 +89,15 @@ int ppl_rows_chunk(struct ppl_rows *rows, int64_t i, const struct ppl_chunk *c,
         const struct interval *ci;
         int64_t n_rep;
     } v[] = {
+        /* the order of the bits in on_row */
         { METRIC_nll_sum, c->nll_sum, NULL, c->n_scored },
         { METRIC_nll_sq_sum, c->nll_sq_sum, NULL, c->n_scored },
         { METRIC_n_scored, (double)c->n_scored, NULL, 0 },
         { METRIC_ppl_running, ppl, &ci, running->n_tokens },
     };
-    for (size_t k = 0; k < N_ELEMS(v); k++) {
+    for (int k = 0; k < (int)N_ELEMS(v); k++) {
         TRY(fill(&rows->base, subject, v[k].m, v[k].value, v[k].ci, v[k].n_rep, "PASS", e));
-        TRY(add(rows, i, e));
+        TRY(add(rows, i, k, e));
     }
 out:
     return rc;
@@ -130,7 +136,7 @@ int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e) {
     char subject[32];
     snprintf(subject, sizeof subject, "chunk %" PRId64, i + 1);
     TRY(fill(&rows->base, subject, METRIC_nll_sum, NAN, NULL, 0, "FAIL NONFINITE", e));
-    TRY(add(rows, -1, e));
+    TRY(add(rows, -1, 0, e));
 out:
     return rc;
 }
@@ -253,6 +259,8 @@ int ppl_rows_read(const char *path, const struct row *like, struct ppl_known *k,
     for (int64_t i = 0; i < rd.n; i++)
         k->chunk[i] = rd.chunk[i].c;
     k->n = rd.n;
+    /* Without a whole chunk the run gets a new name, and then all rows of its own. */
+    if (rd.n > 0 && rd.n < rd.cap) k->partial = rd.chunk[rd.n].have;
     k->finished = rd.finished;
     memcpy(k->run_id, rd.run_id, sizeof k->run_id);
     memcpy(k->time_utc, rd.time_utc, sizeof k->time_utc);

@@ -17,13 +17,17 @@ struct ppl_rows {
     struct row base; /* run and what fields of all rows */
     struct row_writer *out[PPL_ROWS_MAX];
     int64_t from[PPL_ROWS_MAX]; /* chunks below it are in that file already */
+    unsigned partial[PPL_ROWS_MAX]; /* bit k: so is the k-th row of chunk `from` */
     int n_out;
 };
 
 /* Start from { 0 } and row_init(&rows->base). Closes every file; the first error is reported. */
 int ppl_rows_close(struct ppl_rows *rows, struct err *e);
-/* Append to PATH (or create it); chunks below `from` will not be written to it. */
-int ppl_rows_open(struct ppl_rows *rows, const char *path, int64_t from, struct err *e);
+struct ppl_known;
+/* Append to PATH (or create it). Chunk rows that `there` says it holds will not be written again;
+ * NULL: it holds none. */
+int ppl_rows_open(struct ppl_rows *rows, const char *path, const struct ppl_known *there,
+                  struct err *e);
 
 /* One row to every file. ci may be NULL; n_rep < 1 = empty. */
 int ppl_rows_value(struct ppl_rows *rows, const char *subject, enum metric m, double value,
@@ -44,6 +48,7 @@ int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e);
 struct ppl_known {
     struct ppl_chunk *chunk; /* [n], the first n of the text */
     int64_t n;
+    unsigned partial;        /* bit k: the k-th row of chunk n is there, of a run that was killed */
     bool finished;           /* the run's ppl is there too */
     char run_id[128], time_utc[32]; /* of that run; "" if there is none */
 };

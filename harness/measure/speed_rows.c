@@ -13,12 +13,12 @@ int speed_rows_open(struct ppl_rows *rows, const char *csv, const char *dir, str
     char path[4096];
     int rc = 0;
     TRY(provenance_fill(&rows->base, e));
-    if (csv) TRY(ppl_rows_open(rows, csv, 0, e));
+    if (csv) TRY(ppl_rows_open(rows, csv, NULL, e));
     if (dir) {
         int n = snprintf(path, sizeof path, "%s/%s.csv", dir, row_get(&rows->base, ROW_run_id));
         FAIL_IF(n >= (int)sizeof path, e, ERR_ARG, "%s: the path is too long", dir);
         FAIL_IF(mkdir(dir, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", dir, strerror(errno));
-        TRY(ppl_rows_open(rows, path, 0, e));
+        TRY(ppl_rows_open(rows, path, NULL, e));
     }
 out:
     return rc;

@@ -302,7 +302,7 @@ static void write_run(const char *path, const int32_t *tokens, struct fake_model
     struct ppl_rows rows = { 0 };
     struct ppl_stats s;
     make_base(&rows.base, "{\"a\":1}");
-    assert_int_equal(ppl_rows_open(&rows, path, 0, &e), 0);
+    assert_int_equal(ppl_rows_open(&rows, path, NULL, &e), 0);
     *all = (struct log){ .rows = &rows };
     assert_int_equal(run(m, tokens, 40, -1, 0, NULL, all, &s, &e), 0);
     assert_int_equal(ppl_rows_estimate(&rows, &s, &e), 0);
@@ -348,6 +348,17 @@ static void rows_are_read_back(void **state) {
     row_release(&like);
 }
 
+static int count_chunk_rows(const char *path) {
+    int n = 0;
+    char line[4096];
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        n += strstr(line, ",chunk ") != NULL;
+    fclose(f);
+    return n;
+}
+
 /* A file cut anywhere holds the chunks whose four rows are whole, and can be gone on with. */
 static void a_cut_file_goes_on(void **state) {
     (void)state;
@@ -365,6 +376,7 @@ static void a_cut_file_goes_on(void **state) {
     size_t size = fread(file, 1, sizeof file, f);
     fclose(f);
     assert_true(size > 1000 && size < sizeof file);
+    assert_int_equal(count_chunk_rows(path), 4 * N_CHUNKS);
 
     for (size_t cut = 0; cut < size; cut += 1 + size / 61) {
         f = fopen(path, "wb");
@@ -378,11 +390,12 @@ static void a_cut_file_goes_on(void **state) {
         assert_true(n >= 0 && n <= N_CHUNKS);
         struct log before = { .n = (int)n }, l = { .rows = &rows };
         if (n) memcpy(before.chunk, k.chunk, (size_t)n * sizeof *k.chunk);
+        assert_int_equal(ppl_rows_open(&rows, path, &k, &e), 0);
         ppl_known_release(&k);
-        assert_int_equal(ppl_rows_open(&rows, path, n, &e), 0);
         assert_int_equal(run(&m, tokens, 40, -1, (int)n, &before, &l, NULL, &e), 0);
         assert_memory_equal(l.running, all.running, sizeof l.running);
         assert_int_equal(ppl_rows_close(&rows, &e), 0);
+        if (n > 0) assert_int_equal(count_chunk_rows(path), 4 * N_CHUNKS); /* none twice */
 
         struct row like;
         make_base(&like, "{\"a\":1}");
