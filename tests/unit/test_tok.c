@@ -384,7 +384,7 @@ static char *read_file(const char *path, size_t *n) {
 
 static struct tok *load_file(const char *path) {
     struct gguf *g;
-    struct tok *t;
+    struct tok *t = NULL;
     struct err e = { 0 };
     if (gguf_open(&g, path, &e) < 0 || tok_load(&t, g, &e) < 0) fail_msg("%s", e.msg);
     gguf_close(g);
