@@ -4,8 +4,8 @@
  *
  * The bits of a row (one head of one token) follow from its q and the cells that it sees, never from
  * the rows beside it, because every variant keeps this order:
- *   score   a chain of fused multiply-adds over each SPAN elements of scaled q and k, the chains
- *           added up in order
+ *   score   eight chains of fused multiply-adds, chain d % 8 over the elements of scaled q and k in
+ *           order of d, added up in order
  *   max     over the tile, then the largest of it and the maximum so far
  *   sum     eight lanes over the tile, lane c % 8 in order of c, added up by hsum_f32
  *   acc     acc * (what the new maximum makes of it), then a fused multiply-add per cell in order
@@ -29,9 +29,8 @@
 #define PANEL 16       /* columns of a panel of K or V: two registers */
 #define BLOCK 6        /* rows of a register tile: 12 accumulators, 2 loads, 1 broadcast */
 #define NARROW 3       /* rows up to which a register tile of one panel leaves units idle */
-#define SPAN 64        /* elements of q and k per chain: a longer one is less exact */
 /* Cells fetched ahead: a head's part of a row is too short for the hardware to see the pattern. */
-#define AHEAD 16
+#define AHEAD 8
 
 /* One side of the cache, K or V. */
 struct side {
@@ -80,92 +79,178 @@ static inline void load_row(const struct side *side, const char *row, float *y) 
         y[i] = 0;
 }
 
-/* Transpose 8 x 8 elements of 16 bits in each half of 8 registers. */
-ALWAYS_INLINE void transpose8x8_halves(__m256i r[8]) {
-    __m256i a[8], b[8];
-    UNROLL for (int i = 0; i < 4; i++) {
-        a[i] = _mm256_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
-        a[i + 4] = _mm256_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 2) {
-        b[i] = _mm256_unpacklo_epi32(a[i], a[i + 1]);
-        b[i + 1] = _mm256_unpackhi_epi32(a[i], a[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 4) {
-        r[i + 0] = _mm256_unpacklo_epi64(b[i], b[i + 2]);
-        r[i + 1] = _mm256_unpackhi_epi64(b[i], b[i + 2]);
-        r[i + 2] = _mm256_unpacklo_epi64(b[i + 1], b[i + 3]);
-        r[i + 3] = _mm256_unpackhi_epi64(b[i + 1], b[i + 3]);
+/* Where a tile of K or V is read: from panels, or from the cache itself if few rows want it. */
+enum source { FROM_PANELS, FROM_F32, FROM_F16, FROM_Q8_0 };
+
+struct tile {
+    enum source source;
+    const char *at; /* panels or the first cell's head */
+    size_t stride;  /* bytes between cells of the cache */
+};
+
+static inline struct tile tile_of_cache(const struct side *side, const char *row) {
+    enum qtype type = (enum qtype)side->t->type;
+    enum source s = type == QT_f32 ? FROM_F32 : type == QT_f16 ? FROM_F16 : FROM_Q8_0;
+    return (struct tile){ .source = s, .at = row, .stride = side->t->row_bytes };
+}
+
+/* Elements d .. d + 8 n_regs - 1 of one cell. */
+ALWAYS_INLINE void load_part(enum source source, const char *x, int64_t d, int n_regs,
+                               __m256 *y) {
+    const struct blk_q8_0 *q8 = (const struct blk_q8_0 *)x + d / QK_LEGACY;
+    const __m256 scale = _mm256_set1_ps(source == FROM_Q8_0 ? load_f16(&q8->d) : 0);
+    UNROLL for (int i = 0; i < n_regs; i++) {
+        if (source == FROM_PANELS)
+            y[i] = _mm256_load_ps((const float *)x + (d + i / 2 * PANEL) * TILE_CELLS + i % 2 * 8);
+        else if (source == FROM_F32)
+            y[i] = _mm256_loadu_ps((const float *)x + d + 8 * i);
+        else if (source == FROM_F16)
+            y[i] = load8_f16((const f16_t *)x + d + 8 * i);
+        else {
+            __m128i q = _mm_loadl_epi64((const __m128i *)(q8->qs + d % QK_LEGACY + 8 * i));
+            y[i] = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)));
+        }
     }
 }
 
-/* Eight cells of f16 [hd], hd a multiple of 16, as columns of a panel [hd, PANEL]. */
-static inline void columns_f16(const char *row, size_t stride, int64_t hd, float *panel) {
-    for (int64_t d = 0; d < hd; d += 16) {
+/* Eight cells, stride bytes apart, as columns of a panel [pad, PANEL] of K. Elements of a chain
+ * (d % 8) lie together. From panels = from rows of f32 that are no cache. */
+ALWAYS_INLINE void columns_from(enum source source, const char *row, size_t stride, int64_t pad,
+                                float *panel) {
+    for (int64_t d = 0; d < pad; d += 8) {
+        __m256 y[8];
         __m256i x[8];
         UNROLL for (size_t i = 0; i < 8; i++) {
-            x[i] = load256(row + i * stride + 2 * d);
-            if (d % 32 == 0) fetch_ahead(row + i * stride + 2 * d, stride);
+            load_part(source, row + i * stride, d, 1, &y[i]);
+            x[i] = _mm256_castps_si256(y[i]);
         }
-        transpose8x8_halves(x);
-        float *y = panel + d * PANEL;
+        transpose8x8(x);
         UNROLL for (int i = 0; i < 8; i++) {
-            _mm256_store_ps(y + i * PANEL, _mm256_cvtph_ps(_mm256_castsi256_si128(x[i])));
-            _mm256_store_ps(y + (i + 8) * PANEL, _mm256_cvtph_ps(_mm256_extracti128_si256(x[i], 1)));
+            _mm256_store_si256((__m256i *)(panel + (i * pad / 8 + d / 8) * PANEL), x[i]);
         }
     }
 }
 
-/* The same from f32 [n], n a multiple of 8. */
-static inline void columns_f32(const char *row, size_t stride, int64_t n, float *panel) {
-    for (int64_t d = 0; d < n; d += 8) {
-        __m256i x[8];
-        UNROLL for (size_t i = 0; i < 8; i++) x[i] = load256(row + i * stride + 4 * d);
-        transpose8x8(x);
-        UNROLL for (int i = 0; i < 8; i++)
-            _mm256_store_si256((__m256i *)(panel + (d + i) * PANEL), x[i]);
+static inline void columns(const struct tile *k, int64_t pad, float *panel) {
+    switch (k->source) {
+        case FROM_PANELS: break;
+        case FROM_F32: columns_from(FROM_F32, k->at, k->stride, pad, panel); break;
+        case FROM_F16: columns_from(FROM_F16, k->at, k->stride, pad, panel); break;
+        case FROM_Q8_0: columns_from(FROM_Q8_0, k->at, k->stride, pad, panel); break;
     }
 }
 
 /* n <= CHUNK_CELLS cells from `row` on as panels [pad, PANEL] of K; the rest of the last one is
- * zeros. line: [8, pad] */
+ * zeros. line: [8, pad] for what is no whole register */
 static inline void load_k(const struct side *side, const char *row, int64_t n, float *line,
                           float *k) {
-    size_t stride = side->t->row_bytes;
-    bool halves = side->t->type == QT_f16 && side->hd % 16 == 0;
-    for (int64_t c = 0; c < (n + PANEL - 1) / PANEL * PANEL; c += 8, row += 8 * stride) {
-        float *panel = k + c / PANEL * PANEL * side->pad + c % PANEL;
-        if (halves && c + 8 <= n) {
-            columns_f16(row, stride, side->hd, panel);
-            continue;
-        }
-        for (int64_t i = 0; i < 8; i++) {
+    struct tile lines = { FROM_F32, (const char *)line, (size_t)side->pad * sizeof *line };
+    for (int64_t c = 0; c < (n + PANEL - 1) / PANEL * PANEL; c += 8) {
+        struct tile cells = tile_of_cache(side, row);
+        bool whole = c + 8 <= n && side->hd == side->pad;
+        for (int64_t i = 0; i < 8; i++, row += side->t->row_bytes) {
+            if (whole) continue;
             if (c + i < n)
-                load_row(side, row + (size_t)i * stride, line + i * side->pad);
+                load_row(side, row, line + i * side->pad);
             else
                 memset(line + i * side->pad, 0, (size_t)side->pad * sizeof *line);
         }
-        columns_f32((const char *)line, (size_t)side->pad * sizeof *line, side->pad, panel);
+        columns(whole ? &cells : &lines, side->pad, k + c / PANEL * PANEL * side->pad + c % PANEL);
+    }
+}
+
+/* One cell as row c of panels [TILE_CELLS, PANEL] of V, hd = pad. */
+ALWAYS_INLINE void spread_from(enum source source, const char *row, int64_t pad, float *y) {
+    for (int64_t i = 0; i < pad; i += PANEL, y += TILE_CELLS * PANEL) {
+        __m256 x[2];
+        load_part(source, row, i, 2, x);
+        _mm256_store_ps(y, x[0]);
+        _mm256_store_ps(y + 8, x[1]);
     }
 }
 
 /* n <= TILE_CELLS cells from `row` on as panels [TILE_CELLS, PANEL] of V. line: [pad] */
 static inline void load_v(const struct side *side, const char *row, int64_t n, float *line,
                           float *v) {
-    for (int64_t c = 0; c < n; c++, row += side->t->row_bytes) {
-        load_row(side, row, line);
-        for (int64_t i = 0; i < side->pad; i += PANEL) {
-            float *y = v + i * TILE_CELLS + c * PANEL;
-            _mm256_store_ps(y, _mm256_load_ps(line + i));
-            _mm256_store_ps(y + 8, _mm256_load_ps(line + i + 8));
+    enum source source = side->hd == side->pad ? tile_of_cache(side, row).source : FROM_PANELS;
+    for (int64_t c = 0; c < n; c++, row += side->t->row_bytes, v += PANEL)
+        switch (source) {
+            case FROM_PANELS:
+                load_row(side, row, line);
+                spread_from(FROM_F32, (const char *)line, side->pad, v);
+                break;
+            case FROM_F32: spread_from(FROM_F32, row, side->pad, v); break;
+            case FROM_F16: spread_from(FROM_F16, row, side->pad, v); break;
+            case FROM_Q8_0: spread_from(FROM_Q8_0, row, side->pad, v); break;
         }
+}
+
+/* s [n_rows, 8], row stride TILE_CELLS, from q [n_rows, pad] and n <= 8 cells of the cache from x
+ * on; what comes out for missing cells means nothing. Lanes are the chains. */
+ALWAYS_INLINE void score_cells(enum source source, int n_rows, const float *q, int64_t pad,
+                               const char *x, size_t stride, int64_t n, float *s) {
+    __m256 acc[NARROW][8];
+    UNROLL for (int half = 0; half < 8; half += 4) {
+        const char *cell[4];
+        UNROLL for (int c = 0; c < 4; c++) {
+            cell[c] = x + (size_t)(half + c < n ? half + c : n - 1) * stride;
+            UNROLL for (int r = 0; r < n_rows; r++) acc[r][half + c] = _mm256_setzero_ps();
+        }
+        for (int64_t i = 0; i < pad; i += 8) {
+            __m256 y[4];
+            UNROLL for (int c = 0; c < 4; c++) load_part(source, cell[c], i, 1, &y[c]);
+            if (i % 32 == 0) {
+                UNROLL for (int c = 0; c < 4; c++) fetch_ahead(cell[c] + 2 * i, stride);
+            }
+            UNROLL for (int r = 0; r < n_rows; r++) {
+                __m256 w = _mm256_loadu_ps(q + r * pad + i);
+                UNROLL for (int c = 0; c < 4; c++) {
+                    acc[r][half + c] = _mm256_fmadd_ps(w, y[c], acc[r][half + c]);
+                }
+            }
+        }
+    }
+    UNROLL for (int r = 0; r < n_rows; r++) {
+        __m256i t[8];
+        UNROLL for (int c = 0; c < 8; c++) t[c] = _mm256_castps_si256(acc[r][c]);
+        transpose8x8(t);
+        __m256 sum = _mm256_castsi256_ps(t[0]);
+        UNROLL for (int l = 1; l < 8; l++) sum = _mm256_add_ps(sum, _mm256_castsi256_ps(t[l]));
+        _mm256_store_ps(s + r * TILE_CELLS, sum);
     }
 }
 
+ALWAYS_INLINE void score_cells_from(enum source source, int64_t n_rows, const float *q, int64_t pad,
+                                    const char *x, size_t stride, int64_t n, float *s) {
+    switch (n_rows) {
+        case 1: score_cells(source, 1, q, pad, x, stride, n, s); break;
+        case 2: score_cells(source, 2, q, pad, x, stride, n, s); break;
+        case 3: score_cells(source, 3, q, pad, x, stride, n, s); break;
+    }
+}
+
+/* Scores of up to NARROW rows with n <= TILE_CELLS cells of the cache; hd is a multiple of 8. */
+static inline void score_tile(const struct tile *k, int64_t n_rows, const float *q, int64_t pad,
+                              int64_t n, float *s) {
+    const char *x = k->at;
+    for (int64_t c = 0; c < n; c += 8, x += 8 * k->stride, s += 8)
+        switch (k->source) {
+            case FROM_PANELS: break;
+            case FROM_F32:
+                score_cells_from(FROM_F32, n_rows, q, pad, x, k->stride, n - c, s);
+                break;
+            case FROM_F16:
+                score_cells_from(FROM_F16, n_rows, q, pad, x, k->stride, n - c, s);
+                break;
+            case FROM_Q8_0:
+                score_cells_from(FROM_Q8_0, n_rows, q, pad, x, k->stride, n - c, s);
+                break;
+        }
+}
+
 /* s [n_rows, n_panels * PANEL], row stride TILE_CELLS = transpose(q [n, n_rows]) *
- * k [n_panels, n, PANEL], panels pad rows apart, n <= SPAN; added to s if this is not the first
- * span. */
-ALWAYS_INLINE void score_span(int n_rows, int n_panels, const float *RESTRICT q,
+ * k [n_panels, n, PANEL], panels pad rows apart; added to s if this is not the first chain. */
+ALWAYS_INLINE void score_chain(int n_rows, int n_panels, const float *RESTRICT q,
                               const float *RESTRICT k, int64_t n, int64_t pad, bool first,
                               float *RESTRICT s) {
     __m256 acc[BLOCK][4];
@@ -193,19 +278,20 @@ ALWAYS_INLINE void score_span(int n_rows, int n_panels, const float *RESTRICT q,
     }
 }
 
-/* The same for a whole head: q [hd, n_rows], k [n_panels, pad, PANEL]. */
-ALWAYS_INLINE void score_block(int n_rows, int n_panels, const float *q, const float *k, int64_t hd,
+/* The sum of the 8 chains of a head: q [8, pad / 8, n_rows], k [n_panels, 8, pad / 8, PANEL]. */
+ALWAYS_INLINE void score_block(int n_rows, int n_panels, const float *q, const float *k,
                                int64_t pad, float *s) {
-    for (int64_t i = 0; i < hd; i += SPAN)
-        score_span(n_rows, n_panels, q + i * n_rows, k + i * PANEL, hd - i < SPAN ? hd - i : SPAN,
-                   pad, i == 0, s);
+    int64_t n = pad / 8;
+    for (int64_t chain = 0; chain < 8; chain++)
+        score_chain(n_rows, n_panels, q + chain * n * n_rows, k + chain * n * PANEL, n, pad,
+                    chain == 0, s);
 }
 
 /* Two panels are for NARROW rows at most. */
 static inline void score_rows(int64_t n_rows, int64_t n_panels, const float *q, const float *k,
-                              int64_t hd, int64_t pad, float *s) {
+                              int64_t pad, float *s) {
 #define CASE(rows, panels)                                                                         \
-    case 2 * rows + panels: score_block(rows, panels, q, k, hd, pad, s); break
+    case 2 * rows + panels: score_block(rows, panels, q, k, pad, s); break
     switch (2 * n_rows + n_panels) {
         CASE(1, 1);
         CASE(1, 2);
@@ -247,38 +333,10 @@ static inline void softmax_row(float *s, int32_t n, float *max, float *sum, floa
     *max = new_max;
 }
 
-/* Where weighted sums read V: panels, or the cache itself if few rows want it. */
-enum v_source { V_PANELS, V_F32, V_F16, V_Q8_0 };
-
-struct v_tile {
-    enum v_source source;
-    const char *at; /* panels or the first cell's head */
-    size_t stride;  /* bytes between cells */
-};
-
-/* Elements d .. d + 8 n_regs - 1 of one cell. */
-ALWAYS_INLINE void load_v_part(enum v_source source, const char *x, int64_t d, int n_regs,
-                               __m256 *y) {
-    const struct blk_q8_0 *q8 = (const struct blk_q8_0 *)x + d / QK_LEGACY;
-    const __m256 scale = _mm256_set1_ps(source == V_Q8_0 ? load_f16(&q8->d) : 0);
-    UNROLL for (int i = 0; i < n_regs; i++) {
-        if (source == V_PANELS)
-            y[i] = _mm256_load_ps((const float *)x + (d + i / 2 * PANEL) * TILE_CELLS + i % 2 * 8);
-        else if (source == V_F32)
-            y[i] = _mm256_loadu_ps((const float *)x + d + 8 * i);
-        else if (source == V_F16)
-            y[i] = load8_f16((const f16_t *)x + d + 8 * i);
-        else {
-            __m128i q = _mm_loadl_epi64((const __m128i *)(q8->qs + d % QK_LEGACY + 8 * i));
-            y[i] = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)));
-        }
-    }
-}
-
 /* acc [n_rows, 8 n_regs] = scale * acc + weights s [n_rows, c0..c1) * V [c0..c1, d..), with row
  * strides v_pad and TILE_CELLS. Cutting c0..c1 in two, the second with scale 1, gives the same
  * bits. */
-ALWAYS_INLINE void sum_block(enum v_source source, int n_rows, int n_regs, const struct v_tile *v,
+ALWAYS_INLINE void sum_block(enum source source, int n_rows, int n_regs, const struct tile *v,
                              int64_t d, const float *s, int64_t c0, int64_t c1, const float *scale,
                              float *acc, int64_t v_pad) {
     __m256 t[BLOCK][4];
@@ -288,12 +346,12 @@ ALWAYS_INLINE void sum_block(enum v_source source, int n_rows, int n_regs, const
                                     _mm256_broadcast_ss(scale + r));
         }
     }
-    const size_t stride = source == V_PANELS ? PANEL * sizeof(float) : v->stride;
+    const size_t stride = source == FROM_PANELS ? PANEL * sizeof(float) : v->stride;
     const char *x = v->at + (size_t)c0 * stride;
     for (int64_t c = c0; c < c1; c++, x += stride) {
         __m256 y[4];
-        load_v_part(source, x, d, n_regs, y);
-        if (source == V_F16) fetch_ahead(x + 2 * d, stride);
+        load_part(source, x, d, n_regs, y);
+        if (source == FROM_F16) fetch_ahead(x + 2 * d, stride);
         UNROLL for (int r = 0; r < n_rows; r++) {
             __m256 w = _mm256_broadcast_ss(s + r * TILE_CELLS + c);
             UNROLL for (int i = 0; i < n_regs; i++) t[r][i] = _mm256_fmadd_ps(w, y[i], t[r][i]);
@@ -306,8 +364,8 @@ ALWAYS_INLINE void sum_block(enum v_source source, int n_rows, int n_regs, const
     }
 }
 
-ALWAYS_INLINE void sum_rows_from(enum v_source source, int64_t n_rows, int64_t n_panels,
-                                 const struct v_tile *v, int64_t d, const float *s, int64_t c0,
+ALWAYS_INLINE void sum_rows_from(enum source source, int64_t n_rows, int64_t n_panels,
+                                 const struct tile *v, int64_t d, const float *s, int64_t c0,
                                  int64_t c1, const float *scale, float *acc, int64_t v_pad) {
 #define CASE(rows, panels)                                                                         \
     case 2 * rows + panels:                                                                        \
@@ -328,7 +386,7 @@ ALWAYS_INLINE void sum_rows_from(enum v_source source, int64_t n_rows, int64_t n
 }
 
 /* Two panels are for NARROW rows at most. */
-static inline void sum_rows(int64_t n_rows, int64_t n_panels, const struct v_tile *v, int64_t d,
+static inline void sum_rows(int64_t n_rows, int64_t n_panels, const struct tile *v, int64_t d,
                             const float *s, int64_t c0, int64_t c1, const float *scale, float *acc,
                             int64_t v_pad) {
 #define CASE(source)                                                                               \
@@ -336,10 +394,10 @@ static inline void sum_rows(int64_t n_rows, int64_t n_panels, const struct v_til
         sum_rows_from(source, n_rows, n_panels, v, d, s, c0, c1, scale, acc, v_pad);               \
         break
     switch (v->source) {
-        CASE(V_PANELS);
-        CASE(V_F32);
-        CASE(V_F16);
-        CASE(V_Q8_0);
+        CASE(FROM_PANELS);
+        CASE(FROM_F32);
+        CASE(FROM_F16);
+        CASE(FROM_Q8_0);
     }
 #undef CASE
 }

@@ -20,7 +20,8 @@
 
 #define TILE_TOKENS 32  /* tokens per unit at most */
 #define TILE_ROWS 128   /* query rows per unit, so that their accumulators fit in the L2 cache */
-#define FEW_ROWS 16     /* up to here V is read where it lies */
+#define DIRECT_ROWS 8   /* up to here K is read where it lies */
+#define FEW_ROWS 16     /* up to here V is */
 #define SPLIT_TOKENS 8  /* up to here a range of cells is a unit of work */
 #define RANGE_CELLS 256 /* cells per range, a multiple of TILE_CELLS */
 
@@ -38,11 +39,12 @@ struct unit {
     int64_t first;      /* cell of position 0 */
     int64_t end;        /* positions that the unit sees */
     int64_t block;      /* rows per register tile, even shares of n_rows */
+    bool direct;        /* scores read K where it lies */
 };
 
 /* Scratch of one thread. */
 struct bufs {
-    float *q;         /* scaled [n_rows / block, k.hd, block], zeros where a block is not full */
+    float *q;         /* scaled: [n_rows, k.pad] if direct, else [n_rows / block, k.pad, block] */
     float *k;         /* [CHUNK_CELLS / PANEL, k.pad, PANEL] */
     float *v;         /* [v.pad / PANEL, TILE_CELLS, PANEL] */
     float *s;         /* scores, then weights [n_rows, TILE_CELLS] */
@@ -102,9 +104,13 @@ static size_t carve(const struct attn *a, char *memory, struct bufs *b) {
         { &b->total, rows * sizeof *b->total },
     };
     for (size_t i = 0; i < N_ELEMS(parts); i++) {
-        void *at = memory + used;
-        if (memory) memcpy(parts[i].p, &at, sizeof at);
+        void *at = memory ? memory + used : NULL;
+        memcpy(parts[i].p, &at, sizeof at);
         used += (parts[i].bytes + 63) / 64 * 64; /* whole cache lines */
+    }
+    for (size_t r = 0; memory && r < rows; r++) {
+        b->range[r].acc = b->acc + r * v_pad;
+        b->total[r].acc = b->all + r * v_pad;
     }
     return used;
 }
@@ -118,25 +124,42 @@ static size_t scratch_bytes(const struct node *n) {
 static void load_q(const struct attn *a, const struct unit *u, const struct bufs *b) {
     const struct tensor *q = a->node->src[0];
     float scale = a->node->p.attn.scale;
-    int64_t rows = round_up(u->n_rows, u->block);
-    if (rows > u->n_rows) memset(b->q, 0, (size_t)(rows * a->k.hd) * sizeof *b->q);
+    int64_t rows = round_up(u->n_rows, u->block), chain = a->k.pad / 8;
+    if (rows > u->n_rows || a->k.pad > a->k.hd)
+        memset(b->q, 0, (size_t)(rows * a->k.pad) * sizeof *b->q);
     for (int64_t r = 0; r < u->n_rows; r++) {
         int64_t head = u->g * a->group + r % a->group;
         const float *x = (const float *)tensor_row(q, u->t0 + r / a->group) + head * a->k.hd;
-        float *y = b->q + r / u->block * u->block * a->k.hd + r % u->block;
-        for (int64_t i = 0; i < a->k.hd; i++)
-            y[i * u->block] = x[i] * scale;
+        float *y = b->q + r * a->k.pad;
+        if (u->direct) {
+            for (int64_t i = 0; i < a->k.hd; i++)
+                y[i] = x[i] * scale;
+            continue;
+        }
+        y = b->q + r / u->block * u->block * a->k.pad + r % u->block;
+        int64_t i = 0, next = chain * u->block; /* from one chain to the next */
+        for (; i + 8 <= a->k.hd; i += 8, y += u->block) {
+            UNROLL for (int d = 0; d < 8; d++) y[d * next] = x[i + d] * scale;
+        }
+        for (; i < a->k.hd; i++, y += next)
+            *y = x[i] * scale;
     }
 }
 
-static struct partial partial_empty(float *acc, int64_t v_pad) {
-    memset(acc, 0, (size_t)v_pad * sizeof *acc);
-    return (struct partial){ .max = -INFINITY, .acc = acc };
+/* Scores of n cells from position p0 on, with K where it lies. */
+static void scores_direct(const struct attn *a, const struct unit *u, int64_t p0, int64_t n,
+                          const struct bufs *b) {
+    struct tile k = tile_of_cache(&a->k, side_row(&a->k, u->first + p0, u->g));
+    int64_t n_blocks = (u->n_rows + NARROW - 1) / NARROW;
+    int64_t block = (u->n_rows + n_blocks - 1) / n_blocks;
+    for (int64_t r = 0; r < u->n_rows; r += block)
+        score_tile(&k, min64(block, u->n_rows - r), b->q + r * a->k.pad, a->k.pad, n,
+                   b->s + r * TILE_CELLS);
 }
 
-/* Scores of n cells from position p0 on. */
-static void tile_scores(const struct attn *a, const struct unit *u, int64_t p0, int64_t n,
-                        const struct bufs *b) {
+/* The same with K as panels. */
+static void scores_panels(const struct attn *a, const struct unit *u, int64_t p0, int64_t n,
+                          const struct bufs *b) {
     int64_t width = u->block > NARROW ? PANEL : 2 * PANEL;
     for (int64_t c0 = 0; c0 < n; c0 += CHUNK_CELLS) {
         int64_t n_chunk = min64(CHUNK_CELLS, n - c0);
@@ -148,7 +171,7 @@ static void tile_scores(const struct attn *a, const struct unit *u, int64_t p0, 
                 for (int64_t i = r; i < r + u->block && i < u->n_rows; i++)
                     seen = b->n[i] > seen ? b->n[i] : seen;
                 if (c0 + c < seen)
-                    score_rows(u->block, n_panels, b->q + r * a->k.hd, b->k + c * a->k.pad, a->k.hd,
+                    score_rows(u->block, n_panels, b->q + r * a->k.pad, b->k + c * a->k.pad,
                                a->k.pad, b->s + r * TILE_CELLS + c0 + c);
             }
         }
@@ -156,21 +179,17 @@ static void tile_scores(const struct attn *a, const struct unit *u, int64_t p0, 
 }
 
 /* V of n cells from position p0 on. */
-static struct v_tile v_tile_of(const struct attn *a, const struct unit *u, int64_t p0, int64_t n,
-                               const struct bufs *b) {
+static struct tile v_tile_of(const struct attn *a, const struct unit *u, int64_t p0, int64_t n,
+                             const struct bufs *b) {
     const char *row = side_row(&a->v, u->first + p0, u->g);
-    if (u->n_rows <= FEW_ROWS && a->v.hd % (2 * PANEL) == 0) {
-        enum qtype type = (enum qtype)a->v.t->type;
-        enum v_source source = type == QT_f32 ? V_F32 : type == QT_f16 ? V_F16 : V_Q8_0;
-        return (struct v_tile){ .source = source, .at = row, .stride = a->v.t->row_bytes };
-    }
+    if (u->n_rows <= FEW_ROWS && a->v.hd % (2 * PANEL) == 0) return tile_of_cache(&a->v, row);
     load_v(&a->v, row, n, b->line, b->v);
-    return (struct v_tile){ .source = V_PANELS, .at = (const char *)b->v };
+    return (struct tile){ .source = FROM_PANELS, .at = (const char *)b->v };
 }
 
 /* acc = scale * acc + weights * V for all rows of the unit. Rows of a block go together over the
  * cells that all of them see, then each alone. */
-static void tile_sums(const struct attn *a, const struct unit *u, const struct v_tile *v,
+static void tile_sums(const struct attn *a, const struct unit *u, const struct tile *v, float *acc,
                       const struct bufs *b) {
     static const float one = 1;
     int64_t width = u->block > NARROW ? PANEL : 2 * PANEL;
@@ -182,20 +201,23 @@ static void tile_sums(const struct attn *a, const struct unit *u, const struct v
                 common = min64(common, b->n[r]);
             if (common > 0)
                 sum_rows(n_rows, n_panels, v, d, b->s + r0 * TILE_CELLS, 0, common, b->scale + r0,
-                         b->acc + r0 * a->v.pad + d, a->v.pad);
+                         acc + r0 * a->v.pad + d, a->v.pad);
             for (int64_t r = r0; r < r0 + n_rows; r++)
                 if (b->n[r] > common)
                     sum_rows(1, n_panels, v, d, b->s + r * TILE_CELLS, common, b->n[r],
-                             common > 0 ? &one : b->scale + r, b->acc + r * a->v.pad + d, a->v.pad);
+                             common > 0 ? &one : b->scale + r, acc + r * a->v.pad + d, a->v.pad);
         }
     }
 }
 
-/* Leaves what the positions of one range give to the unit's rows in b->range. */
+/* Leaves what the positions of one range give to the unit's rows in part [n_rows], whose
+ * accumulators lie one behind the other. */
 static void run_range(const struct attn *a, const struct unit *u, int64_t range,
-                      const struct bufs *b) {
+                      struct partial *part, const struct bufs *b) {
+    float *acc = part[0].acc;
+    memset(acc, 0, (size_t)(u->n_rows * a->v.pad) * sizeof *acc);
     for (int64_t r = 0; r < u->n_rows; r++)
-        b->range[r] = partial_empty(b->acc + r * a->v.pad, a->v.pad);
+        part[r].max = -INFINITY, part[r].sum = 0;
     int64_t end = min64(u->end, (range + 1) * RANGE_CELLS);
     for (int64_t p = range * RANGE_CELLS; p < end; p += TILE_CELLS) {
         int64_t n = min64(TILE_CELLS, end - p);
@@ -203,13 +225,16 @@ static void run_range(const struct attn *a, const struct unit *u, int64_t range,
             int64_t seen = a->pos[u->t0 + r / a->group] + 1 - p;
             b->n[r] = (int32_t)max64(0, min64(n, seen));
         }
-        tile_scores(a, u, p, n, b);
+        if (u->direct)
+            scores_direct(a, u, p, n, b);
+        else
+            scores_panels(a, u, p, n, b);
         for (int64_t r = 0; r < u->n_rows; r++)
             if (b->n[r] > 0)
-                softmax_row(b->s + r * TILE_CELLS, b->n[r], &b->range[r].max, &b->range[r].sum,
+                softmax_row(b->s + r * TILE_CELLS, b->n[r], &part[r].max, &part[r].sum,
                             b->scale + r);
-        struct v_tile v = v_tile_of(a, u, p, n, b);
-        tile_sums(a, u, &v, b);
+        struct tile v = v_tile_of(a, u, p, n, b);
+        tile_sums(a, u, &v, acc, b);
     }
 }
 
@@ -251,6 +276,7 @@ static struct unit unit_of(const struct attn *a, const struct tiles *it, int64_t
     u.n_rows = (it->t1 - it->t0) * a->group;
     int64_t n_blocks = (u.n_rows + BLOCK - 1) / BLOCK;
     u.block = (u.n_rows + n_blocks - 1) / n_blocks;
+    u.direct = u.n_rows <= DIRECT_ROWS && a->k.hd % 8 == 0;
     for (int64_t t = it->t0; t < it->t1; t++)
         u.end = max64(u.end, a->pos[t] + 1);
     return u;
@@ -261,10 +287,9 @@ static void run_whole(const struct attn *a, const struct bufs *b, struct work *w
     for (int64_t c; tiles_seek(&it, a, (c = work_next(w)) / a->n_head_kv);) {
         struct unit u = unit_of(a, &it, c % a->n_head_kv);
         load_q(a, &u, b);
-        for (int64_t r = 0; r < u.n_rows; r++)
-            b->total[r] = partial_empty(b->all + r * a->v.pad, a->v.pad);
-        for (int64_t range = 0; range < ranges_for(u.end); range++) {
-            run_range(a, &u, range, b);
+        run_range(a, &u, 0, b->total, b);
+        for (int64_t range = 1; range < ranges_for(u.end); range++) {
+            run_range(a, &u, range, b->range, b);
             for (int64_t r = 0; r < u.n_rows; r++)
                 if (a->pos[u.t0 + r / a->group] >= range * RANGE_CELLS)
                     partial_fold(&b->total[r], &b->range[r], a->v.pad);
@@ -285,12 +310,16 @@ static size_t shared_bytes(const struct node *n) {
     return (size_t)(rows * ranges_for(n->src[1]->ne[1]) * partial_floats(&a)) * sizeof(float);
 }
 
-/* Row `row` of [n_tok, n_head] from its ranges at p. */
-static void combine(const struct attn *a, float *p, int64_t row, const struct bufs *b) {
+static struct partial partial_at(float *p, int64_t v_pad) {
+    return (struct partial){ .max = p[v_pad], .sum = p[v_pad + 1], .acc = p };
+}
+
+/* Row `row` of [n_tok, n_head] from its ranges at p, the first of which becomes the sum of all. */
+static void combine(const struct attn *a, float *p, int64_t row) {
     int64_t n_head = a->n_head_kv * a->group, t = row / n_head;
-    struct partial total = partial_empty(b->all, a->v.pad);
-    for (int64_t i = 0; i < ranges_for(a->pos[t] + 1); i++, p += partial_floats(a)) {
-        struct partial part = { .max = p[a->v.pad], .sum = p[a->v.pad + 1], .acc = p };
+    struct partial total = partial_at(p, a->v.pad);
+    for (int64_t i = 1; i < ranges_for(a->pos[t] + 1); i++) {
+        struct partial part = partial_at(p + i * partial_floats(a), a->v.pad);
         partial_fold(&total, &part, a->v.pad);
     }
     finish(a, &total, t, row % n_head);
@@ -307,7 +336,7 @@ static void run_split(const struct attn *a, const struct bufs *b, struct work *w
         struct unit u = unit_of(a, &it, c % a->n_head_kv);
         if (range >= ranges_for(u.end)) continue;
         load_q(a, &u, b);
-        run_range(a, &u, range, b);
+        run_range(a, &u, range, b->range, b);
         for (int64_t r = 0; r < u.n_rows; r++) {
             int64_t row = u.t0 * n_head + r / a->group * n_head + u.g * a->group + r % a->group;
             float *p = partials + (row * n_ranges + range) * stride;
@@ -318,7 +347,7 @@ static void run_split(const struct attn *a, const struct bufs *b, struct work *w
     }
     work_barrier(w);
     for (int64_t row; (row = work_next(w)) < a->n_tok * n_head;)
-        combine(a, partials + row * n_ranges * stride, row, b);
+        combine(a, partials + row * n_ranges * stride, row);
 }
 
 static void run(const struct node *n, struct work *w) {
