@@ -80,7 +80,8 @@ static void run(const struct node *node, struct work *w) {
             double sum[ROWS];
             float *dst = (float *)tensor_row(node->dst, t) + r0;
             dot_rows(ws, xs + t * n, n, sum);
-            for (int r = 0; r < m; r++) dst[r] = (float)(gain * sum[r]);
+            for (int r = 0; r < m; r++)
+                dst[r] = (float)(gain * sum[r]);
         }
     }
 }
