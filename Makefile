@@ -112,7 +112,7 @@ asan: ## asan: the tests under AddressSanitizer (with leak detection)
 ubsan: ## ubsan: the tests under UndefinedBehaviorSanitizer
 tsan: ## tsan: the tests under ThreadSanitizer
 asan ubsan tsan:
-	$(Q)$(MAKE) --no-print-directory CONFIG=$@ O=$(O)/san-$@ test
+	$(Q)QUICK=1 $(MAKE) --no-print-directory CONFIG=$@ O=$(O)/san-$@ test
 
 # What libFuzzer has found stays in the corpus, and `make test` replays it.
 N ?= 50000
