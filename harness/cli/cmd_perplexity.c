@@ -42,6 +42,8 @@ static int parse(struct perplexity *c, int argc, char **argv, struct err *e) {
         { OPT_INT, "--kl-floor", "N", &c->kl_floor, KLD_FLOOR_LLAMA, KLD_FLOOR_IK, NULL,
           "nats below the best token that are kept: 24 as ik_llama.cpp, 16 as llama.cpp" },
         OPT_ENGINE(c->arm),
+        { OPT_CHOICE, "--act-like", "COLUMN", &c->arm.act_like, 0, 0, "avx2|avx512|amx|cuda",
+          "with --backend ref: every product gets the rounding errors of COLUMN's activations" },
         { OPT_CHOICE, "-fa --flash-attn", "MODE", &c->fa, 0, 0, "on|off|auto|1|0",
           "accepted: this engine has one attention, which never stores the score matrix" },
         { OPT_INT, "-s --seed", "N", &c->seed, -1, INT32_MAX, NULL,

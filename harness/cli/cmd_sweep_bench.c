@@ -71,7 +71,6 @@ static int check(struct sweep_cmd *c, struct err *e) {
     struct sweep_params *s = &c->sweep;
     int rc = 0;
     FAIL_IF(!c->arm.model, e, ERR_ARG, "sweep-bench needs a model: -m FILE");
-    FAIL_IF(c->arm.act_like, e, ERR_ARG, "--act-like is for perplexity: its speed means nothing");
     if (s->n_pp == 0) s->n_pp = c->arm.n_ubatch;
     if (s->n_tg == 0) s->n_tg = s->n_pp < 4 ? 1 : s->n_pp / 4;
     int longest = s->n_pp > s->n_tg ? s->n_pp : s->n_tg;

@@ -50,8 +50,6 @@ int opt_parse(int argc, char **argv, const struct opt *table, const char *usage,
     { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "engine" },                                         \
     { OPT_CHOICE, "--backend", "COLUMN", &(P).backend, 0, 0, "ref|avx2|avx512|amx|cuda",           \
       "kernels to use (default: the best CPU column of this machine)" },                           \
-    { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, "avx2|avx512|amx|cuda",             \
-      "with --backend ref: every product gets the rounding errors of COLUMN's activations" },                                    \
     { OPT_INT, "-t --threads", "N", &(P).n_threads, 0, 512, NULL,                                  \
       "threads (0 = all processors)" },                                                            \
     { OPT_INT, "-tb --threads-batch", "N", &(P).n_threads_batch, 0, 512, NULL,                     \

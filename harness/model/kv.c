@@ -44,6 +44,9 @@ int kv_init(struct kv_cache *kv, const struct hparams *hp, enum qtype type_k, en
     FAIL_IF(n_ctx < 1 || n_seq < 1 || n_cells > INT32_MAX, e, ERR_ARG,
             "a KV cache of %d sequences of %d positions is out of range", n_seq, n_ctx);
     size_t row = qtype_row_bytes(type_k, n_k) + qtype_row_bytes(type_v, n_v);
+    FAIL_IF(row > SIZE_MAX / (size_t)n_cells / (size_t)hp->n_layer, e, ERR_ARG,
+            "a KV cache of %lld layers with %zu bytes a position is out of range",
+            (long long)hp->n_layer, row);
     kv->n_bytes = row * (size_t)n_cells * (size_t)hp->n_layer;
     kv->k = heap_calloc((size_t)hp->n_layer, sizeof *kv->k, e);
     kv->v = heap_calloc((size_t)hp->n_layer, sizeof *kv->v, e);
