@@ -1,23 +1,27 @@
 /* SPDX-License-Identifier: MIT
  * threads.c - the thread pool; see threads.h.
  *
- * Workers sleep on a condition variable between runs and spin at barriers inside a run, because a
- * run holds hundreds of barriers a few microseconds apart. After SPIN_TURNS they yield, so that an
- * oversubscribed machine still makes progress. */
+ * Workers sleep on a condition variable between runs. At the barriers inside a run, hundreds of
+ * them a few microseconds apart, they spin first; on a busy machine, where the others may not even
+ * be running, they then sleep in a futex and leave the processor to them. */
 #include "threads.h"
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "arena.h"
 
-#define SPIN_TURNS 2000
+#define SPIN_TURNS 4000 /* some 50 us, longer than most waits on a quiet machine */
 
 struct work_team {
     _Alignas(64) _Atomic int arrived;
-    _Alignas(64) _Atomic unsigned generation; /* counts completed barriers */
+    _Alignas(64) _Atomic uint32_t generation; /* counts completed barriers; the futex word */
+    _Atomic int sleeping;                     /* threads in the futex */
     _Alignas(64) _Atomic int64_t next;
     int nth;
 };
@@ -51,25 +55,35 @@ static inline void cpu_relax(void) {
 #endif
 }
 
+/* Sleep until the generation is no longer `gen`. The kernel compares before it sleeps, so a barrier
+ * that completes in between is not missed. */
+static void sleep_on(struct work_team *t, uint32_t gen) {
+    atomic_fetch_add(&t->sleeping, 1);
+    while (atomic_load(&t->generation) == gen)
+        syscall(SYS_futex, &t->generation, FUTEX_WAIT_PRIVATE, gen, NULL, NULL, 0);
+    atomic_fetch_sub(&t->sleeping, 1);
+}
+
 void work_barrier(struct work *w) {
     struct work_team *t = w->team;
     if (t->nth == 1) {
         atomic_store_explicit(&t->next, 0, memory_order_relaxed);
         return;
     }
-    unsigned gen = atomic_load_explicit(&t->generation, memory_order_acquire);
+    uint32_t gen = atomic_load_explicit(&t->generation, memory_order_acquire);
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) == t->nth - 1) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&t->next, 0, memory_order_relaxed);
-        atomic_fetch_add_explicit(&t->generation, 1, memory_order_release);
+        atomic_fetch_add(&t->generation, 1);
+        if (atomic_load(&t->sleeping) > 0)
+            syscall(SYS_futex, &t->generation, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
         return;
     }
-    for (int turn = 0; atomic_load_explicit(&t->generation, memory_order_acquire) == gen; turn++) {
-        if (turn < SPIN_TURNS)
-            cpu_relax();
-        else
-            sched_yield();
+    for (int turn = 0; turn < SPIN_TURNS; turn++) {
+        if (atomic_load_explicit(&t->generation, memory_order_acquire) != gen) return;
+        cpu_relax();
     }
+    sleep_on(t, gen);
 }
 
 int64_t work_next(struct work *w) {
