@@ -94,9 +94,15 @@ ALWAYS_INLINE __m256i q8_0_bytes(const char *row, int64_t b) {
 }
 
 /* steps: 2 * 127 * (largest byte) * steps <= 32767. */
-INT8_CELL(q4_0, 8, 8, false);
-INT8_CELL(q4_1, 8, 0, true);
-INT8_CELL(q5_0, 4, 16, false);
-INT8_CELL(q5_1, 4, 0, true);
-INT8_CELL(q6_0, 2, 32, false);
-INT8_CELL(q8_0, 1, 0, false);
+INT8_DOTS(q4_0, 8)
+INT8_CELL(q4_0, 8, 8, false, 0, 4 * sizeof(struct blk_q4_0));
+INT8_DOTS(q4_1, 8)
+INT8_CELL(q4_1, 8, 0, true, 0, 4 * sizeof(struct blk_q4_1));
+INT8_DOTS(q5_0, 4)
+INT8_CELL(q5_0, 4, 16, false, 0, 4 * sizeof(struct blk_q5_0));
+INT8_DOTS(q5_1, 4)
+INT8_CELL(q5_1, 4, 0, true, 0, 4 * sizeof(struct blk_q5_1));
+INT8_DOTS(q6_0, 2)
+INT8_CELL(q6_0, 2, 32, false, 0, 4 * sizeof(struct blk_q6_0));
+INT8_DOTS(q8_0, 1)
+INT8_CELL(q8_0, 1, 0, false, 0, 4 * sizeof(struct blk_q8_0));

@@ -22,7 +22,7 @@
 #include "base/rng.h"
 
 #define MAX_ROWS 64
-#define MAX_TOK 511
+#define MAX_TOK 67
 #define PAD 3              /* floats after every row of dst, and before the first */
 #define CANARY 0xdeadbeefu /* what they hold */
 
@@ -220,16 +220,17 @@ static void case_release(struct cell_case *c) {
     heap_free(c->dst_block);
 }
 
-/* Multiply rows [r0, r0 + n_rows) by the first n_tok tokens into a padded dst, and check the
+/* Multiply rows [r0, r0 + n_rows) by tokens [t0, t0 + n_tok) into a padded dst, and check the
  * padding. The stride is n_rows + PAD. */
-static const float *case_run(struct cell_case *c, int64_t r0, int64_t n_rows, int64_t n_tok) {
+static const float *case_run(struct cell_case *c, int64_t t0, int64_t r0, int64_t n_rows,
+                             int64_t n_tok) {
     uint32_t *block = (uint32_t *)(void *)c->dst_block;
     const int64_t stride = n_rows + PAD, total = PAD + n_tok * stride;
     float *dst = (float *)(void *)c->dst_block + PAD;
     for (int64_t i = 0; i < total; i++)
         block[i] = CANARY;
-    c->k->mul_mat(c->n, c->w + (size_t)r0 * c->w_stride, c->w_stride, n_rows, c->x, c->x_stride,
-                  n_tok, dst, stride, c->scratch);
+    c->k->mul_mat(c->n, c->w + (size_t)r0 * c->w_stride, c->w_stride, n_rows,
+                  c->x + (size_t)t0 * c->x_stride, c->x_stride, n_tok, dst, stride, c->scratch);
     for (int64_t i = 0; i < total; i++)
         if ((i < PAD || (i - PAD) % stride >= n_rows) && block[i] != CANARY)
             fail_msg("%s, %lld rows, %lld tokens: wrote outside dst, at float %lld", describe(c),
@@ -239,7 +240,7 @@ static const float *case_run(struct cell_case *c, int64_t r0, int64_t n_rows, in
 
 /* Errors of all elements and of the worst row of weights, over the mean square of the case. */
 static void case_check(struct cell_case *c, int64_t n_rows, int64_t n_tok, double *largest) {
-    const float *dst = case_run(c, 0, n_rows, n_tok);
+    const float *dst = case_run(c, 0, 0, n_rows, n_tok);
     double all = 0.0, worst = 0.0;
     const double limit = c->k->tol_nmse * c->mean_square;
     int64_t bad_r = -1, bad_t = -1;
@@ -272,18 +273,18 @@ static void case_check(struct cell_case *c, int64_t n_rows, int64_t n_tok, doubl
 }
 
 static const int64_t rows_tried[] = { 1, 2, 3, 7, 8, 9, 17, 33, 64 };
-static const int64_t tokens_tried[] = { 1, 2, 3, 4, 5, 7, 8, 9, 17, 33, 64, 511 };
+static const int64_t tokens_tried[] = { 1, 2, 3, 4, 5, 7, 8, 9, 17, 33, 67 };
 
 /* A row computed alone has the bits it has among others: results do not depend on chunks. */
 static void case_check_chunks(struct cell_case *c) {
     static const int64_t tokens[] = { 1, 4, 9 };
     float whole[9 * MAX_ROWS];
     for (size_t i = 0; i < N_ELEMS(tokens); i++) {
-        const float *dst = case_run(c, 0, 37, tokens[i]);
+        const float *dst = case_run(c, 0, 0, 37, tokens[i]);
         for (int64_t t = 0; t < tokens[i]; t++)
             memcpy(whole + t * 37, dst + t * (37 + PAD), 37 * sizeof *dst);
         for (int64_t r = 0; r < 37; r++) {
-            dst = case_run(c, r, 1, tokens[i]);
+            dst = case_run(c, 0, r, 1, tokens[i]);
             for (int64_t t = 0; t < tokens[i]; t++)
                 if (f32_bits(dst[t * (1 + PAD)]) != f32_bits(whole[t * 37 + r]))
                     fail_msg("%s, %lld tokens: row %lld alone gives %a for token %lld, among "
@@ -292,6 +293,31 @@ static void case_check_chunks(struct cell_case *c) {
                              (double)dst[t * (1 + PAD)], (long long)t, (double)whole[t * 37 + r]);
         }
     }
+}
+
+/* A token has the bits in any call that it has in the longest one, whatever its place. */
+static void case_check_tokens(struct cell_case *c) {
+    enum { N_ROWS = 19 };
+    static const int64_t tokens[] = { 1, 2, 3, 5, 7, 33 };
+    float *whole = must_alloc(MAX_TOK * N_ROWS * sizeof *whole);
+    const float *dst = case_run(c, 0, 0, N_ROWS, MAX_TOK);
+    for (int64_t t = 0; t < MAX_TOK; t++)
+        memcpy(whole + t * N_ROWS, dst + t * (N_ROWS + PAD), N_ROWS * sizeof *dst);
+    for (size_t i = 0; i < N_ELEMS(tokens); i++)
+        for (int64_t t0 = 0; t0 < MAX_TOK; t0 += tokens[i]) {
+            const int64_t n_tok = tokens[i] < MAX_TOK - t0 ? tokens[i] : MAX_TOK - t0;
+            dst = case_run(c, t0, 0, N_ROWS, n_tok);
+            for (int64_t j = 0; j < n_tok * N_ROWS; j++) {
+                const float got = dst[j / N_ROWS * (N_ROWS + PAD) + j % N_ROWS];
+                const float want = whole[t0 * N_ROWS + j];
+                if (f32_bits(got) != f32_bits(want))
+                    fail_msg("%s, row %lld, token %lld: %a in a call of %lld tokens, %a in one of "
+                             "%d",
+                             describe(c), (long long)(j % N_ROWS), (long long)(t0 + j / N_ROWS),
+                             (double)got, (long long)n_tok, (double)want, MAX_TOK);
+            }
+        }
+    heap_free(whole);
 }
 
 /* A NaN in one token makes all of its results NaN and touches no other. */
@@ -309,7 +335,7 @@ static void case_check_nan(struct cell_case *c) {
         x[c->n - 5] = NAN;
         act->quantize_row(x, aligned, c->n, NULL);
         memcpy(row, aligned, c->x_stride);
-        const float *dst = case_run(c, 0, 17, tokens[i]);
+        const float *dst = case_run(c, 0, 0, 17, tokens[i]);
         for (int64_t t = 0; t < tokens[i]; t++)
             for (int64_t r = 0; r < 17; r++)
                 if (!isnan(dst[t * (17 + PAD) + r]) != (t != bad))
@@ -334,7 +360,8 @@ static void check_type(enum qtype t, enum column col) {
             for (size_t a = 0; a < N_ELEMS(rows_tried); a++)
                 for (size_t b = 0; b < N_ELEMS(tokens_tried); b++)
                     case_check(&c, rows_tried[a], tokens_tried[b], &largest);
-            if (n_tried[i] <= 1024) case_check_chunks(&c);
+            if (n_tried[i] <= 512) case_check_chunks(&c);
+            case_check_tokens(&c);
             if (n_tried[i] == 256 || n_tried[i] == 96) case_check_nan(&c);
             case_release(&c);
         }
