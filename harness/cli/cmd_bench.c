@@ -47,7 +47,7 @@ struct bench_cmd {
     /* while running */
     struct arm *arm[BENCH_MAX_ARMS];
     struct row arm_row[BENCH_MAX_ARMS];
-    struct ppl_rows rows;
+    struct run_rows rows;
     struct bench_columns columns;
     struct progress progress;
     int n_reported;
@@ -342,7 +342,7 @@ out:
         arm_close(c->arm[i]);
         row_release(&c->arm_row[i]);
     }
-    int closed = ppl_rows_close(&c->rows, rc < 0 ? NULL : e);
+    int closed = run_rows_close(&c->rows, rc < 0 ? NULL : e);
     if (rc >= 0 && closed < 0) rc = closed;
     heap_free(c);
     return rc < 0 ? rc : EXIT_PASS;

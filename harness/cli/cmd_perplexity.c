@@ -96,13 +96,13 @@ int cmd_perplexity(int argc, char **argv, struct err *e) {
     };
     int rc = parse(&c, argc, argv, e);
     if (rc) return rc < 0 ? rc : EXIT_PASS;
-    row_init(&c.rows.base);
+    row_init(&c.rows.run.base);
     TRY(check(&c, e));
     TRY(c.kld ? perplexity_kld(&c, e) : perplexity_plain(&c, e));
 out:
     progress_clear(&c.progress);
     if (c.mid_line) putchar('\n');
-    int closed = ppl_rows_close(&c.rows, rc < 0 ? NULL : e);
+    int closed = run_rows_close(&c.rows.run, rc < 0 ? NULL : e);
     if (rc == 0) rc = closed;
     arm_close(c.a);
     return rc;
@@ -147,7 +147,7 @@ static int set_settings(struct perplexity *c, const char *nll, struct err *e) {
     if (j && !c->kld && c->base) json_object_set_new(j, "kl_floor", json_integer(c->kl_floor));
     if (j) text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
     FAIL_IF(!text, e, ERR_NOMEM, "out of memory: the settings of the run");
-    TRY(row_set(&c->rows.base, ROW_settings, text, e));
+    TRY(row_set(&c->rows.run.base, ROW_settings, text, e));
 out:
     free(text);
     json_decref(j);
@@ -157,7 +157,7 @@ out:
 int perplexity_describe(struct perplexity *c, const char *test, const char *text,
                         const char *text_fp, const char *nll, struct err *e) {
     int rc = 0;
-    struct row *r = &c->rows.base;
+    struct row *r = &c->rows.run.base;
     const char *slash = strrchr(text, '/');
     TRY(provenance_fill(r, e));
     TRY(arm_describe(c->a, r, e));
@@ -176,12 +176,12 @@ int perplexity_open_rows(struct perplexity *c, const struct ppl_known *known, st
     if (c->csv) TRY(ppl_rows_open(&c->rows, c->csv, known, e));
     if (c->results) {
         int n = snprintf(path, sizeof path, "%s/%s.csv", c->results,
-                         row_get(&c->rows.base, ROW_run_id));
+                         row_get(&c->rows.run.base, ROW_run_id));
         FAIL_IF(n >= (int)sizeof path, e, ERR_ARG, "%s: the path is too long", c->results);
         FAIL_IF(mkdir(c->results, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", c->results,
                 strerror(errno));
         /* A resumed run has the name of the first: the chunks that stand there already. */
-        TRY(ppl_rows_read(path, &c->rows.base, &there, e));
+        TRY(ppl_rows_read(path, &c->rows.run.base, &there, e));
         TRY(ppl_rows_open(&c->rows, path, &there, e));
     }
 out:

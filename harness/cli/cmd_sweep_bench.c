@@ -23,7 +23,7 @@ struct sweep_cmd {
     const char *fa, *format, *csv, *jsonl, *md, *results;
     /* while running */
     struct sweep_run_info info;
-    struct ppl_rows rows;
+    struct run_rows rows;
     FILE *f_jsonl, *f_md;
     struct progress progress;
     int n_steps, n_noisy;
@@ -192,7 +192,7 @@ out:
     if (c.f_md && fclose(c.f_md) && rc >= 0) rc = ERR(e, ERR_IO, "%s: writing failed", c.md);
     if (c.f_jsonl && fclose(c.f_jsonl) && rc >= 0)
         rc = ERR(e, ERR_IO, "%s: writing failed", c.jsonl);
-    int closed = ppl_rows_close(&c.rows, rc < 0 ? NULL : e);
+    int closed = run_rows_close(&c.rows, rc < 0 ? NULL : e);
     if (rc >= 0) rc = closed;
     return rc < 0 ? rc : EXIT_PASS;
 }

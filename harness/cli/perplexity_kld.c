@@ -24,7 +24,7 @@ static struct interval interval_of(struct estimate x) {
 /* The values of one chunk alone, and the running perplexity. */
 static int chunk_rows(struct compare *p, int64_t i, const struct kld *k, struct err *e) {
     int rc = 0;
-    struct ppl_rows *rows = &p->cmd->rows;
+    struct run_rows *rows = &p->cmd->rows.run;
     const struct kld *b = &p->before;
     char subject[32];
     int64_t n = k->n - b->n;
@@ -33,12 +33,12 @@ static int chunk_rows(struct compare *p, int64_t i, const struct kld *k, struct 
     struct estimate ppl = kld_ppl(k);
     struct interval ci = interval_of(ppl);
     snprintf(subject, sizeof subject, "chunk %" PRId64, i + 1);
-    TRY(ppl_rows_value(rows, subject, METRIC_nll_sum, k->nll - b->nll, NULL, n, e));
-    TRY(ppl_rows_value(rows, subject, METRIC_nll_sq_sum, k->nll_sq - b->nll_sq, NULL, n, e));
-    TRY(ppl_rows_value(rows, subject, METRIC_n_scored, (double)n, NULL, 0, e));
-    TRY(ppl_rows_value(rows, subject, METRIC_kld, kld, NULL, n, e));
-    TRY(ppl_rows_value(rows, subject, METRIC_top1, top, NULL, n, e));
-    TRY(ppl_rows_value(rows, subject, METRIC_ppl_running, ppl.value, &ci, k->n, e));
+    TRY(run_rows_value(rows, subject, METRIC_nll_sum, k->nll - b->nll, NULL, n, e));
+    TRY(run_rows_value(rows, subject, METRIC_nll_sq_sum, k->nll_sq - b->nll_sq, NULL, n, e));
+    TRY(run_rows_value(rows, subject, METRIC_n_scored, (double)n, NULL, 0, e));
+    TRY(run_rows_value(rows, subject, METRIC_kld, kld, NULL, n, e));
+    TRY(run_rows_value(rows, subject, METRIC_top1, top, NULL, n, e));
+    TRY(run_rows_value(rows, subject, METRIC_ppl_running, ppl.value, &ci, k->n, e));
     p->before = *k;
 out:
     return rc;
@@ -77,9 +77,9 @@ static int run_rows(struct compare *p, struct err *e) {
               { METRIC_top1, kld_same_top(k) } };
     for (size_t i = 0; i < N_ELEMS(v); i++) {
         struct interval ci = interval_of(v[i].x);
-        TRY(ppl_rows_value(&c->rows, "run", v[i].m, v[i].x.value, &ci, k->n, e));
+        TRY(run_rows_value(&c->rows.run, "run", v[i].m, v[i].x.value, &ci, k->n, e));
     }
-    TRY(ppl_rows_value(&c->rows, "run", METRIC_ppl_se_token, kld_ppl(k).se, NULL, k->n, e));
+    TRY(run_rows_value(&c->rows.run, "run", METRIC_ppl_se_token, kld_ppl(k).se, NULL, k->n, e));
     TRY(ppl_rows_cost(&c->rows, &c->a->info, p->run.walk.n_evaluated, p->run.walk.seconds, e));
 out:
     return rc;
@@ -112,7 +112,7 @@ static int prepare(struct compare *p, struct err *e) {
     TRY(perplexity_describe(c, "kld", c->base, text_fp, "f32", e));
     TRY(kld_reader_fingerprint(p->base, base_fp, e));
     snprintf(arm_b, sizeof arm_b, "logits %s", base_fp);
-    TRY(row_set(&c->rows.base, ROW_arm_b, arm_b, e));
+    TRY(row_set(&c->rows.run.base, ROW_arm_b, arm_b, e));
     TRY(perplexity_open_rows(c, NULL, e));
 out:
     return rc;

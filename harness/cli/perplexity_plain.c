@@ -55,12 +55,12 @@ static int read_known(struct plain *p, struct err *e) {
     int rc = 0;
     struct perplexity *c = p->cmd;
     if (!c->resume) goto out;
-    TRY(ppl_rows_read(c->csv, &c->rows.base, &p->known, e));
+    TRY(ppl_rows_read(c->csv, &c->rows.run.base, &p->known, e));
     p->n_rows = p->known.n;
     if (p->known.n) {
         /* One run, one name: its chunks stay together wherever rows are grouped. */
-        TRY(row_set(&c->rows.base, ROW_run_id, p->known.run_id, e));
-        TRY(row_set(&c->rows.base, ROW_time_utc, p->known.time_utc, e));
+        TRY(row_set(&c->rows.run.base, ROW_run_id, p->known.run_id, e));
+        TRY(row_set(&c->rows.run.base, ROW_time_utc, p->known.time_utc, e));
     }
     fprintf(stderr, "perplexity: %s holds %" PRId64 " of %" PRId64 " chunks\n", c->csv, p->known.n,
             c->win.n);

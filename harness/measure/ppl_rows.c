@@ -14,66 +14,25 @@
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-int ppl_rows_close(struct ppl_rows *rows, struct err *e) {
-    int rc = 0;
-    for (int i = 0; i < rows->n_out; i++) {
-        int r = row_writer_close(rows->out[i], rc < 0 ? NULL : e);
-        if (rc == 0) rc = r;
-    }
-    rows->n_out = 0;
-    row_release(&rows->base);
-    return rc;
-}
-
 int ppl_rows_open(struct ppl_rows *rows, const char *path, const struct ppl_known *there,
                   struct err *e) {
-    int rc = 0;
-    FAIL_IF(rows->n_out == PPL_ROWS_MAX, e, ERR_ARG, "%s: too many row files", path);
-    TRY(row_writer_open(&rows->out[rows->n_out], path, e));
-    rows->from[rows->n_out] = there ? there->n : 0;
-    rows->partial[rows->n_out++] = there ? there->partial : 0;
+    int rc = 0, i = rows->run.n_out;
+    TRY(run_rows_open(&rows->run, path, e));
+    rows->from[i] = there ? there->n : 0;
+    rows->partial[i] = there ? there->partial : 0;
 out:
     return rc;
 }
 
-static int fill(struct row *r, const char *subject, enum metric m, double value,
-                const struct interval *ci, int64_t n_rep, const char *status, struct err *e) {
-    int rc = 0;
-    TRY(row_set(r, ROW_subject, subject, e));
-    TRY(row_set(r, ROW_metric, metric_info(m)->name, e));
-    TRY(row_set_num(r, ROW_value, value, e));
-    TRY(row_set(r, ROW_ci_low, NULL, e));
-    TRY(row_set(r, ROW_ci_high, NULL, e));
-    TRY(row_set(r, ROW_n_rep, NULL, e));
-    if (ci && isfinite(ci->low) && isfinite(ci->high)) {
-        TRY(row_set_num(r, ROW_ci_low, ci->low, e));
-        TRY(row_set_num(r, ROW_ci_high, ci->high, e));
+/* The files that lack the k-th row of a chunk. */
+static unsigned files_without(const struct ppl_rows *rows, int64_t chunk, int k) {
+    unsigned files = 0;
+    for (int i = 0; i < rows->run.n_out; i++) {
+        bool there = chunk < rows->from[i];
+        if (chunk == rows->from[i]) there = rows->partial[i] >> k & 1;
+        files |= (unsigned)!there << i;
     }
-    if (n_rep > 0) TRY(row_set_int(r, ROW_n_rep, n_rep, e));
-    TRY(row_set(r, ROW_status, status, e));
-out:
-    return rc;
-}
-
-/* The k-th row of a chunk; chunk < 0: not a chunk's row. */
-static int add(struct ppl_rows *rows, int64_t chunk, int k, struct err *e) {
-    int rc = 0;
-    for (int i = 0; i < rows->n_out; i++) {
-        bool there = chunk >= 0 && chunk < rows->from[i];
-        if (chunk >= 0 && chunk == rows->from[i]) there = rows->partial[i] >> k & 1;
-        if (!there) TRY(row_writer_add(rows->out[i], &rows->base, e));
-    }
-out:
-    return rc;
-}
-
-int ppl_rows_value(struct ppl_rows *rows, const char *subject, enum metric m, double value,
-                   const struct interval *ci, int64_t n_rep, struct err *e) {
-    int rc = 0;
-    TRY(fill(&rows->base, subject, m, value, ci, n_rep, "PASS", e));
-    TRY(add(rows, -1, 0, e));
-out:
-    return rc;
+    return files;
 }
 
 int ppl_rows_chunk(struct ppl_rows *rows, int64_t i, const struct ppl_chunk *c,
@@ -95,23 +54,23 @@ int ppl_rows_chunk(struct ppl_rows *rows, int64_t i, const struct ppl_chunk *c,
         { METRIC_n_scored, (double)c->n_scored, NULL, 0 },
         { METRIC_ppl_running, ppl, &ci, running->n_tokens },
     };
-    for (int k = 0; k < (int)N_ELEMS(v); k++) {
-        TRY(fill(&rows->base, subject, v[k].m, v[k].value, v[k].ci, v[k].n_rep, "PASS", e));
-        TRY(add(rows, i, k, e));
-    }
+    for (int k = 0; k < (int)N_ELEMS(v); k++)
+        TRY(run_rows_put(&rows->run, files_without(rows, i, k), subject, v[k].m, v[k].value,
+                         v[k].ci, v[k].n_rep, "PASS", e));
 out:
     return rc;
 }
 
 int ppl_rows_estimate(struct ppl_rows *rows, const struct ppl_stats *s, struct err *e) {
     int rc = 0;
+    struct run_rows *r = &rows->run;
     struct interval ci = ppl_stats_interval95(s);
     double se_token = ppl_stats_se_token(s), se_chunk = ppl_stats_se_chunk(s);
-    TRY(ppl_rows_value(rows, "run", METRIC_ppl, ppl_stats_ppl(s), &ci, s->n_chunks, e));
+    TRY(run_rows_value(r, "run", METRIC_ppl, ppl_stats_ppl(s), &ci, s->n_chunks, e));
     if (isfinite(se_token))
-        TRY(ppl_rows_value(rows, "run", METRIC_ppl_se_token, se_token, NULL, s->n_tokens, e));
+        TRY(run_rows_value(r, "run", METRIC_ppl_se_token, se_token, NULL, s->n_tokens, e));
     if (isfinite(se_chunk))
-        TRY(ppl_rows_value(rows, "run", METRIC_ppl_se_chunk, se_chunk, NULL, s->n_chunks, e));
+        TRY(run_rows_value(r, "run", METRIC_ppl_se_chunk, se_chunk, NULL, s->n_chunks, e));
 out:
     return rc;
 }
@@ -119,26 +78,24 @@ out:
 int ppl_rows_cost(struct ppl_rows *rows, const struct arm_info *info, int64_t n_tokens,
                   double seconds, struct err *e) {
     int rc = 0;
+    struct run_rows *r = &rows->run;
     if (n_tokens > 0 && seconds > 0) {
         double tps = (double)n_tokens / seconds;
-        TRY(ppl_rows_value(rows, "run", METRIC_eval_s, seconds, NULL, 0, e));
-        TRY(ppl_rows_value(rows, "run", METRIC_eval_tps, tps, NULL, 0, e));
+        TRY(run_rows_value(r, "run", METRIC_eval_s, seconds, NULL, 0, e));
+        TRY(run_rows_value(r, "run", METRIC_eval_tps, tps, NULL, 0, e));
     }
-    TRY(ppl_rows_value(rows, "run", METRIC_model_bytes, (double)info->model_bytes, NULL, 0, e));
-    TRY(ppl_rows_value(rows, "run", METRIC_bpw, info->bpw, NULL, 0, e));
-    TRY(ppl_rows_value(rows, "run", METRIC_rss_bytes, (double)speed_rss_bytes(), NULL, 0, e));
+    TRY(run_rows_value(r, "run", METRIC_model_bytes, (double)info->model_bytes, NULL, 0, e));
+    TRY(run_rows_value(r, "run", METRIC_bpw, info->bpw, NULL, 0, e));
+    TRY(run_rows_value(r, "run", METRIC_rss_bytes, (double)speed_rss_bytes(), NULL, 0, e));
 out:
     return rc;
 }
 
 int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e) {
-    int rc = 0;
     char subject[32];
     snprintf(subject, sizeof subject, "chunk %" PRId64, i + 1);
-    TRY(fill(&rows->base, subject, METRIC_nll_sum, NAN, NULL, 0, "FAIL NONFINITE", e));
-    TRY(add(rows, -1, 0, e));
-out:
-    return rc;
+    return run_rows_put(&rows->run, RUN_ROWS_ALL, subject, METRIC_nll_sum, (double)NAN, NULL, 0,
+                        "FAIL NONFINITE", e);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */

@@ -9,29 +9,20 @@
 
 #include "arm/arm.h"
 #include "measure/ppl.h"
-#include "result/row.h"
-
-#define PPL_ROWS_MAX 2 /* files written side by side */
+#include "measure/run_rows.h"
 
 struct ppl_rows {
-    struct row base; /* run and what fields of all rows */
-    struct row_writer *out[PPL_ROWS_MAX];
-    int64_t from[PPL_ROWS_MAX]; /* chunks below it are in that file already */
-    unsigned partial[PPL_ROWS_MAX]; /* bit k: so is the k-th row of chunk `from` */
-    int n_out;
+    struct run_rows run;            /* opened by ppl_rows_open, closed by run_rows_close */
+    int64_t from[RUN_ROWS_MAX];     /* chunks below it are in that file already */
+    unsigned partial[RUN_ROWS_MAX]; /* bit k: so is the k-th row of chunk `from` */
 };
 
-/* Start from { 0 } and row_init(&rows->base). Closes every file; the first error is reported. */
-int ppl_rows_close(struct ppl_rows *rows, struct err *e);
 struct ppl_known;
 /* Append to PATH (or create it). Chunk rows that `there` says it holds will not be written again;
  * NULL: it holds none. */
 int ppl_rows_open(struct ppl_rows *rows, const char *path, const struct ppl_known *there,
                   struct err *e);
 
-/* One row to every file. ci may be NULL; n_rep < 1 = empty. */
-int ppl_rows_value(struct ppl_rows *rows, const char *subject, enum metric m, double value,
-                   const struct interval *ci, int64_t n_rep, struct err *e);
 /* The rows of chunk i (0-based). The interval of ppl_running is +/- 1.96 standard errors of
  * independent tokens, which exist from the first chunk on. */
 int ppl_rows_chunk(struct ppl_rows *rows, int64_t i, const struct ppl_chunk *c,

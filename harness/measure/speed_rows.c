@@ -9,16 +9,16 @@
 
 #include "stats/interval.h"
 
-int speed_rows_open(struct ppl_rows *rows, const char *csv, const char *dir, struct err *e) {
+int speed_rows_open(struct run_rows *rows, const char *csv, const char *dir, struct err *e) {
     char path[4096];
     int rc = 0;
     TRY(provenance_fill(&rows->base, e));
-    if (csv) TRY(ppl_rows_open(rows, csv, NULL, e));
+    if (csv) TRY(run_rows_open(rows, csv, e));
     if (dir) {
         int n = snprintf(path, sizeof path, "%s/%s.csv", dir, row_get(&rows->base, ROW_run_id));
         FAIL_IF(n >= (int)sizeof path, e, ERR_ARG, "%s: the path is too long", dir);
         FAIL_IF(mkdir(dir, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", dir, strerror(errno));
-        TRY(ppl_rows_open(rows, path, NULL, e));
+        TRY(run_rows_open(rows, path, e));
     }
 out:
     return rc;
@@ -49,25 +49,25 @@ out:
     return rc;
 }
 
-static int put(struct ppl_rows *rows, const char *subject, enum metric m, struct speed_stat s,
+static int put(struct run_rows *rows, const char *subject, enum metric m, struct speed_stat s,
                int n_rep, struct err *e) {
     const struct interval ci = { s.ci_low, s.ci_high }; /* nan for one repeat: left empty */
-    return ppl_rows_value(rows, subject, m, s.median, &ci, n_rep, e);
+    return run_rows_value(rows, subject, m, s.median, &ci, n_rep, e);
 }
 
-int speed_rows_sweep(struct ppl_rows *rows, const struct sweep_step *s, struct err *e) {
+int speed_rows_sweep(struct run_rows *rows, const struct sweep_step *s, struct err *e) {
     int rc = 0;
     TRY(set_shape(&rows->base, s->n_pp, s->n_tg, s->n_kv, e));
     TRY(put(rows, "run", METRIC_pp_s, s->pp, s->n_rep, e));
     TRY(put(rows, "run", METRIC_pp_tps, speed_tps(s->pp, s->n_pp), s->n_rep, e));
     TRY(put(rows, "run", METRIC_tg_s, s->tg, s->n_rep, e));
     TRY(put(rows, "run", METRIC_tg_tps, speed_tps(s->tg, s->n_tg), s->n_rep, e));
-    TRY(ppl_rows_value(rows, "run", METRIC_rss_bytes, (double)s->rss_bytes, NULL, 0, e));
+    TRY(run_rows_value(rows, "run", METRIC_rss_bytes, (double)s->rss_bytes, NULL, 0, e));
 out:
     return rc;
 }
 
-int speed_rows_bench(struct ppl_rows *rows, const char *subject, const struct bench_result *r,
+int speed_rows_bench(struct run_rows *rows, const char *subject, const struct bench_result *r,
                      struct err *e) {
     const struct bench_test *t = &r->test;
     enum metric s = METRIC_eval_s, tps = METRIC_eval_tps;
@@ -77,7 +77,7 @@ int speed_rows_bench(struct ppl_rows *rows, const char *subject, const struct be
     TRY(set_shape(&rows->base, t->n_prompt, t->n_gen, t->n_depth, e));
     TRY(put(rows, subject, s, r->seconds, r->n_rep, e));
     TRY(put(rows, subject, tps, speed_tps(r->seconds, t->n_prompt + t->n_gen), r->n_rep, e));
-    TRY(ppl_rows_value(rows, subject, METRIC_rss_bytes, (double)r->rss_bytes, NULL, 0, e));
+    TRY(run_rows_value(rows, subject, METRIC_rss_bytes, (double)r->rss_bytes, NULL, 0, e));
 out:
     return rc;
 }

@@ -7,23 +7,23 @@
 #define GGAUGE_SPEED_ROWS_H
 
 #include "measure/bench.h"
-#include "measure/ppl_rows.h"
+#include "measure/run_rows.h"
 #include "measure/sweep.h"
 
 /* Fill the run fields of rows->base and open the files: CSV (may be NULL) and DIR/<run_id>.csv (dir
  * may be NULL; it is made if only its last part is missing). Start from { 0 } and row_init. */
-int speed_rows_open(struct ppl_rows *rows, const char *csv, const char *dir, struct err *e);
+int speed_rows_open(struct run_rows *rows, const char *csv, const char *dir, struct err *e);
 
 /* Fill what is the same for all rows of an arm. */
 int speed_rows_describe(struct row *base, const struct arm *a, const char *test, uint64_t seed,
                         int n_rep, bool warmup, bool warmup_batch, struct err *e);
 
 /* pp_s, pp_tps, tg_s, tg_tps and rss_bytes of one depth. */
-int speed_rows_sweep(struct ppl_rows *rows, const struct sweep_step *s, struct err *e);
+int speed_rows_sweep(struct run_rows *rows, const struct sweep_step *s, struct err *e);
 
 /* Seconds and speed of one test: pp_, tg_, or eval_ where both parts are timed together; and
  * rss_bytes. */
-int speed_rows_bench(struct ppl_rows *rows, const char *subject, const struct bench_result *r,
+int speed_rows_bench(struct run_rows *rows, const char *subject, const struct bench_result *r,
                      struct err *e);
 
 #endif

@@ -301,13 +301,13 @@ static void write_run(const char *path, const int32_t *tokens, struct fake_model
     struct err e = { 0 };
     struct ppl_rows rows = { 0 };
     struct ppl_stats s;
-    make_base(&rows.base, "{\"a\":1}");
+    make_base(&rows.run.base, "{\"a\":1}");
     assert_int_equal(ppl_rows_open(&rows, path, NULL, &e), 0);
     *all = (struct log){ .rows = &rows };
     assert_int_equal(run(m, tokens, 40, -1, 0, NULL, all, &s, &e), 0);
     assert_int_equal(ppl_rows_estimate(&rows, &s, &e), 0);
     assert_int_equal(ppl_rows_cost(&rows, &m->base.info, 90, 0.5, &e), 0);
-    assert_int_equal(ppl_rows_close(&rows, &e), 0);
+    assert_int_equal(run_rows_close(&rows.run, &e), 0);
 }
 
 static void rows_are_read_back(void **state) {
@@ -384,8 +384,8 @@ static void a_cut_file_goes_on(void **state) {
         fclose(f);
         struct ppl_rows rows = { 0 };
         struct ppl_known k;
-        make_base(&rows.base, "{\"a\":1}");
-        assert_int_equal(ppl_rows_read(path, &rows.base, &k, &e), 0);
+        make_base(&rows.run.base, "{\"a\":1}");
+        assert_int_equal(ppl_rows_read(path, &rows.run.base, &k, &e), 0);
         int64_t n = k.n;
         assert_true(n >= 0 && n <= N_CHUNKS);
         struct log before = { .n = (int)n }, l = { .rows = &rows };
@@ -394,7 +394,7 @@ static void a_cut_file_goes_on(void **state) {
         ppl_known_release(&k);
         assert_int_equal(run(&m, tokens, 40, -1, (int)n, &before, &l, NULL, &e), 0);
         assert_memory_equal(l.running, all.running, sizeof l.running);
-        assert_int_equal(ppl_rows_close(&rows, &e), 0);
+        assert_int_equal(run_rows_close(&rows.run, &e), 0);
         if (n > 0) assert_int_equal(count_chunk_rows(path), 4 * N_CHUNKS); /* none twice */
 
         struct row like;
