@@ -104,7 +104,7 @@ int speed_stat_of(const double *sample, int n, struct speed_stat *out, struct er
     struct interval i = median_interval95(sorted, n);
     out->ci_low = n > 1 ? i.low : (double)NAN;
     out->ci_high = n > 1 ? i.high : (double)NAN;
-    FAIL_IF(!(out->median > 0), e, ERR_NONFINITE,
+    FAIL_IF(!(out->median > 0), e, ERR_UNSUPPORTED,
             "a median time of %g s: the clock does not tell such short parts apart", out->median);
 out:
     heap_free(sorted);
