@@ -105,6 +105,7 @@ static int prepare(struct bench *b, struct err *e) {
     for (int a = 0; a < p->n_arms; a++) {
         int n_seq, n_ctx;
         TRY(arm_kv_trim(p->arms[a], -1, 0, e));
+        if (!p->warmup) TRY(speed_check_once(&b->speed[a], 0, e));
         bench_needs(p->tests, p->n_tests, a, &n_ctx, &n_seq);
         for (int seq = 0, i = 0; i < p->n_tests; i++) {
             const struct bench_test *t = &p->tests[i];
@@ -113,9 +114,13 @@ static int prepare(struct bench *b, struct err *e) {
             if (++seq == n_seq) break;
         }
     }
+    for (int a = 0; a < p->n_arms; a++)
+        b->speed[a].check = true;
     for (int i = 0; p->warmup && i < p->n_tests; i++)
         TRY(run_test(b, &p->tests[i], p->tests[i].n_gen > 0, &ns, e));
 out:
+    for (int a = 0; a < p->n_arms; a++)
+        b->speed[a].check = false;
     return rc < 0 ? err_prefix(e, "warm-up") : rc;
 }
 

@@ -28,7 +28,8 @@ struct bench_params {
     const struct bench_test *tests; /* [n_tests] */
     int n_tests;
     int n_rep;   /* 1..SPEED_MAX_REP */
-    bool warmup; /* each test's shapes once, untimed: its whole prompt, one generated token */
+    bool warmup; /* each test's shapes once, untimed: its whole prompt, one generated token; without
+                  * it one token per arm that is only checked */
     uint64_t seed;
     struct speed_clock clock;
     /* May be NULL. Before each timed repetition: how many are done, of how many. */
@@ -52,6 +53,7 @@ typedef int (*bench_fn)(void *arg, const struct bench_result *r, struct err *e);
 /* What an arm must be opened with for its tests: positions per sequence, and sequences. */
 void bench_needs(const struct bench_test *tests, int n_tests, int arm, int *n_ctx, int *n_seq);
 
+/* Logits of the warm-up that are not finite are ERR_NONFINITE, naming the model. */
 int bench_run(const struct bench_params *p, bench_fn fn, void *arg, struct err *e);
 
 /* Fisher and Yates, with rng_below. */

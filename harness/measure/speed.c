@@ -58,6 +58,18 @@ out:
     return rc;
 }
 
+/* A logit that is NaN or +inf shows in the largest or in the sum. */
+static int check_answer(void *arg, const struct arm_answer *a, struct err *e) {
+    int rc = 0;
+    const struct speed *s = arg;
+    FAIL_IF(!isfinite(a->max) || !isfinite(a->lse), e, ERR_NONFINITE,
+            "%s: the logits of a random token are not finite: the largest is %g, ln(sum exp) "
+            "below it %g",
+            s->arm->info.name, a->max, a->lse);
+out:
+    return rc;
+}
+
 /* Decode tokens [0, n) of the buffers in pieces of at most `piece`. */
 static int decode(struct speed *s, int n, int piece, int64_t *ns, struct err *e) {
     int rc = 0;
@@ -68,7 +80,7 @@ static int decode(struct speed *s, int n, int piece, int64_t *ns, struct err *e)
                                .pos = s->pos + i,
                                .seq = s->seq + i,
                                .want = s->want + i };
-        TRY(arm_decode(s->arm, &b, NULL, NULL, e));
+        TRY(arm_decode(s->arm, &b, s->check ? check_answer : NULL, s, e));
     }
     *ns += now(s) - start;
 out:
@@ -92,6 +104,17 @@ int speed_generate(struct speed *s, int32_t seq, int pos, int n, int64_t *ns, st
         s->want[i] = true;
     TRY(decode(s, n, 1, ns, e));
 out:
+    return rc;
+}
+
+int speed_check_once(struct speed *s, int32_t seq, struct err *e) {
+    int64_t ns = 0;
+    int rc = 0;
+    s->check = true;
+    TRY(speed_generate(s, seq, 0, 1, &ns, e));
+    TRY(arm_kv_trim(s->arm, seq, 0, e));
+out:
+    s->check = false;
     return rc;
 }
 

@@ -3,7 +3,10 @@
  *
  * Tokens are random and seeded; the same seed gives the same stream on every machine. They are drawn
  * before the clock starts, and nothing but arm_decode lies between its two readings. The clock is a
- * parameter, so that tests are deterministic. */
+ * parameter, so that tests are deterministic.
+ *
+ * Timed parts never look at a logit; a model that answers NaN would be fast and worthless, so what
+ * runs before them is checked. */
 #ifndef GGAUGE_SPEED_H
 #define GGAUGE_SPEED_H
 
@@ -23,6 +26,7 @@ struct speed {
     struct arm *arm; /* borrowed */
     struct speed_clock clock;
     struct rng rng;
+    bool check;      /* logits of the next parts must be finite, else ERR_NONFINITE */
     int cap;         /* elements of each of the following: the longest part */
     int32_t *token, *pos, *seq;
     bool *want;
@@ -39,6 +43,10 @@ int speed_prompt(struct speed *s, int32_t seq, int pos, int n, int64_t *ns, stru
 
 /* Decode n > 0 random tokens one by one, each with its logits. Adds the nanoseconds to *ns. */
 int speed_generate(struct speed *s, int32_t seq, int pos, int n, int64_t *ns, struct err *e);
+
+/* One token at the start of a sequence, whose logits are checked; the sequence is empty before and
+ * after. What is done instead of a warm-up. */
+int speed_check_once(struct speed *s, int32_t seq, struct err *e);
 
 /* Median of n > 0 samples in seconds and the interval of median_interval95: min..max below 6 samples
  * (median_interval_coverage says what that is worth), nan for one sample. */

@@ -38,20 +38,20 @@ out:
     return rc;
 }
 
-/* One shape after the other as they will be measured; nothing of it stays in the cache. */
+/* One shape after the other as they will be measured, with checked logits; nothing of it stays in
+ * the cache. */
 static int warm_up(struct sweep *s, struct err *e) {
     int64_t ns = 0;
     int rc = 0;
     TRY(arm_kv_trim(s->speed.arm, 0, 0, e));
-    if (s->p->warmup) {
-        TRY(speed_generate(&s->speed, 0, 0, 1, &ns, e));
+    TRY(speed_check_once(&s->speed, 0, e));
+    if (s->p->warmup && s->p->warmup_batch) {
+        s->speed.check = true;
+        TRY(speed_prompt(&s->speed, 0, 0, s->p->n_pp, &ns, e));
         TRY(arm_kv_trim(s->speed.arm, 0, 0, e));
-        if (s->p->warmup_batch) {
-            TRY(speed_prompt(&s->speed, 0, 0, s->p->n_pp, &ns, e));
-            TRY(arm_kv_trim(s->speed.arm, 0, 0, e));
-        }
     }
 out:
+    s->speed.check = false;
     return rc < 0 ? err_prefix(e, "warm-up") : rc;
 }
 

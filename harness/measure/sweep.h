@@ -17,7 +17,8 @@ struct sweep_params {
     int n_kv_max;      /* at most the arm's n_ctx; 0 = the arm's n_ctx */
     int n_pp, n_tg;    /* tokens per part, both > 0 */
     int n_rep;         /* repeats at every depth, 1..SPEED_MAX_REP */
-    bool warmup;       /* one single token before anything is timed */
+    bool warmup;       /* one single token before anything is timed; without it one that is only
+                        * checked */
     bool warmup_batch; /* and one prompt part: every batch shape that will be measured */
     uint64_t seed;
     struct speed_clock clock;
@@ -41,7 +42,8 @@ typedef int (*sweep_fn)(void *arg, const struct sweep_step *s, struct err *e);
 /* Depths that a sweep over n_kv_max positions measures; 0 if not even the first fits. */
 int sweep_n_steps(int n_kv_max, int n_pp, int n_tg);
 
-/* Uses sequence 0 of the arm, whose cache is emptied first. */
+/* Uses sequence 0 of the arm, whose cache is emptied first. Logits of the warm-up that are not finite
+ * are ERR_NONFINITE, naming the model. */
 int sweep_run(struct arm *a, const struct sweep_params *p, sweep_fn fn, void *arg, struct err *e);
 
 #endif

@@ -110,6 +110,23 @@ check "a killed sweep keeps its depths (JSONL)" test "$n" -ge 2
 check "... in CSV" test "$(column "$tmp/k.csv" metric | grep -c '^tg_tps$')" -ge 2
 check "... in Markdown" test "$(grep -c '^|    16 ' "$tmp/k.md")" -ge 1
 
+# A scale that is not a number, somewhere in the last matrix.
+cp "$model" "$tmp/nan.gguf"
+chmod u+w "$tmp/nan.gguf"
+printf '\377%.0s' $(seq 80) |
+    dd of="$tmp/nan.gguf" bs=1 seek=$(($(wc -c <"$model") - 4096)) conv=notrunc 2>/dev/null
+nan_refused() { # NAME ARGS...: exit 1, no table row, one error that names the model
+    name=$1
+    shift
+    "$GGAUGE" "$@" -m "$tmp/nan.gguf" >"$tmp/out" 2>"$tmp/err"
+    check "$name" sh -c "[ $? -eq 1 ] && ! grep -q '[0-9]' '$tmp/out' &&
+        [ \$(grep -c '^error: warm-up: .*the logits of a random token are not finite' '$tmp/err') -eq 1 ]"
+}
+nan_refused "sweep-bench: NaN logits" sweep-bench -c 32 -npp 16 -ntg 2
+nan_refused "... without a warm-up too" sweep-bench -c 32 -npp 16 -ntg 2 --no-warmup
+nan_refused "bench: NaN logits" bench -p 8 -n 2
+nan_refused "... without a warm-up too" bench -p 8 -n 2 --no-warmup
+
 # ---- bench
 bench="bench -m $model -t 2 -p 16 -n 2 -d 0,24 -r 2"
 "$GGAUGE" $bench -pg 8,2 --csv "$tmp/b.csv" >"$tmp/out" 2>"$tmp/err"

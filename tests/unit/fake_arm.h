@@ -2,7 +2,7 @@
  * fake_arm.h - an engine without arithmetic, for tests of measurements.
  *
  * Decoding n tokens at position p advances its clock by n * (token_ns + p * pos_ns), plus `slow_ns`
- * for the first `n_slow` decodes. It checks that positions follow each other without a gap and that
+ * for the first `n_slow` decodes. Its largest logit is `max`, whoever asks. It checks that positions follow each other without a gap and that
  * batches keep to n_batch, and it keeps a log of its calls as text. */
 #ifndef GGAUGE_TEST_FAKE_ARM_H
 #define GGAUGE_TEST_FAKE_ARM_H
@@ -21,6 +21,8 @@ struct fake_arm {
     int n_slow, n_decodes, fail_at; /* fail_at: the n-th decode fails; 0 = none */
     int depth[FAKE_SEQS];           /* tokens in the cache */
     uint64_t token_hash;
+    double max;
+    int n_answers;
     size_t n_log;
     char log[16384]; /* "pSEQ:POS+N" prompt, "g" one wanted token, "tSEQ:POS" trim */
 };
@@ -58,7 +60,6 @@ static inline int fake_decode(struct arm *a, const struct arm_batch *b, arm_answ
     struct fake_arm *f = (struct fake_arm *)a;
     char text[64];
     int rc = 0, n_want = 0;
-    (void)fn, (void)arg;
     TRY(fake_check(f, b, e));
     FAIL_IF(++f->n_decodes == f->fail_at, e, ERR_DEVICE, "fake: broken");
     for (int i = 0; i < b->n; i++)
@@ -69,6 +70,11 @@ static inline int fake_decode(struct arm *a, const struct arm_batch *b, arm_answ
     f->now_ns += b->n * (f->token_ns + b->pos[0] * f->pos_ns);
     if (f->n_slow > 0) f->n_slow--, f->now_ns += f->slow_ns;
     f->depth[b->seq[0]] += b->n;
+    for (int i = 0; fn && i < b->n; i++) {
+        if (!b->want || !b->want[i]) continue;
+        f->n_answers++;
+        TRY(fn(arg, &(struct arm_answer){ .i = i, .max = f->max }, e));
+    }
 out:
     return rc;
 }
@@ -92,7 +98,7 @@ static inline void fake_arm_init(struct fake_arm *f, int n_ctx, int n_batch) {
                                       .n_batch = n_batch, .n_ubatch = n_batch, .n_threads = 2,
                                       .n_threads_batch = 2, .n_params = 5771264,
                                       .model_bytes = 6131712, .type_k = "f16", .type_v = "f16",
-                                      .backend = "avx2", .desc = "qwen3 ?B Q8_0" };
+                                      .backend = "avx2", .name = "fake model", .desc = "qwen3 ?B Q8_0" };
 }
 
 #endif

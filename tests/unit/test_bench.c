@@ -77,7 +77,7 @@ static void depths_are_filled_once(void **state) {
     struct bench_params p = params(&f, arms, 5);
     assert_int_equal(bench_run(&p, keep, &seen, &e), 0);
     assert_int_equal(seen.n, 5);
-    assert_int_equal(strncmp(f.log, "t-1:0 P1:0+32 ", 14), 0);
+    assert_int_equal(strncmp(f.log, "t-1:0 g0:0+1 t0:0 P1:0+32 ", 26), 0);
     assert_int_equal(count(f.log, "P1:0+32"), 1);
     assert_int_equal(count(f.log, "P1:32+16"), 5);
     assert_int_equal(count(f.log, "P0:0+16"), 5);
@@ -148,7 +148,7 @@ static void the_standard_deviation(void **state) {
     struct arm *arms[] = { &f.base };
     const struct bench_test one[] = { { 0, 16, 0, 0 } };
     const int64_t s = 1000000000;
-    const int64_t times[] = { 0, 40 * s, 0, 40 * s + s / 10, 0, 40 * s + s / 5 };
+    const int64_t times[] = { 0, 0, 0, 40 * s, 0, 40 * s + s / 10, 0, 40 * s + s / 5 };
     memcpy(clock_reading, times, sizeof times);
     n_readings = 0;
     struct bench_params p = { .arms = arms,
@@ -158,7 +158,7 @@ static void the_standard_deviation(void **state) {
                               .n_rep = 3,
                               .clock = { scripted_clock, NULL } };
     assert_int_equal(bench_run(&p, keep, &seen, &e), 0);
-    assert_int_equal(n_readings, 6);
+    assert_int_equal(n_readings, 8); /* two for the token that is only checked */
     assert_true(fabs(seen.r[0].avg_ns - 40.1e9) < 1);
     assert_true(fabs(seen.r[0].stddev_ns - 0.1e9) < 1);
     /* mean and deviation of 16/40, 16/40.1, 16/40.2 */
@@ -170,6 +170,28 @@ static void the_standard_deviation(void **state) {
     p.n_rep = 1;
     assert_int_equal(bench_run(&p, keep, &seen, &e), 0);
     assert_true(seen.r[0].stddev_ns == 0 && seen.r[0].stddev_ts == 0);
+}
+
+/* A model that answers NaN is refused before anything is timed; timed parts ask for no answers. */
+static void logits_that_are_not_finite(void **state) {
+    (void)state;
+    for (int warmup = 0; warmup < 2; warmup++) {
+        struct fake_arm f;
+        struct seen seen = { 0 };
+        struct arm *arms[1];
+        struct err e = { 0 };
+        fake_arm_init(&f, 48, 32);
+        struct bench_params p = params(&f, arms, 3);
+        p.warmup = warmup > 0;
+        assert_int_equal(bench_run(&p, keep, &seen, &e), 0);
+        assert_int_equal(f.n_answers, warmup ? 6 : 1); /* five tests, one of both parts */
+
+        f.max = INFINITY;
+        memset(&seen, 0, sizeof seen);
+        assert_int_equal(bench_run(&p, keep, &seen, &e), ERR_NONFINITE);
+        assert_int_equal(seen.n, 0);
+        assert_int_equal(strncmp(e.msg, "warm-up: fake model: the logits", 31), 0);
+    }
 }
 
 static void several_arms(void **state) {
@@ -341,11 +363,12 @@ static void labels(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_an_arm_needs),      cmocka_unit_test(depths_are_filled_once),
-        cmocka_unit_test(rounds_are_shuffled),    cmocka_unit_test(times_and_speeds),
-        cmocka_unit_test(the_standard_deviation), cmocka_unit_test(several_arms),
-        cmocka_unit_test(meaningless_parameters), cmocka_unit_test(failing_allocations),
-        cmocka_unit_test(the_familiar_formats),   cmocka_unit_test(labels),
+        cmocka_unit_test(what_an_arm_needs),          cmocka_unit_test(depths_are_filled_once),
+        cmocka_unit_test(rounds_are_shuffled),        cmocka_unit_test(times_and_speeds),
+        cmocka_unit_test(the_standard_deviation),     cmocka_unit_test(several_arms),
+        cmocka_unit_test(meaningless_parameters),     cmocka_unit_test(failing_allocations),
+        cmocka_unit_test(the_familiar_formats),       cmocka_unit_test(labels),
+        cmocka_unit_test(logits_that_are_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

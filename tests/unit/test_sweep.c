@@ -58,7 +58,7 @@ static void the_order_of_calls(void **state) {
     struct sweep_params p = params(&f, 4, 2, 2);
     assert_int_equal(sweep_run(&f.base, &p, keep, &seen, &e), 0);
     assert_int_equal(seen.n, 2);
-    assert_string_equal(f.log, "t0:0 "
+    assert_string_equal(f.log, "t0:0 g0:0+1 t0:0 "
                                "t0:0 g0:0+1 g0:1+1 t0:0 P0:0+4 t0:0 g0:0+1 g0:1+1 t0:0 P0:0+4 "
                                "t0:4 g0:4+1 g0:5+1 t0:4 P0:4+4 t0:4 g0:4+1 g0:5+1 t0:4 P0:4+4");
 }
@@ -72,7 +72,7 @@ static void a_prompt_longer_than_a_batch(void **state) {
     fake_arm_init(&f, 10, 4);
     struct sweep_params p = params(&f, 10, 1, 1);
     assert_int_equal(sweep_run(&f.base, &p, keep, &seen, &e), 0);
-    assert_string_equal(f.log, "t0:0 t0:0 g0:0+1 t0:0 p0:0+4 p0:4+4 P0:8+2");
+    assert_string_equal(f.log, "t0:0 g0:0+1 t0:0 t0:0 g0:0+1 t0:0 p0:0+4 p0:4+4 P0:8+2");
 }
 
 /* 1 ms a token, growing by 1 us with each position in the cache. */
@@ -118,7 +118,29 @@ static void warm_up_of_every_shape(void **state) {
     fake_arm_init(&f, 10, 4);
     p.warmup = false; /* switches the batch off as well */
     assert_int_equal(sweep_run(&f.base, &p, keep, &seen, &e), 0);
-    assert_string_equal(f.log, "t0:0 t0:0 g0:0+1 t0:0 p0:0+4 p0:4+4 P0:8+2");
+    assert_string_equal(f.log, "t0:0 g0:0+1 t0:0 t0:0 g0:0+1 t0:0 p0:0+4 p0:4+4 P0:8+2");
+}
+
+/* A model that answers NaN is refused before anything is timed; timed parts ask for no answers. */
+static void logits_that_are_not_finite(void **state) {
+    (void)state;
+    for (int warmup = 0; warmup < 3; warmup++) {
+        struct fake_arm f;
+        struct seen seen = { .stop_at = -1 };
+        struct err e = { 0 };
+        fake_arm_init(&f, 10, 4);
+        struct sweep_params p = params(&f, 10, 1, 3);
+        p.warmup = warmup > 0;
+        p.warmup_batch = warmup > 1;
+        assert_int_equal(sweep_run(&f.base, &p, keep, &seen, &e), 0);
+        assert_int_equal(f.n_answers, warmup > 1 ? 2 : 1);
+
+        f.max = NAN;
+        memset(&seen, 0, sizeof seen);
+        assert_int_equal(sweep_run(&f.base, &p, keep, &seen, &e), ERR_NONFINITE);
+        assert_int_equal(seen.n, 0);
+        assert_int_equal(strncmp(e.msg, "warm-up: fake model: the logits", 31), 0);
+    }
 }
 
 static void the_median_and_its_interval(void **state) {
@@ -296,6 +318,7 @@ int main(void) {
         cmocka_unit_test(a_prompt_longer_than_a_batch),
         cmocka_unit_test(times_and_speeds),
         cmocka_unit_test(warm_up_of_every_shape),
+        cmocka_unit_test(logits_that_are_not_finite),
         cmocka_unit_test(the_median_and_its_interval),
         cmocka_unit_test(the_seed_decides_the_tokens),
         cmocka_unit_test(errors_name_the_depth),
