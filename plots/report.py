@@ -8,6 +8,7 @@ rows is left out. Exit codes as render.py.
 """
 
 import argparse
+import json
 import math
 import os
 import shutil
@@ -219,6 +220,18 @@ def bench_name(row):
     return f"{row['metric'][:2]}{n}" + (f" @ d{row['n_kv']}" if row["n_kv"] else "")
 
 
+def interval_text(row):
+    """Low to high, and what it covers: few repeats cannot give 95 %, their rows say what they do."""
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return "-"
+    try:
+        coverage = json.loads(row["settings"] or "{}").get("interval_coverage")
+    except (ValueError, AttributeError):
+        coverage = None
+    covers = f" ({100 * coverage:.1f} %)" if isinstance(coverage, (int, float)) else ""
+    return " to ".join(num(row[f], "{:.2f}") for f in ("ci_low", "ci_high")) + covers
+
+
 BENCH_COLUMNS = (
     words("model"),
     words(("quant", "qtype")),
@@ -226,11 +239,7 @@ BENCH_COLUMNS = (
     figures("threads", "n_threads", "{:.0f}"),
     ("test", "---:", bench_name),
     figures("t/s", "value", "{:.2f}"),
-    (
-        "95 % interval",
-        "---:",
-        lambda r: " to ".join(num(r[f], "{:.2f}") for f in ("ci_low", "ci_high")),
-    ),
+    ("interval", "---:", interval_text),
     figures("repeats", "n_rep", "{:.0f}"),
 )
 
@@ -240,8 +249,9 @@ def bench_section(conn):
         conn,
         """
         SELECT model, qtype, backend, n_threads, metric, n_pp, n_tg, n_kv, value, ci_low, ci_high,
-               n_rep
+               n_rep, settings
         FROM selected WHERE test = 'bench' AND metric IN ('pp_tps', 'tg_tps')
+              AND COALESCE(subject, '') NOT LIKE '% rep %'
         ORDER BY model, bpw DESC, backend, n_kv, metric, run_id""",
     )
     return ["## Bench", "", *table(BENCH_COLUMNS, rows)] if rows else []

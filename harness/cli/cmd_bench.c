@@ -294,6 +294,32 @@ out:
     return rc;
 }
 
+/* To the rows at once, so that a killed run keeps what it measured. */
+static int on_repeat(void *arg, const struct bench_test *t, int rep, int64_t ns, struct err *e) {
+    struct bench_cmd *c = arg;
+    char label[64];
+    int rc = 0;
+    table_bench_label(t, label, sizeof label);
+    TRY(row_copy(&c->rows.base, &c->arm_row[t->arm], e));
+    TRY(speed_rows_repeat(&c->rows, label, t, rep, ns, e));
+out:
+    return rc;
+}
+
+/* All engines share one process: its memory is told of them together, in one row that holds what
+ * their rows have in common. */
+static int memory_row(struct bench_cmd *c, struct err *e) {
+    int rc = 0;
+    TRY(row_copy(&c->rows.base, &c->arm_row[0], e));
+    for (int i = 1; i < c->n_arms; i++)
+        for (enum row_field f = 0; f < ROW_field_count; f++)
+            if (strcmp(row_get(&c->arm_row[i], f), row_get(&c->rows.base, f)))
+                TRY(row_set(&c->rows.base, f, NULL, e));
+    TRY(speed_rows_memory(&c->rows, e));
+out:
+    return rc;
+}
+
 static int run(struct bench_cmd *c, struct err *e) {
     int rc = 0;
     for (int i = 0; i < c->n_arms; i++)
@@ -312,10 +338,13 @@ static int run(struct bench_cmd *c, struct err *e) {
                                     .warmup = c->warmup,
                                     .seed = (uint64_t)c->seed,
                                     .progress = on_progress,
-                                    .progress_arg = c };
+                                    .progress_arg = c,
+                                    .repeat = on_repeat,
+                                    .repeat_arg = c };
     rc = bench_run(&p, on_result, c, e);
     if (rc < 0) progress_clear(&c->progress);
     TRY(rc);
+    TRY(memory_row(c, e));
     print_tail(c);
 out:
     return rc;

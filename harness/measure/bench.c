@@ -136,7 +136,9 @@ static int run_rounds(struct bench *b, struct err *e) {
         for (int i = 0; i < p->n_tests; i++) {
             const struct bench_test *t = &p->tests[b->order[i]];
             if (p->progress) p->progress(p->progress_arg, done++, total);
-            TRY(run_test(b, t, t->n_gen, &b->ns[(int64_t)b->order[i] * p->n_rep + rep], e));
+            int64_t *ns = &b->ns[(int64_t)b->order[i] * p->n_rep + rep];
+            TRY(run_test(b, t, t->n_gen, ns, e));
+            if (p->repeat) TRY(p->repeat(p->repeat_arg, t, rep, *ns, e));
         }
     }
 out:
@@ -162,7 +164,6 @@ static int report(struct bench *b, int i_test, bench_fn fn, void *arg, struct er
     r.stddev_ts = welford_stddev(&ts);
     FAIL_IF(!isfinite(r.avg_ts), e, ERR_UNSUPPORTED,
             "a repetition took no measurable time: the clock does not tell such short parts apart");
-    r.rss_bytes = speed_rss_bytes();
     TRY(fn(arg, &r, e));
 out:
     return rc;

@@ -35,6 +35,9 @@ struct bench_params {
     /* May be NULL. Before each timed repetition: how many are done, of how many. */
     void (*progress)(void *arg, int64_t done, int64_t total);
     void *progress_arg;
+    /* May be NULL. After each timed repetition `rep` (0-based) of a test. Negative stops the run. */
+    int (*repeat)(void *arg, const struct bench_test *t, int rep, int64_t ns, struct err *e);
+    void *repeat_arg;
 };
 
 struct bench_result {
@@ -44,7 +47,6 @@ struct bench_result {
     double avg_ns, stddev_ns;    /* n - 1 in the denominator; 0 for one repetition */
     double avg_ts, stddev_ts;    /* of the repetitions' tokens per second */
     struct speed_stat seconds;   /* median and interval */
-    int64_t rss_bytes;           /* peak resident memory so far */
 };
 
 /* Called for every test in the order of the list when all are measured. */

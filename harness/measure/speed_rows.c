@@ -67,17 +67,45 @@ out:
     return rc;
 }
 
+/* Which metrics a test has: seconds, and the same as a speed. */
+static void metrics_of(const struct bench_test *t, enum metric *seconds, enum metric *tps) {
+    *seconds = METRIC_eval_s, *tps = METRIC_eval_tps;
+    if (!t->n_gen) *seconds = METRIC_pp_s, *tps = METRIC_pp_tps;
+    if (!t->n_prompt) *seconds = METRIC_tg_s, *tps = METRIC_tg_tps;
+}
+
 int speed_rows_bench(struct run_rows *rows, const char *subject, const struct bench_result *r,
                      struct err *e) {
     const struct bench_test *t = &r->test;
-    enum metric s = METRIC_eval_s, tps = METRIC_eval_tps;
+    enum metric s, tps;
     int rc = 0;
-    if (!t->n_gen) s = METRIC_pp_s, tps = METRIC_pp_tps;
-    if (!t->n_prompt) s = METRIC_tg_s, tps = METRIC_tg_tps;
+    metrics_of(t, &s, &tps);
     TRY(set_shape(&rows->base, t->n_prompt, t->n_gen, t->n_depth, e));
     TRY(put(rows, subject, s, r->seconds, r->n_rep, e));
     TRY(put(rows, subject, tps, speed_tps(r->seconds, t->n_prompt + t->n_gen), r->n_rep, e));
-    TRY(run_rows_value(rows, subject, METRIC_rss_bytes, (double)r->rss_bytes, NULL, 0, e));
+out:
+    return rc;
+}
+
+int speed_rows_repeat(struct run_rows *rows, const char *subject, const struct bench_test *t,
+                      int rep, int64_t ns, struct err *e) {
+    char name[96];
+    enum metric s, tps;
+    int rc = 0;
+    metrics_of(t, &s, &tps);
+    snprintf(name, sizeof name, "%s rep %d", subject, rep + 1);
+    TRY(set_shape(&rows->base, t->n_prompt, t->n_gen, t->n_depth, e));
+    TRY(run_rows_value(rows, name, s, (double)ns * 1e-9, NULL, 1, e));
+out:
+    return rc;
+}
+
+int speed_rows_memory(struct run_rows *rows, struct err *e) {
+    int rc = 0;
+    TRY(row_set(&rows->base, ROW_n_pp, NULL, e));
+    TRY(row_set(&rows->base, ROW_n_tg, NULL, e));
+    TRY(row_set(&rows->base, ROW_n_kv, NULL, e));
+    TRY(run_rows_value(rows, "run", METRIC_rss_bytes, (double)speed_rss_bytes(), NULL, 0, e));
 out:
     return rc;
 }

@@ -21,9 +21,13 @@ int speed_rows_describe(struct row *base, const struct arm *a, const char *test,
 /* pp_s, pp_tps, tg_s, tg_tps and rss_bytes of one depth. */
 int speed_rows_sweep(struct run_rows *rows, const struct sweep_step *s, struct err *e);
 
-/* Seconds and speed of one test: pp_, tg_, or eval_ where both parts are timed together; and
- * rss_bytes. */
+/* Seconds and speed of one test: pp_, tg_, or eval_ where both parts are timed together. */
 int speed_rows_bench(struct run_rows *rows, const char *subject, const struct bench_result *r,
                      struct err *e);
+/* Seconds of its repetition `rep` (0-based) alone, subject "SUBJECT rep N" from 1. */
+int speed_rows_repeat(struct run_rows *rows, const char *subject, const struct bench_test *t,
+                      int rep, int64_t ns, struct err *e);
+/* rss_bytes of the whole process; what rows->base says of engine and model stays in. */
+int speed_rows_memory(struct run_rows *rows, struct err *e);
 
 #endif

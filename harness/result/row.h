@@ -65,7 +65,8 @@
 #define ROW_VALUE_FIELDS(X)                                                                        \
     X(metric,        "TEXT")                                                                       \
     X(value,         "REAL")                                                                       \
-    X(ci_low,        "REAL")    /* 95 % interval, empty if there is none */                        \
+    X(ci_low,        "REAL")    /* 95 % interval, or the widest that the repeats allow, whose */   \
+                                /* coverage settings.interval_coverage states; empty if none */    \
     X(ci_high,       "REAL")                                                                       \
     X(n_rep,         "INTEGER") /* repeats behind the value */                                     \
     X(status,        "TEXT")    /* PASS FAIL UNDECIDED SKIP UNSUPPORTED MISTRUSTED, with a reason */

@@ -137,7 +137,10 @@ check "its tests in order" test "$(awk -F'|' 'NR > 2 && NF > 3 { gsub(/^ +| +$/,
 check "mean and deviation" test "$(grep -c ' [0-9]*\.[0-9][0-9] ± [0-9]*\.[0-9][0-9] |$' "$tmp/out")" -eq 6
 check "the build line" grep -q '^build: [0-9a-z]* (0)$' "$tmp/out"
 check "rows of bench" test "$(column "$tmp/b.csv" metric | sort | uniq -c | awk '{ printf "%s=%s ", $2, $1 }')" = \
-    "eval_s=2 eval_tps=2 pp_s=2 pp_tps=2 rss_bytes=6 tg_s=2 tg_tps=2 "
+    "eval_s=6 eval_tps=2 pp_s=6 pp_tps=2 rss_bytes=1 tg_s=6 tg_tps=2 "
+check "a row of every repetition" test "$(column "$tmp/b.csv" subject | grep -c ' rep [12]$')" -eq 12
+check "... one repeat each" test "$(sed 1d "$tmp/b.csv" | grep ' rep [12],' | grep -c ',1,PASS$')" -eq 12
+check "memory is the run's" grep -q ',bench,run,.*,rss_bytes,' "$tmp/b.csv"
 
 "$GGAUGE" $bench -d 0 -o csv >"$tmp/out" 2>"$tmp/err"
 check "llama-bench's CSV" grep -q '^build_commit,build_number,cpu_info,.*,avg_ns,stddev_ns,avg_ts,stddev_ts$' "$tmp/out"
@@ -153,6 +156,20 @@ assert all(len(x['samples_ns']) == 2 and x['avg_ts'] > 0 for x in t)" "$tmp/out"
 else
     echo "ok - JSON of a cross product # SKIP no python3"
 fi
+"$GGAUGE" $bench -n 0 -d 0 -t 1,2 --csv "$tmp/two.csv" >"$tmp/out" 2>"$tmp/err"
+check "memory of two engines: one row, without what differs" \
+    test "$(grep ',rss_bytes,' "$tmp/two.csv" | grep -c ',bench,run,,16,,,,,2048,')" -eq 1
+# Killed half-way: the repetitions so far are there.
+"$GGAUGE" bench -m "$model" -t 1 -p 16 -n 1 -r 1000 --csv "$tmp/k2.csv" >"$tmp/out" 2>"$tmp/err" &
+pid=$!
+i=0
+while [ $i -lt 600 ] && [ "$(cat "$tmp/k2.csv" 2>/dev/null | grep -c ' rep ')" -lt 4 ]; do
+    sleep 0.05
+    i=$((i + 1))
+done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+check "a killed bench keeps its repetitions" test "$(column "$tmp/k2.csv" subject | grep -c '^pp16 rep ')" -ge 1
 "$GGAUGE" $bench -p 0 -d 0 -b 8 -o jsonl >"$tmp/out" 2>"$tmp/err"
 check "-p 0 leaves the prompt out" test "$(grep -c '"n_prompt": 0, "n_gen": 2' "$tmp/out")" -eq 1
 check "... and nothing else is measured" test "$(wc -l <"$tmp/out")" -eq 1

@@ -172,6 +172,49 @@ static void the_standard_deviation(void **state) {
     assert_true(seen.r[0].stddev_ns == 0 && seen.r[0].stddev_ts == 0);
 }
 
+struct repeats {
+    int n[N_ELEMS(list)];
+    int64_t sum_ns;
+    int stop_at, n_all;
+};
+
+static int count_repeat(void *arg, const struct bench_test *t, int rep, int64_t ns, struct err *e) {
+    struct repeats *r = arg;
+    int *n = &r->n[t - list];
+    assert_int_equal(rep, *n);
+    ++*n;
+    r->sum_ns += ns;
+    return ++r->n_all == r->stop_at ? ERR(e, ERR_IO, "disk full") : 0;
+}
+
+/* Every repetition is told when it is measured, and can stop the run. */
+static void repetitions_are_told_at_once(void **state) {
+    (void)state;
+    struct fake_arm f;
+    struct seen seen = { 0 };
+    struct arm *arms[1];
+    struct err e = { 0 };
+    struct repeats r = { 0 };
+    int64_t sum_ns = 0;
+    fake_arm_init(&f, 48, 32);
+    struct bench_params p = params(&f, arms, 3);
+    p.repeat = count_repeat;
+    p.repeat_arg = &r;
+    assert_int_equal(bench_run(&p, keep, &seen, &e), 0);
+    for (size_t i = 0; i < N_ELEMS(list); i++) {
+        assert_int_equal(r.n[i], 3);
+        for (int k = 0; k < 3; k++)
+            sum_ns += seen.ns[i][k];
+    }
+    assert_int_equal(r.sum_ns, sum_ns);
+
+    memset(&seen, 0, sizeof seen);
+    r = (struct repeats){ .stop_at = 7 };
+    assert_int_equal(bench_run(&p, keep, &seen, &e), ERR_IO);
+    assert_int_equal(r.n_all, 7);
+    assert_int_equal(seen.n, 0);
+}
+
 /* A model that answers NaN is refused before anything is timed; timed parts ask for no answers. */
 static void logits_that_are_not_finite(void **state) {
     (void)state;
@@ -363,12 +406,18 @@ static void labels(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_an_arm_needs),          cmocka_unit_test(depths_are_filled_once),
-        cmocka_unit_test(rounds_are_shuffled),        cmocka_unit_test(times_and_speeds),
-        cmocka_unit_test(the_standard_deviation),     cmocka_unit_test(several_arms),
-        cmocka_unit_test(meaningless_parameters),     cmocka_unit_test(failing_allocations),
-        cmocka_unit_test(the_familiar_formats),       cmocka_unit_test(labels),
+        cmocka_unit_test(what_an_arm_needs),
+        cmocka_unit_test(depths_are_filled_once),
+        cmocka_unit_test(rounds_are_shuffled),
+        cmocka_unit_test(times_and_speeds),
+        cmocka_unit_test(the_standard_deviation),
+        cmocka_unit_test(several_arms),
+        cmocka_unit_test(meaningless_parameters),
+        cmocka_unit_test(failing_allocations),
+        cmocka_unit_test(the_familiar_formats),
+        cmocka_unit_test(labels),
         cmocka_unit_test(logits_that_are_not_finite),
+        cmocka_unit_test(repetitions_are_told_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
