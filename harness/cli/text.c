@@ -59,19 +59,27 @@ out:
     return rc;
 }
 
-int text_load(struct text *t, const char *path, bool escape, struct err *e) {
+int text_read(struct text *t, const char *path, struct err *e) {
     int rc = 0;
     *t = (struct text){ 0 };
     FILE *f = fopen(path, "rb");
     FAIL_IF(!f, e, ERR_IO, "%s: %s", path, strerror(errno));
     TRY(read_all(t, f, path, e));
     fingerprint_bytes(t->data, t->n, t->fingerprint);
+out:
+    if (f) fclose(f);
+    if (rc < 0) text_release(t);
+    return rc;
+}
+
+int text_load(struct text *t, const char *path, bool escape, struct err *e) {
+    int rc = 0;
+    TRY(text_read(t, path, e));
     if (t->n && t->data[t->n - 1] == '\n') t->n--;
     if (escape) t->n = text_unescape(t->data, t->n);
     t->data[t->n] = '\0';
     FAIL_IF(!t->n, e, ERR_ARG, "%s: the text is empty", path);
 out:
-    if (f) fclose(f);
     if (rc < 0) text_release(t);
     return rc;
 }

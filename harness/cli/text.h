@@ -14,6 +14,8 @@ struct text {
     char fingerprint[17]; /* of the file's bytes, before anything was changed */
 };
 
+/* Read the whole file, which may be a pipe, as it is; it may be empty. */
+int text_read(struct text *t, const char *path, struct err *e);
 /* Read the whole file, which may be a pipe; exactly one newline at its end is dropped. `escape` turns
  * \n \r \t \' \" \\ and \xHH into what they stand for, as ik_llama.cpp does by default and
  * llama.cpp does not. A directory or a file that cannot be read is ERR_IO, an empty text ERR_ARG. */
