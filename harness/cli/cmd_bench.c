@@ -145,7 +145,7 @@ out:
 
 static int parse_lists(struct bench_cmd *c, struct err *e) {
     const int max = SPEED_MAX_TOKENS;
-    int rc = 0;
+    int rc = 0, most = 0;
     FAIL_IF(!c->text.m, e, ERR_ARG, "bench needs a model: -m FILE");
     if (access(c->text.m, F_OK) == 0) { /* a comma may be part of a name */
         c->models.n = 1;
@@ -157,12 +157,15 @@ static int parse_lists(struct bench_cmd *c, struct err *e) {
     TRY(parse_ints("-n", c->text.n, 0, max, &c->gens, e));
     TRY(parse_ints("-d", c->text.d, 0, max, &c->depths, e));
     TRY(parse_ints("-t", c->text.t, 0, 512, &c->threads, e));
+    for (int i = 0; i < c->threads.n; i++)
+        if (c->threads.v[i] > most) most = c->threads.v[i];
     TRY(parse_ints("-b", c->text.b, 1, 1 << 20, &c->batches, e));
     TRY(parse_ints("-ub", c->text.ub, 1, 1 << 16, &c->ubatches, e));
     TRY(parse_types("-ctk", c->text.ctk, &c->type_k, e));
     TRY(parse_types("-ctv", c->text.ctv, &c->type_v, e));
     if (c->text.pg) TRY(parse_ints("-pg", c->text.pg, 0, max, &c->pgs, e));
     FAIL_IF(c->pgs.n % 2, e, ERR_ARG, "-pg: expected pairs PP,TG, not '%s'", c->text.pg);
+    opt_warn_threads(most, 0);
 out:
     return rc;
 }

@@ -73,6 +73,7 @@ static int check(struct perplexity *c, struct err *e) {
     FAIL_IF(c->resume && c->kld, e, ERR_ARG, "--resume does not go with --kl-divergence");
     FAIL_IF(c->kl_floor != KLD_FLOOR_IK && c->kl_floor != KLD_FLOOR_LLAMA, e, ERR_ARG,
             "--kl-floor: expected 16 or 24, not %d", c->kl_floor);
+    opt_warn_threads(c->arm.n_threads, c->arm.n_threads_batch);
     if (!strcmp(c->fa, "off") || !strcmp(c->fa, "0"))
         fputs("note: -fa off has no effect, this engine has one attention\n", stderr);
     if (c->kld && c->text)

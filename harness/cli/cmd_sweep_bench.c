@@ -79,6 +79,7 @@ static int check(struct sweep_cmd *c, struct err *e) {
             "(-ntg)",
             c->arm.n_ctx, s->n_pp, s->n_tg);
     s->seed = (uint64_t)c->seed;
+    opt_warn_threads(c->arm.n_threads, c->arm.n_threads_batch);
     if (!strcmp(c->fa, "off") || !strcmp(c->fa, "0"))
         fputs("note: -fa off has no effect, this engine has one attention\n", stderr);
 out:

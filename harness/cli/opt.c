@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/threads.h"
+
 static bool is_end(const struct opt *o) {
     return o->kind == OPT_GROUP && !o->help;
 }
@@ -136,4 +138,11 @@ int opt_parse(int argc, char **argv, const struct opt *table, const char *usage,
     }
 out:
     return rc;
+}
+
+void opt_warn_threads(int n_threads, int n_threads_batch) {
+    int n = n_threads > n_threads_batch ? n_threads : n_threads_batch, online = threads_online();
+    if (n > online)
+        fprintf(stderr, "warning: %d threads on %d processors take turns; speeds will be too low\n",
+                n, online);
 }

@@ -40,6 +40,9 @@ struct opt {
  * arguments are an error. `usage` is the text after "usage: ggauge ". */
 int opt_parse(int argc, char **argv, const struct opt *table, const char *usage, struct err *e);
 
+/* A warning on stderr if the largest of -t and -tb is more than the processors there are. */
+void opt_warn_threads(int n_threads, int n_threads_batch);
+
 /* The options every measuring command shares; expand inside a table. P is a struct arm_params
  * lvalue; set its defaults first. */
 #define OPT_MODEL(P)                                                                               \

@@ -49,6 +49,8 @@ check "rows hold the printed value" \
 
 ppl -f $text --chunks 12 -b 64 -t 1
 check "other batches and threads, the same digits" cmp -s "$tmp/out" "$tmp/whole"
+ppl -f $text --chunks 2 -t 512
+check "more threads than processors: a warning" grep -q '^warning: 512 threads on [0-9]* processors' "$tmp/err"
 ppl -f $text --chunks 4 --ppl-output-type 1
 check "output type 1 repeats the first position of a group" \
     [ "$(awk 'NR <= 4 { printf "%s ", $1 }' "$tmp/out")" = "0 0 128 128 " ]

@@ -80,6 +80,14 @@ check "--output-format jsonl" test "$(grep -vc '^{.*}$' "$tmp/out")" -eq 0
 "$GGAUGE" sweep-bench --help >"$tmp/out" 2>"$tmp/err"
 check "--help" grep -q -e '-ntg' "$tmp/out"
 
+many='^warning: 512 threads on [0-9]* processors'
+"$GGAUGE" sweep-bench -m "$model" -c 8 -npp 8 -ntg 1 -r 1 -tb 512 -t 1 >"$tmp/out" 2>"$tmp/err"
+check "more threads than processors: a warning" grep -q "$many" "$tmp/err"
+check "fewer: none" sh -c '"$@" 2>&1 >/dev/null | grep -c ^warning: | grep -qx 0' - \
+    "$GGAUGE" sweep-bench -m "$model" -c 8 -npp 8 -ntg 1 -r 1 -t 1
+"$GGAUGE" bench -m "$model" -p 0 -n 1 -r 1 -t 1,512 >"$tmp/out" 2>"$tmp/err"
+check "bench warns too" grep -q "$many" "$tmp/err"
+
 refused "-c smaller than a part" 2 "holds no step" sweep-bench -m "$model" -c 16 -npp 32
 refused "-ntg larger than -c" 2 "holds no step" sweep-bench -m "$model" -c 16 -npp 8 -ntg 32
 refused "no model given" 2 "-m FILE" sweep-bench -c 16
@@ -141,6 +149,15 @@ check "rows of bench" test "$(column "$tmp/b.csv" metric | sort | uniq -c | awk 
 check "a row of every repetition" test "$(column "$tmp/b.csv" subject | grep -c ' rep [12]$')" -eq 12
 check "... one repeat each" test "$(sed 1d "$tmp/b.csv" | grep ' rep [12],' | grep -c ',1,PASS$')" -eq 12
 check "memory is the run's" grep -q ',bench,run,.*,rss_bytes,' "$tmp/b.csv"
+
+if command -v python3 >/dev/null && python3 -c 'import sqlite3' 2>/dev/null; then
+    python3 plots/report.py --csv "$tmp/b.csv" --out "$tmp/report" >"$tmp/out" 2>"$tmp/err"
+    check "the report takes results, not repetitions" test "$(grep -c '| \(pp16\|tg2\)' "$tmp/report/README.md")" -eq 4
+    check "... and says what an interval covers" \
+        test "$(grep -c ' to [0-9.]* (50.0 %) | 2 |$' "$tmp/report/README.md")" -eq 4
+else
+    echo "ok - bench in a report # SKIP no python3 with sqlite3"
+fi
 
 "$GGAUGE" $bench -d 0 -o csv >"$tmp/out" 2>"$tmp/err"
 check "llama-bench's CSV" grep -q '^build_commit,build_number,cpu_info,.*,avg_ns,stddev_ns,avg_ts,stddev_ts$' "$tmp/out"
