@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * backend.h - the columns of both tables: which exist, what this machine can run, who serves a cell.
+ * backend.h - the columns of both tables: which exist, what this machine can run, who serves a
+ * cell.
  *
  * A column without a cell of its own uses its parent's; ref and cuda have no parent, so a hole in
  * cuda means UNSUPPORTED and work never moves to another device in silence. */
@@ -33,8 +34,8 @@ bool column_available(enum column c);
 /* The last available CPU column that has at least one cell of its own. */
 enum column column_best_cpu(void);
 
-/* The cell that serves type t in column c, walking up the parents; *found (may be NULL) says whose it
- * is. NULL if there is none. need_mul_mat skips cells without mul_mat (ref has none: its op
+/* The cell that serves type t in column c, walking up the parents; *found (may be NULL) says whose
+ * it is. NULL if there is none. need_mul_mat skips cells without mul_mat (ref has none: its op
  * multiplies any pair of types through dequant_row). */
 const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_mat,
                                    enum column *found);
@@ -42,8 +43,8 @@ const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_ma
 bool qtype_has_cell(enum column c, enum qtype t);
 bool op_has_cell(enum column c, enum op op);
 
-/* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat for
- * the weight's type. */
+/* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat
+ * for the weight's type. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);
 
 /* One device that runs graphs. The CPU columns share one implementation (cpu.c). */

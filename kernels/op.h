@@ -10,18 +10,22 @@
  *
  *   get_rows    dst [n_tok, n] = rows of table [n_rows, n] (any type, without gain) at
  *               ids i32 [n_tok]
- *   rms_norm    dst [n_tok, n_vec, n] = x / sqrt(mean(x^2) + eps) * weight [n], for each vector of n
+ *   rms_norm    dst [n_tok, n_vec, n] = x / sqrt(mean(x^2) + eps) * weight [n], for each vector of
+ * n
  *               (n_vec > 1: one norm per head, p.rms_norm.n = n)
  *   add         dst [n_tok, n] = a [n_tok, n] + b [n_tok, n], or + b [n] for every token
  *   swiglu      dst [n_tok, n] = silu(gate) * up
  *   mul_mat     dst [n_tok, n_rows] = gain * x [n_tok, n] * transpose(W [n_rows, n]), W of any type
- *   rope_table  dst [n_tok, n_rot] = m cos(theta_i), m sin(theta_i) interleaved by i < n_rot / 2, for
+ *   rope_table  dst [n_tok, n_rot] = m cos(theta_i), m sin(theta_i) interleaved by i < n_rot / 2,
+ * for
  *               pos i32 [n_tok] and optional frequency divisors [n_rot / 2]
  *   rope        dst [n_tok, n_head, n_embd_head] = x with the first n_rot elements of each head
  *               rotated by the table; pairs (2i, 2i + 1) for NORM, (i, i + n_rot / 2) for NEOX
- *   set_rows    row cell[t] of dst [n_cells, n] (f32, f16 or q8_0) = x [n_tok, n], cell i32 [n_tok];
+ *   set_rows    row cell[t] of dst [n_cells, n] (f32, f16 or q8_0) = x [n_tok, n], cell i32
+ * [n_tok];
  *               other rows keep their content
- *   attn        dst [n_tok, n_head, n_embd_head_v]: softmax(scale q k^T) v over the cells that token t
+ *   attn        dst [n_tok, n_head, n_embd_head_v]: softmax(scale q k^T) v over the cells that
+ * token t
  *               sees: cells [first[t], first[t] + pos[t]], first and pos i32 [n_tok]; head h reads
  *               kv head h / (n_head / n_head_kv); k [n_cells, n_head_kv, n_embd_head_k] and v
  *               [n_cells, n_head_kv, n_embd_head_v] of type f32, f16 or q8_0
@@ -64,8 +68,8 @@ union op_params {
         float eps;
     } rms_norm;
     struct {
-        /* The ref cell rounds x through this type first: QT_f32 leaves it alone; any other shows what
-         * a column that wants this activation type should get. Other columns ignore it. */
+        /* The ref cell rounds x through this type first: QT_f32 leaves it alone; any other shows
+         * what a column that wants this activation type should get. Other columns ignore it. */
         enum qtype act;
     } mul_mat;
     struct {
@@ -88,7 +92,7 @@ union op_params {
 struct node {
     enum op op;
     int il;                   /* layer, -1 outside of layers; names repeat, see `occurrence` */
-    int occurrence;           /* 0 for the first node of this name in the graph, 1 for the next, ... */
+    int occurrence;           /* 0 for the first node of this name in the graph, then 1, ... */
     struct tensor *dst;       /* its name is the node's name: "attn_norm-0" */
     const struct tensor *src[OP_MAX_SRC]; /* NULL where optional and absent */
     union op_params p;

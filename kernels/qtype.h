@@ -111,7 +111,8 @@ struct qkernel {
 
     /* n weights of one row as f32, without the gain. */
     void (*dequant_row)(const void *row, float *y, int64_t n);
-    /* The inverse; imatrix [n] weights the error of each column, or NULL. n is a multiple of n_blk. */
+    /* The inverse; imatrix [n] weights the error of each column, or NULL. n is a multiple of
+     * n_blk. */
     void (*quantize_row)(const float *x, void *row, int64_t n, const float *imatrix);
     /* Any n_rows >= 1 and n_tok >= 1. scratch: mul_mat_scratch(n) bytes, 64-byte aligned. Chooses
      * between streaming the weights (few tokens) and decoding a panel once (many). */

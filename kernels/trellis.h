@@ -14,7 +14,8 @@
  * therefore only 4-byte aligned. g numbers the groups of a block in weight order, b the sub-blocks.
  *
  *   iq2_kt  base 4096; s = KT_SCALES[nibble b of sc]; r signed
- *   iq3_kt  base 4096; s = nibble b of sc; |r|, then the sign: bit b of sg[j] negates weight 32b + j
+ *   iq3_kt  base 4096; s = nibble b of sc; |r|, then the sign: bit b of sg[j] negates weight 32b +
+ * j
  *   iq4_kt  S[b]: bit 0 = o, bits 1-7 = s + 64, bits 8+3j..10+3j = index bits 12-14 of group j of
  *           sub-block b; ql[g] = index bits 0-7; qh = index bits 8-11 (low nibble of qh[g] for
  *           g < 32, high nibble of qh[g-32] otherwise); base 4096 + 32768 o

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * arm.h - all that a measurement sees of an engine: token batches in, answers out.
  *
- * An arm answers at the level asked for and reduces on its own side, so that a vocabulary of 150,000
- * logits is never copied unless its logits are asked for. Kinds of arm share this interface:
- * builtin.c (our engine on a backend column); worker processes and saved files have their own. */
+ * An arm answers at the level asked for and reduces on its own side, so that a vocabulary of
+ * 150,000 logits is never copied unless its logits are asked for. Kinds of arm share this
+ * interface: builtin.c (our engine on a backend column); worker processes and saved files have
+ * their own. */
 #ifndef GGAUGE_ARM_H
 #define GGAUGE_ARM_H
 

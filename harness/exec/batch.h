@@ -23,7 +23,7 @@ struct arm_answer {
     int i;                 /* index in the batch */
     const float *logits;   /* [n_vocab]; valid during the call only */
     double max;            /* largest logit */
-    double lse;            /* ln(sum exp(logit - max)), sum in f64: log-softmax = logit - max - lse */
+    double lse;            /* ln(sum exp(logit - max)), f64; log-softmax = logit - max - lse */
     int32_t top1;          /* first index of the largest logit */
 };
 

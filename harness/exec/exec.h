@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * exec.h - a context: a model on a backend with a KV cache. It cuts batches into micro-batches, runs
- * their graphs, and hands the logits of wanted tokens to the caller in slices, so that memory never
- * grows with n_vocab times the length of a batch. */
+ * exec.h - a context: a model on a backend with a KV cache. It cuts batches into micro-batches,
+ * runs their graphs, and hands the logits of wanted tokens to the caller in slices, so that memory
+ * never grows with n_vocab times the length of a batch. */
 #ifndef GGAUGE_EXEC_H
 #define GGAUGE_EXEC_H
 

@@ -15,8 +15,8 @@ struct observer {
     /* Asked once per node and graph: shall see() be called for it? */
     bool (*want)(void *arg, const struct node *n);
     /* The node has run; its sources still hold their data where they are activations of the same
-     * layer. `data` is node->dst's data on the host, rows of dst->row_bytes. see() may overwrite it:
-     * later nodes then use what it wrote. Negative stops the run. */
+     * layer. `data` is node->dst's data on the host, rows of dst->row_bytes. see() may overwrite
+     * it: later nodes then use what it wrote. Negative stops the run. */
     int (*see)(void *arg, const struct node *n, void *data, struct err *e);
 };
 

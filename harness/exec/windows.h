@@ -26,15 +26,16 @@ struct windows {
  * tokens are an error, and so is n_ctx < 3, where nothing would be scored. */
 int windows_plain(struct windows *w, int64_t n_tokens, int n_ctx, int64_t limit, struct err *e);
 
-/* Overlapping windows of W = n_ctx + stride/2 tokens, one every `stride` tokens, whose last `stride`
- * targets are scored: each token after the first window is predicted once, from W - stride to
- * W - 1 tokens. The peer takes for W the padded size of its cache, which depends on -b and
- * -fa; W is unpadded here, and equal to the peer's where -b equals -c and W is a multiple of 256. */
+/* Overlapping windows of W = n_ctx + stride/2 tokens, one every `stride` tokens, whose last
+ * `stride` targets are scored: each token after the first window is predicted once, from W - stride
+ * to W - 1 tokens. The peer takes for W the padded size of its cache, which depends on -b and
+ * -fa; W is unpadded here, and equal to the peer's where -b equals -c and W is a multiple of
+ * 256. */
 int windows_strided(struct windows *w, int64_t n_tokens, int n_ctx, int stride, int64_t limit,
                     struct err *e);
 
-/* Sequences that one logical batch of n_batch tokens holds: max(1, n_batch / n_ctx). A batch shorter
- * than a window feeds one window in pieces. */
+/* Sequences that one logical batch of n_batch tokens holds: max(1, n_batch / n_ctx). A batch
+ * shorter than a window feeds one window in pieces. */
 static inline int windows_n_seq(int n_batch, int n_ctx) {
     return n_batch > n_ctx ? n_batch / n_ctx : 1;
 }
@@ -49,8 +50,8 @@ static inline int windows_n_scored(const struct windows *w) {
 
 /* The token fed at position p of window i: the text's own, but `bos` at position 0 of every window
  * when bos >= 0 (pass -1 for a vocabulary without add_bos). */
-static inline int32_t windows_input(const struct windows *w, const int32_t *tokens, int64_t i, int p,
-                                    int32_t bos) {
+static inline int32_t windows_input(const struct windows *w, const int32_t *tokens, int64_t i,
+                                    int p, int32_t bos) {
     return p == 0 && bos >= 0 ? bos : tokens[windows_start(w, i) + p];
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * gguf.h - reading and writing GGUF files, versions 2 and 3, single or split.
  *
- * The reader maps every part read-only and checks each offset, length, count and product against the
- * file before it is used; a tensor's data is known to lie inside its part. Views borrow the mapping
- * and live until gguf_close. An open file may be read from several threads.
+ * The reader maps every part read-only and checks each offset, length, count and product against
+ * the file before it is used; a tensor's data is known to lie inside its part. Views borrow the
+ * mapping and live until gguf_close. An open file may be read from several threads.
  *
  * Source: the GGUF specification of ggml; details in ik_llama.cpp 8337e4cd, ggml/src/ggml.c. */
 #ifndef GGAUGE_GGUF_H
@@ -61,7 +61,7 @@ struct gguf_tensor {
     int n_dims;
     int64_t ne[GGUF_MAX_DIMS]; /* ne[0] = row length; missing ones are 1 */
     uint32_t type_id;          /* as stored */
-    enum qtype type;           /* QT_none if no table knows the id: size and data are then unknown */
+    enum qtype type;           /* QT_none: no table knows the id; size and data are unknown */
     int part;                  /* 0-based file of a split model */
     uint64_t offset;           /* in the part's data section */
     uint64_t n_bytes;          /* without padding; 0 if the type is unknown */
@@ -92,14 +92,16 @@ const struct gguf_kv *gguf_find(const struct gguf *g, const char *key); /* NULL 
 const char *gguf_value_name(uint32_t code);
 
 /* Typed look-up. Any integer type converts to u64/i64 if the value fits, any float to f64.
- * Returns 1 = found, 0 = absent (*out unchanged), negative = present but of another type or range. */
+ * Returns 1 = found, 0 = absent (*out unchanged), negative = present but of another type or
+ * range. */
 int gguf_get_u64(const struct gguf *g, const char *key, uint64_t *out, struct err *e);
 int gguf_get_i64(const struct gguf *g, const char *key, int64_t *out, struct err *e);
 int gguf_get_f64(const struct gguf *g, const char *key, double *out, struct err *e);
 int gguf_get_bool(const struct gguf *g, const char *key, bool *out, struct err *e);
 int gguf_get_str(const struct gguf *g, const char *key, struct gguf_str *out, struct err *e);
 
-/* Element i of a scalar or array pair of any integer type / any float or integer type. i < count. */
+/* Element i of a scalar or array pair of any integer type / any float or integer type. i <
+ * count. */
 int64_t gguf_kv_i64(const struct gguf_kv *kv, uint64_t i);
 double gguf_kv_f64(const struct gguf_kv *kv, uint64_t i);
 
@@ -107,16 +109,17 @@ int64_t gguf_n_tensors(const struct gguf *g); /* over all parts */
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, int64_t i);
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name); /* or NULL */
 
-/* xxh3 of the keys, infos and sampled pages of every tensor, as 16 hex digits: tells two model files
- * apart in milliseconds, whatever their size. Splitting, merging or another alignment keep it. */
+/* xxh3 of the keys, infos and sampled pages of every tensor, as 16 hex digits: tells two model
+ * files apart in milliseconds, whatever their size. Splitting, merging or another alignment keep
+ * it. */
 void gguf_fingerprint(const struct gguf *g, char out[17]);
 
 /* ---- writer: v3, one file ------------------------------------------------------------------- */
 
 struct gguf_writer;
 
-/* Collect key-values and tensor infos, then write: header with gguf_writer_begin, every tensor's data
- * in the order of the infos with gguf_writer_data (any number of calls each), end with
+/* Collect key-values and tensor infos, then write: header with gguf_writer_begin, every tensor's
+ * data in the order of the infos with gguf_writer_data (any number of calls each), end with
  * gguf_writer_end. The file appears under its name only when complete (temporary name, rename). */
 int gguf_writer_new(struct gguf_writer **out, const char *path, struct err *e);
 void gguf_writer_free(struct gguf_writer *w); /* removes an incomplete file */

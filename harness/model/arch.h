@@ -28,7 +28,8 @@ struct tensor;
 
 struct arch_ops {
     const char *name;
-    /* Find the tensors of layer il; what an architecture does not ask for may not be in the file. */
+    /* Find the tensors of layer il; what an architecture does not ask for may not be in the
+     * file. */
     int (*load_layer)(struct model *m, int il, struct layer *l, struct err *e);
     /* Add layer il to the graph: residual stream in, residual stream out; NULL with *e set. */
     struct tensor *(*build_layer)(struct graph *g, const struct model *m, int il, struct tensor *x,

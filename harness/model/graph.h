@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * graph.h - the computation of one micro-batch as a flat list of nodes in run order.
  *
- * An architecture builds it with the functions below; they check shapes and types once, so that cells
- * need not. The graph knows no backend. Every builder returns the new tensor, or NULL with *e set, and
- * passes a NULL input through, so calls can be chained and checked once.
+ * An architecture builds it with the functions below; they check shapes and types once, so that
+ * cells need not. The graph knows no backend. Every builder returns the new tensor, or NULL with *e
+ * set, and passes a NULL input through, so calls can be chained and checked once.
  *
- * Nodes carry the field's names ("attn_norm-0", "Qcur-0", "ffn_out-3", "result_norm"); names repeat,
- * so the key is (name, occurrence). */
+ * Nodes carry the field's names ("attn_norm-0", "Qcur-0", "ffn_out-3", "result_norm"); names
+ * repeat, so the key is (name, occurrence). */
 #ifndef GGAUGE_GRAPH_H
 #define GGAUGE_GRAPH_H
 
@@ -37,7 +37,8 @@ int graph_init(struct graph *g, const struct model *m, struct kv_cache *kv, stru
 void graph_release(struct graph *g);
 
 /* Build the graph of n_tok tokens, n_out of them wanted, up to result_norm. */
-int graph_build(struct graph *g, const struct model *m, int64_t n_tok, int64_t n_out, struct err *e);
+int graph_build(struct graph *g, const struct model *m, int64_t n_tok, int64_t n_out,
+                struct err *e);
 
 /* Build the graph of the output matrix and the log-sum-exp for n_rows rows of result_norm. */
 int graph_build_head(struct graph *g, const struct model *m, int64_t n_rows, struct err *e);
@@ -67,7 +68,8 @@ struct tensor *g_rope(struct graph *g, const char *name, int il, const struct te
 struct tensor *g_swiglu(struct graph *g, const char *name, int il, const struct tensor *gate,
                         const struct tensor *up, struct err *e);
 /* Store k and v of this micro-batch in the cache of layer il; false with *e set. */
-bool g_store(struct graph *g, int il, const struct tensor *k, const struct tensor *v, struct err *e);
+bool g_store(struct graph *g, int il, const struct tensor *k, const struct tensor *v,
+             struct err *e);
 /* Causal attention of q over the cache of layer il: node kqv_out. */
 struct tensor *g_attn(struct graph *g, int il, const struct hparams *hp, const struct tensor *q,
                       struct err *e);

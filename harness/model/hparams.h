@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * hparams.h - hyper-parameters of a model, read from the keys of its GGUF file.
  *
- * Names are those of the field (n_embd, n_head_kv, ...); `A.` in a key stands for the architecture's
- * name. Source of keys and defaults: ik_llama.cpp 8337e4cd, src/llama-hparams.cpp. */
+ * Names are those of the field (n_embd, n_head_kv, ...); `A.` in a key stands for the
+ * architecture's name. Source of keys and defaults: ik_llama.cpp 8337e4cd,
+ * src/llama-hparams.cpp. */
 #ifndef GGAUGE_HPARAMS_H
 #define GGAUGE_HPARAMS_H
 
@@ -31,8 +32,8 @@ struct hparams {
     int64_t n_ctx_orig;      /* A.rope.scaling.original_context_length, default n_ctx_train */
 };
 
-/* ERR_UNSUPPORTED for an architecture that is not in ARCH_LIST or a variant this build does not run;
- * ERR_MISSING or ERR_FORMAT names the key. */
+/* ERR_UNSUPPORTED for an architecture that is not in ARCH_LIST or a variant this build does not
+ * run; ERR_MISSING or ERR_FORMAT names the key. */
 int hparams_load(struct hparams *hp, const struct gguf *g, struct err *e);
 
 /* One "name = value" line per hyper-parameter, in the order above; fn gets each line without its

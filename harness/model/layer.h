@@ -2,8 +2,8 @@
  * layer.h - what the layers of dense decoder architectures have in common.
  *
  * A layer is: norm, Q K V (layer_qkv); what the architecture does to Q and K; attention, output
- * matrix, residual, feed-forward network, residual (layer_finish). Optional biases are applied where
- * the layer has them. */
+ * matrix, residual, feed-forward network, residual (layer_finish). Optional biases are applied
+ * where the layer has them. */
 #ifndef GGAUGE_LAYER_H
 #define GGAUGE_LAYER_H
 

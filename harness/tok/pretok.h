@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * pretok.h - cuts text into the pieces inside which byte-level BPE merges.
  *
- * Each pre-tokenizer (`tokenizer.ggml.pre`) is a list of the model's own regular expressions. Each is
- * applied in turn to the pieces left by the one before: a match is a piece, and so is the text between
- * matches; nothing is lost. */
+ * Each pre-tokenizer (`tokenizer.ggml.pre`) is a list of the model's own regular expressions. Each
+ * is applied in turn to the pieces left by the one before: a match is a piece, and so is the text
+ * between matches; nothing is lost. */
 #ifndef GGAUGE_PRETOK_H
 #define GGAUGE_PRETOK_H
 

@@ -61,8 +61,8 @@ struct tok_model {
     const char *name;
     int (*load)(struct tok *t, const struct gguf *g, struct err *e);
     void (*release)(struct tok *t);
-    /* Append the ids of n bytes of text; first: the text begins here or follows a special token. The
-     * bytes live as long as w. */
+    /* Append the ids of n bytes of text; first: the text begins here or follows a special token.
+     * The bytes live as long as w. */
     int (*encode)(const struct tok *t, struct tok_work *w, const char *text, size_t n, bool first,
                   struct err *e);
     size_t (*piece)(const struct tok *t, int32_t id, char *buf, size_t buf_bytes);

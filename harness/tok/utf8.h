@@ -13,8 +13,8 @@ int utf8_char(const char *s, size_t n);
 
 bool utf8_valid(const char *s, size_t n);
 
-/* Copy n bytes, each byte that belongs to no well-formed character becoming U+FFFD. dst has room for
- * 3 * n bytes and does not overlap s. Returns the bytes written. */
+/* Copy n bytes, each byte that belongs to no well-formed character becoming U+FFFD. dst has room
+ * for 3 * n bytes and does not overlap s. Returns the bytes written. */
 size_t utf8_repair(const char *s, size_t n, char *dst);
 
 /* Write cp (a valid code point) to dst; returns its 1 to 4 bytes. */

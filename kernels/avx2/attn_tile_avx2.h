@@ -2,8 +2,8 @@
  * attn_tile_avx2.h - the arithmetic of attention on one tile of cells: scores, weights, weighted
  * sums, and the fold of one range of cells into what came before.
  *
- * The bits of a row (one head of one token) follow from its q and the cells that it sees, never from
- * the rows beside it, because every variant keeps this order:
+ * The bits of a row (one head of one token) follow from its q and the cells that it sees, never
+ * from the rows beside it, because every variant keeps this order:
  *   score   eight chains of fused multiply-adds, chain d % 8 over the elements of scaled q and k in
  *           order of d, added up in order
  *   max     over the tile, then the largest of it and the maximum so far

@@ -3,9 +3,9 @@
  *
  * x = n ln 2 + r with |r| <= ln 2 / 2, exp(x) = 2^n (1 + r + r^2 q(r)). q has degree 4; its
  * coefficients minimise the largest relative error over r (Remez exchange, 3.1e-9, a twentieth of
- * half a unit in the last place), so nearly all of the error is that of the last roundings: 1.003 ulp
- * at most over a sweep of the normal range. Subnormal results are rounded once, too small ones are 0,
- * too large ones infinite, and NaN stays NaN. */
+ * half a unit in the last place), so nearly all of the error is that of the last roundings: 1.003
+ * ulp at most over a sweep of the normal range. Subnormal results are rounded once, too small ones
+ * are 0, too large ones infinite, and NaN stays NaN. */
 #ifndef GGAUGE_EXP_AVX2_H
 #define GGAUGE_EXP_AVX2_H
 

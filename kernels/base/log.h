@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * log.h - messages from library code to whoever runs it.
  *
- * Library code never prints; it calls log_msg(), which hands the text to the installed hook. Without
- * a hook messages are dropped. The hook is set once, before any thread starts. */
+ * Library code never prints; it calls log_msg(), which hands the text to the installed hook.
+ * Without a hook messages are dropped. The hook is set once, before any thread starts. */
 #ifndef GGAUGE_LOG_H
 #define GGAUGE_LOG_H
 
