@@ -182,7 +182,7 @@ int perplexity_open_rows(struct perplexity *c, const struct ppl_known *known, st
         FAIL_IF(mkdir(c->results, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", c->results,
                 strerror(errno));
         /* A resumed run has the name of the first: the chunks that stand there already. */
-        TRY(ppl_rows_read(path, &c->rows.run.base, &there, e));
+        TRY(ppl_rows_read(path, &c->rows.run.base, c->win.n, &there, e));
         TRY(ppl_rows_open(&c->rows, path, &there, e));
     }
 out:

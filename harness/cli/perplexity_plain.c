@@ -21,7 +21,7 @@ struct plain {
     struct text text;
     struct tok_ids ids;
     struct ppl_known known;
-    int64_t n_rows; /* chunks that --csv holds */
+    int64_t n_csv; /* chunks that --csv holds */
     struct ppl_run run;
     /* Values of the first pass: in the rows already, but printed only after its message about the
      * remaining time, which would otherwise split their line. */
@@ -55,9 +55,9 @@ static int read_known(struct plain *p, struct err *e) {
     int rc = 0;
     struct perplexity *c = p->cmd;
     if (!c->resume) goto out;
-    TRY(ppl_rows_read(c->csv, &c->rows.run.base, &p->known, e));
-    p->n_rows = p->known.n;
-    if (p->known.n) {
+    TRY(ppl_rows_read(c->csv, &c->rows.run.base, c->win.n, &p->known, e));
+    p->n_csv = p->known.n;
+    if (p->known.same_run) {
         /* One run, one name: its chunks stay together wherever rows are grouped. */
         TRY(row_set(&c->rows.run.base, ROW_run_id, p->known.run_id, e));
         TRY(row_set(&c->rows.run.base, ROW_time_utc, p->known.time_utc, e));
@@ -78,7 +78,7 @@ static int open_save(struct plain *p, struct err *e) {
                               e));
     else
         TRY(kld_writer_open(&p->run.save, c->base, &shape, p->ids.id, c->kl_floor, e));
-    if (p->known.n < p->n_rows)
+    if (p->known.n < p->n_csv)
         fprintf(stderr, "perplexity: %s holds %" PRId64 " of them\n", c->base, p->known.n);
 out:
     return rc;
@@ -200,8 +200,6 @@ static int finish(struct plain *p, struct err *e) {
     TRY(print_final(p, e));
     perplexity_speed("perplexity", w);
     perplexity_judge(c, ppl_stats_ppl(&p->run.stats));
-    /* A run that was complete before has its rows already. */
-    if (!w->n_evaluated && p->known.finished) goto out;
     TRY(ppl_rows_estimate(&c->rows, &p->run.stats, e));
     TRY(ppl_rows_cost(&c->rows, &c->a->info, w->n_evaluated, w->seconds, e));
 out:

@@ -18,8 +18,9 @@ int ppl_rows_open(struct ppl_rows *rows, const char *path, const struct ppl_know
                   struct err *e) {
     int rc = 0, i = rows->run.n_out;
     TRY(run_rows_open(&rows->run, path, e));
-    rows->from[i] = there ? there->n : 0;
+    rows->from[i] = there ? there->n_rows : 0;
     rows->partial[i] = there ? there->partial : 0;
+    rows->closing[i] = there ? there->closing : 0;
 out:
     return rc;
 }
@@ -48,7 +49,7 @@ int ppl_rows_chunk(struct ppl_rows *rows, int64_t i, const struct ppl_chunk *c,
         const struct interval *ci;
         int64_t n_rep;
     } v[] = {
-        /* the order of the bits in on_row */
+        /* the order of the bits in add_chunk_row */
         { METRIC_nll_sum, c->nll_sum, NULL, c->n_scored },
         { METRIC_nll_sq_sum, c->nll_sq_sum, NULL, c->n_scored },
         { METRIC_n_scored, (double)c->n_scored, NULL, 0 },
@@ -61,16 +62,24 @@ out:
     return rc;
 }
 
+/* A row of the run, to the files that lack it. */
+static int put_closing(struct ppl_rows *rows, enum metric m, double value,
+                       const struct interval *ci, int64_t n_rep, struct err *e) {
+    unsigned files = 0;
+    for (int i = 0; i < rows->run.n_out; i++)
+        files |= (unsigned)!(rows->closing[i] >> m & 1) << i;
+    return run_rows_put(&rows->run, files, "run", m, value, ci, n_rep, "PASS", e);
+}
+
 int ppl_rows_estimate(struct ppl_rows *rows, const struct ppl_stats *s, struct err *e) {
     int rc = 0;
-    struct run_rows *r = &rows->run;
     struct interval ci = ppl_stats_interval95(s);
     double se_token = ppl_stats_se_token(s), se_chunk = ppl_stats_se_chunk(s);
-    TRY(run_rows_value(r, "run", METRIC_ppl, ppl_stats_ppl(s), &ci, s->n_chunks, e));
+    TRY(put_closing(rows, METRIC_ppl, ppl_stats_ppl(s), &ci, s->n_chunks, e));
     if (isfinite(se_token))
-        TRY(run_rows_value(r, "run", METRIC_ppl_se_token, se_token, NULL, s->n_tokens, e));
+        TRY(put_closing(rows, METRIC_ppl_se_token, se_token, NULL, s->n_tokens, e));
     if (isfinite(se_chunk))
-        TRY(run_rows_value(r, "run", METRIC_ppl_se_chunk, se_chunk, NULL, s->n_chunks, e));
+        TRY(put_closing(rows, METRIC_ppl_se_chunk, se_chunk, NULL, s->n_chunks, e));
 out:
     return rc;
 }
@@ -78,15 +87,13 @@ out:
 int ppl_rows_cost(struct ppl_rows *rows, const struct arm_info *info, int64_t n_tokens,
                   double seconds, struct err *e) {
     int rc = 0;
-    struct run_rows *r = &rows->run;
     if (n_tokens > 0 && seconds > 0) {
-        double tps = (double)n_tokens / seconds;
-        TRY(run_rows_value(r, "run", METRIC_eval_s, seconds, NULL, 0, e));
-        TRY(run_rows_value(r, "run", METRIC_eval_tps, tps, NULL, 0, e));
+        TRY(put_closing(rows, METRIC_eval_s, seconds, NULL, 0, e));
+        TRY(put_closing(rows, METRIC_eval_tps, (double)n_tokens / seconds, NULL, 0, e));
     }
-    TRY(run_rows_value(r, "run", METRIC_model_bytes, (double)info->model_bytes, NULL, 0, e));
-    TRY(run_rows_value(r, "run", METRIC_bpw, info->bpw, NULL, 0, e));
-    TRY(run_rows_value(r, "run", METRIC_rss_bytes, (double)speed_rss_bytes(), NULL, 0, e));
+    TRY(put_closing(rows, METRIC_model_bytes, (double)info->model_bytes, NULL, 0, e));
+    TRY(put_closing(rows, METRIC_bpw, info->bpw, NULL, 0, e));
+    TRY(put_closing(rows, METRIC_rss_bytes, (double)speed_rss_bytes(), NULL, 0, e));
 out:
     return rc;
 }
@@ -113,21 +120,50 @@ struct partial {
     unsigned have;
 };
 
+/* One run of the file, in the order of their first rows. */
+struct known_run {
+    char run_id[128], time_utc[32];
+    bool same;        /* it was to have as many chunks as this one */
+    unsigned closing; /* bit m: metric m of subject "run" is there */
+    struct partial *chunk;
+    int64_t n, cap; /* whole chunks from the first on */
+};
+
 struct reading {
     const struct row *like;
     const char *path;
-    struct partial *chunk;
-    int64_t n, cap;
-    struct err mismatch; /* of the last chunk row that is another run's */
-    bool any;            /* a chunk row of a run like ours was seen */
-    bool finished;
-    char run_id[128], time_utc[32];
+    struct known_run *run;
+    int n_runs, cap;
+    struct err mismatch; /* of the last row that no run like ours has */
 };
+
+/* `text` from behind a leading `"chunks":N,`, or from its start. */
+static const char *behind_chunks(const char *text) {
+    static const char key[] = "\"chunks\":";
+    if (strncmp(text, key, sizeof key - 1)) return text;
+    text += sizeof key - 1;
+    text += strspn(text, "0123456789");
+    return *text == ',' ? text + 1 : text;
+}
+
+/* Canonical JSON of two runs that may differ in how many chunks they were to have. */
+static bool settings_agree(const char *a, const char *b) {
+    while (*a && *b) {
+        a = behind_chunks(a);
+        b = behind_chunks(b);
+        if (*a != *b) return false;
+        if (*a) a++, b++;
+    }
+    return *a == *b;
+}
 
 /* The first field in which r is another run than `like`, or ROW_field_count. */
 static enum row_field first_difference(const struct row *r, const struct row *like) {
-    for (size_t i = 0; i < N_ELEMS(must_agree); i++)
-        if (strcmp(row_get(r, must_agree[i]), row_get(like, must_agree[i]))) return must_agree[i];
+    for (size_t i = 0; i < N_ELEMS(must_agree); i++) {
+        enum row_field f = must_agree[i];
+        const char *a = row_get(r, f), *b = row_get(like, f);
+        if (f == ROW_settings ? !settings_agree(a, b) : strcmp(a, b) != 0) return f;
+    }
     return ROW_field_count;
 }
 
@@ -139,18 +175,67 @@ static int64_t chunk_index(const char *subject) {
     return *end || i < 1 || i > INT32_MAX ? -1 : i - 1;
 }
 
-static int grow(struct reading *rd, int64_t n, struct err *e) {
+static int grow(struct known_run *k, int64_t n, struct err *e) {
     int rc = 0;
-    if (n <= rd->cap) goto out;
+    if (n <= k->cap) goto out;
     int64_t cap = n < 512 ? 1024 : 2 * n;
-    struct partial *p = heap_realloc(rd->chunk, (size_t)cap * sizeof *p, e);
+    struct partial *p = heap_realloc(k->chunk, (size_t)cap * sizeof *p, e);
     if (!p) {
         rc = ERR_NOMEM;
         goto out;
     }
-    memset(p + rd->cap, 0, (size_t)(cap - rd->cap) * sizeof *p);
-    rd->chunk = p;
-    rd->cap = cap;
+    memset(p + k->cap, 0, (size_t)(cap - k->cap) * sizeof *p);
+    k->chunk = p;
+    k->cap = cap;
+out:
+    return rc;
+}
+
+/* The run that a row belongs to; new at the end if it is its first. */
+static int find_run(struct reading *rd, const struct row *r, struct known_run **out,
+                    struct err *e) {
+    int rc = 0;
+    const char *id = row_get(r, ROW_run_id);
+    bool same = !strcmp(row_get(r, ROW_settings), row_get(rd->like, ROW_settings));
+    for (int i = rd->n_runs - 1; i >= 0; i--) {
+        *out = &rd->run[i];
+        if (!strcmp((*out)->run_id, id) && (*out)->same == same) goto out;
+    }
+    if (rd->n_runs == rd->cap) {
+        int cap = rd->cap ? 2 * rd->cap : 4;
+        struct known_run *p = heap_realloc(rd->run, (size_t)cap * sizeof *p, e);
+        if (!p) {
+            rc = ERR_NOMEM;
+            goto out;
+        }
+        rd->run = p;
+        rd->cap = cap;
+    }
+    *out = &rd->run[rd->n_runs++];
+    **out = (struct known_run){ .same = same };
+    snprintf((*out)->run_id, sizeof(*out)->run_id, "%s", id);
+    snprintf((*out)->time_utc, sizeof(*out)->time_utc, "%s", row_get(r, ROW_time_utc));
+out:
+    return rc;
+}
+
+/* A row of chunk i. What is there already is not replaced. */
+static int add_chunk_row(struct known_run *k, int64_t i, enum metric m, double v, struct err *e) {
+    static const enum metric order[] = { METRIC_nll_sum, METRIC_nll_sq_sum, METRIC_n_scored,
+                                         METRIC_ppl_running };
+    int rc = 0, bit = 0;
+    while (bit < (int)N_ELEMS(order) && order[bit] != m)
+        bit++;
+    /* Chunks come in order; one far behind the last is no work of ours. */
+    if (bit == (int)N_ELEMS(order) || i > k->n) goto out;
+    TRY(grow(k, i + 1, e));
+    struct partial *p = &k->chunk[i];
+    if (p->have >> bit & 1) goto out;
+    if (m == METRIC_nll_sum) p->c.nll_sum = v;
+    if (m == METRIC_nll_sq_sum) p->c.nll_sq_sum = v;
+    if (m == METRIC_n_scored) p->c.n_scored = (int64_t)v;
+    p->have |= 1u << bit;
+    if (p->have == 15 && i == k->n && isfinite(p->c.nll_sum) && p->c.n_scored > 0) k->n++;
 out:
     return rc;
 }
@@ -158,36 +243,25 @@ out:
 static int on_row(void *arg, const struct row *r, struct err *e) {
     int rc = 0;
     struct reading *rd = arg;
-    int64_t i = chunk_index(row_get(r, ROW_subject));
+    struct known_run *k;
+    const char *subject = row_get(r, ROW_subject);
+    int64_t i = chunk_index(subject);
     enum metric m = metric_from_name(row_get(r, ROW_metric));
-    if ((i < 0 && m != METRIC_ppl) || strcmp(row_get(r, ROW_status), "PASS")) goto out;
+    bool of_run = !strcmp(subject, "run") && m != METRIC_count;
+    if ((i < 0 && !of_run) || strcmp(row_get(r, ROW_status), "PASS")) goto out;
     enum row_field f = first_difference(r, rd->like);
+    if (f != ROW_field_count && of_run && m != METRIC_ppl) goto out; /* speeds may stand here too */
     if (f != ROW_field_count) {
         ERR(&rd->mismatch, ERR_MISMATCH,
             "%s: cannot go on from these chunks: %s is '%s' there and '%s' now", rd->path,
             row_field_name(f), row_get(r, f), row_get(rd->like, f));
         goto out;
     }
-    rd->any = true;
-    if (i < 0) {
-        rd->finished = true;
-        goto out;
-    }
-    snprintf(rd->run_id, sizeof rd->run_id, "%s", row_get(r, ROW_run_id));
-    snprintf(rd->time_utc, sizeof rd->time_utc, "%s", row_get(r, ROW_time_utc));
-    /* Chunks come in order; one far behind the last is no work of ours. */
-    if (i > rd->n) goto out;
-    TRY(grow(rd, i + 1, e));
-    struct partial *p = &rd->chunk[i];
-    double v = strtod(row_get(r, ROW_value), NULL);
-    switch (m) {
-    case METRIC_nll_sum: p->c.nll_sum = v, p->have |= 1; break;
-    case METRIC_nll_sq_sum: p->c.nll_sq_sum = v, p->have |= 2; break;
-    case METRIC_n_scored: p->c.n_scored = (int64_t)v, p->have |= 4; break;
-    case METRIC_ppl_running: p->have |= 8; break;
-    default: break;
-    }
-    if (p->have == 15 && i == rd->n && isfinite(p->c.nll_sum) && p->c.n_scored > 0) rd->n++;
+    TRY(find_run(rd, r, &k, e));
+    if (of_run)
+        k->closing |= 1u << m;
+    else
+        TRY(add_chunk_row(k, i, m, strtod(row_get(r, ROW_value), NULL), e));
 out:
     return rc;
 }
@@ -197,31 +271,56 @@ void ppl_known_release(struct ppl_known *k) {
     *k = (struct ppl_known){ 0 };
 }
 
-int ppl_rows_read(const char *path, const struct row *like, struct ppl_known *k, struct err *e) {
+/* Of the runs with the most chunks one that was to have as many as ours, of these the newest. */
+static const struct known_run *best_run(const struct reading *rd, int64_t n_max) {
+    const struct known_run *best = NULL;
+    int64_t n_best = -1;
+    for (int i = 0; i < rd->n_runs; i++) {
+        const struct known_run *k = &rd->run[i];
+        int64_t n = k->n < n_max ? k->n : n_max;
+        if (n < n_best || (n == n_best && best->same && !k->same)) continue;
+        best = k;
+        n_best = n;
+    }
+    return best;
+}
+
+static int take(struct ppl_known *k, const struct known_run *r, int64_t n_max, struct err *e) {
+    k->n = r->n < n_max ? r->n : n_max;
+    k->chunk = heap_alloc((size_t)k->n * sizeof *k->chunk, e);
+    if (!k->chunk) return ERR_NOMEM;
+    for (int64_t i = 0; i < k->n; i++)
+        k->chunk[i] = r->chunk[i].c;
+    /* Without a whole chunk, or with another number of them to come, the run gets a new name, and
+     * then all rows of its own. */
+    k->same_run = k->n > 0 && r->same;
+    if (!k->same_run) return 0;
+    k->n_rows = k->n;
+    if (r->n < n_max && r->n < r->cap) k->partial = r->chunk[r->n].have;
+    k->closing = r->closing;
+    memcpy(k->run_id, r->run_id, sizeof k->run_id);
+    memcpy(k->time_utc, r->time_utc, sizeof k->time_utc);
+    return 0;
+}
+
+int ppl_rows_read(const char *path, const struct row *like, int64_t n_max, struct ppl_known *k,
+                  struct err *e) {
     int rc = 0;
     struct reading rd = { .like = like, .path = path };
     *k = (struct ppl_known){ 0 };
     if (access(path, F_OK)) goto out;
     TRY(row_read_csv(path, on_row, &rd, e));
-    if (!rd.any && rd.mismatch.code) {
+    if (!rd.n_runs && rd.mismatch.code) {
         if (e) *e = rd.mismatch;
         rc = rd.mismatch.code;
         goto out;
     }
-    k->chunk = heap_alloc((size_t)rd.n * sizeof *k->chunk, e);
-    if (!k->chunk) {
-        rc = ERR_NOMEM;
-        goto out;
-    }
-    for (int64_t i = 0; i < rd.n; i++)
-        k->chunk[i] = rd.chunk[i].c;
-    k->n = rd.n;
-    /* Without a whole chunk the run gets a new name, and then all rows of its own. */
-    if (rd.n > 0 && rd.n < rd.cap) k->partial = rd.chunk[rd.n].have;
-    k->finished = rd.finished;
-    memcpy(k->run_id, rd.run_id, sizeof k->run_id);
-    memcpy(k->time_utc, rd.time_utc, sizeof k->time_utc);
+    const struct known_run *best = best_run(&rd, n_max);
+    if (best) TRY(take(k, best, n_max, e));
 out:
-    heap_free(rd.chunk);
+    if (rc < 0) ppl_known_release(k);
+    for (int i = 0; i < rd.n_runs; i++)
+        heap_free(rd.run[i].chunk);
+    heap_free(rd.run);
     return rc;
 }

@@ -7,6 +7,8 @@
 #ifndef GGAUGE_PPL_ROWS_H
 #define GGAUGE_PPL_ROWS_H
 
+#include <assert.h>
+
 #include "arm/arm.h"
 #include "measure/ppl.h"
 #include "measure/run_rows.h"
@@ -15,11 +17,12 @@ struct ppl_rows {
     struct run_rows run;            /* opened by ppl_rows_open, closed by run_rows_close */
     int64_t from[RUN_ROWS_MAX];     /* chunks below it are in that file already */
     unsigned partial[RUN_ROWS_MAX]; /* bit k: so is the k-th row of chunk `from` */
+    unsigned closing[RUN_ROWS_MAX]; /* bit m: so is the run's row of metric m */
 };
 
 struct ppl_known;
-/* Append to PATH (or create it). Chunk rows that `there` says it holds will not be written again;
- * NULL: it holds none. */
+/* Append to PATH (or create it). Rows that `there` says it holds will not be written again; NULL: it
+ * holds none. */
 int ppl_rows_open(struct ppl_rows *rows, const char *path, const struct ppl_known *there,
                   struct err *e);
 
@@ -39,16 +42,25 @@ int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e);
 struct ppl_known {
     struct ppl_chunk *chunk; /* [n], the first n of the text */
     int64_t n;
-    unsigned partial;        /* bit k: the k-th row of chunk n is there, of a run that was killed */
-    bool finished;           /* the run's ppl is there too */
-    char run_id[128], time_utc[32]; /* of that run; "" if there is none */
+    /* Ours is the run that was interrupted: its name is to be used again, and its rows are to be
+     * completed. False: what follows is 0, and the chunks' rows are to be written under a new name. */
+    bool same_run;
+    char run_id[128], time_utc[32];
+    int64_t n_rows;   /* chunks that have all their rows */
+    unsigned partial; /* bit k: the k-th row of chunk n_rows is there */
+    unsigned closing; /* bit m: the run's row of metric m is there */
 };
+static_assert(METRIC_count <= 8 * sizeof(unsigned), "a bit for every metric");
 
 /* Read from PATH the chunks of a run that would give the same digits as `like`: test, build, engine,
- * backend, cells, model, text, n_ctx, n_batch, n_ubatch, cache types and settings agree. A file
- * that does not exist has none; a file whose chunks all come from other runs is ERR_MISMATCH,
- * naming the first field that differs. *k is overwritten; release it with ppl_known_release. */
-int ppl_rows_read(const char *path, const struct row *like, struct ppl_known *k, struct err *e);
+ * backend, cells, model, text, n_ctx, n_batch, n_ubatch, cache types and settings agree, but for the
+ * number of chunks, so that a trial of a few can be extended. Of several runs that one is taken which
+ * has the most of the first n_max chunks without a gap; among equals one of the same number of
+ * chunks, and then the newest. A file that does not exist has none; a file whose chunks all come from
+ * other runs is ERR_MISMATCH, naming the first field that differs. *k is overwritten; release it with
+ * ppl_known_release. */
+int ppl_rows_read(const char *path, const struct row *like, int64_t n_max, struct ppl_known *k,
+                  struct err *e);
 void ppl_known_release(struct ppl_known *k);
 
 #endif

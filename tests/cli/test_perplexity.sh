@@ -88,7 +88,29 @@ ppl -f $text --chunks 12 --csv "$tmp/torn.csv" --resume -t 1 --results "$tmp/res
 check "a torn line is no obstacle, nor are other threads" cmp -s "$tmp/out" "$tmp/whole"
 check "--results holds the whole run" \
     [ "$(cat "$tmp"/res/*.csv | grep -cE ',chunk [0-9]+,.*,nll_sum,')" -eq 12 ]
-ppl -f $text --chunks 11 --csv "$tmp/a.csv" --resume
+cp "$tmp/a.csv" "$tmp/lost.csv"
+sed -i '/,run,.*\(ppl_se_chunk\|eval_s\|rss_bytes\),/d' "$tmp/lost.csv"
+ppl -f $text --chunks 12 --csv "$tmp/lost.csv" --resume
+check "closing rows that were lost are written again, none twice" \
+    [ "$(grep ',run,' "$tmp/lost.csv" | grep -oE '(ppl|ppl_se_token|ppl_se_chunk|eval_tps|model_bytes|bpw|rss_bytes),[0-9.e+-]+,' |
+        cut -d, -f1 | sort | tr '\n' ' ')" = "bpw eval_tps model_bytes ppl ppl_se_chunk ppl_se_token rss_bytes " ]
+
+# A trial of a few chunks, then the whole: the digits of one that was never interrupted.
+ppl -f $text --chunks 8 --csv "$tmp/eight.csv"
+cp "$tmp/out" "$tmp/eight"
+ppl -f $text --chunks 4 --csv "$tmp/trial.csv"
+ppl -f $text --chunks 8 --csv "$tmp/trial.csv" --resume
+check "a trial is extended with the same digits" cmp -s "$tmp/out" "$tmp/eight"
+check "... without evaluating its chunks again" grep -q 'holds 4 of 8 chunks' "$tmp/err"
+second=$(tail -n 1 "$tmp/trial.csv" | cut -d, -f2)
+grep -e "$second" -e '^schema' "$tmp/trial.csv" >"$tmp/second.csv"
+check "... as a run with a name and all rows of its own" \
+    [ "$(column nll_sum "$tmp/second.csv")" = "$(column nll_sum "$tmp/eight.csv")" ]
+check "... beside the trial" [ "$(column ppl "$tmp/trial.csv" | wc -l)" -eq 2 ]
+ppl -f $text --chunks 4 --csv "$tmp/eight.csv" --resume
+check "and a part of a run is printed" \
+    [ "$(head -n 1 "$tmp/out")" = "$(head -n 1 "$tmp/eight" | grep -oE '^(\[[0-9]+\][0-9.]+,){4}')" ]
+ppl -f $text --chunks 12 --csv "$tmp/a.csv" --resume --escape
 check "rows of another run are refused" sh -c "[ $code -eq 3 ]"
 check "and the field is named" one_error 'cannot go on from these chunks: settings is'
 

@@ -285,6 +285,12 @@ static char *temp_path(void) {
     return path;
 }
 
+/* The rows that end a run. */
+#define CLOSING                                                                                    \
+    (1u << METRIC_ppl | 1u << METRIC_ppl_se_token | 1u << METRIC_ppl_se_chunk |                    \
+     1u << METRIC_eval_s | 1u << METRIC_eval_tps | 1u << METRIC_model_bytes | 1u << METRIC_bpw |   \
+     1u << METRIC_rss_bytes)
+
 static void make_base(struct row *r, const char *settings) {
     struct err e;
     row_init(r);
@@ -325,36 +331,38 @@ static void rows_are_read_back(void **state) {
     struct row like;
     struct ppl_known k;
     make_base(&like, "{\"a\":1}");
-    assert_int_equal(ppl_rows_read(path, &like, &k, &e), 0);
+    assert_int_equal(ppl_rows_read(path, &like, N_CHUNKS, &k, &e), 0);
     assert_int_equal(k.n, N_CHUNKS);
-    assert_true(k.finished);
+    assert_true(k.same_run);
+    assert_int_equal(k.n_rows, N_CHUNKS);
+    assert_int_equal(k.closing, CLOSING);
     assert_string_equal(k.run_id, "the run");
     assert_memory_equal(k.chunk, all.chunk, sizeof all.chunk);
     ppl_known_release(&k);
     row_release(&like);
 
     make_base(&like, "{\"a\":2}");
-    assert_int_equal(ppl_rows_read(path, &like, &k, &e), ERR_MISMATCH);
+    assert_int_equal(ppl_rows_read(path, &like, N_CHUNKS, &k, &e), ERR_MISMATCH);
     assert_non_null(strstr(e.msg, "settings is '{\"a\":1}' there and '{\"a\":2}' now"));
     assert_null(k.chunk);
     row_release(&like);
 
     remove(path);
     make_base(&like, "{\"a\":1}");
-    assert_int_equal(ppl_rows_read(path, &like, &k, &e), 0);
+    assert_int_equal(ppl_rows_read(path, &like, N_CHUNKS, &k, &e), 0);
     assert_int_equal(k.n, 0);
     assert_string_equal(k.run_id, "");
     ppl_known_release(&k);
     row_release(&like);
 }
 
-static int count_chunk_rows(const char *path) {
+static int count_rows(const char *path, const char *subject) {
     int n = 0;
     char line[4096];
     FILE *f = fopen(path, "rb");
     assert_non_null(f);
     while (fgets(line, sizeof line, f))
-        n += strstr(line, ",chunk ") != NULL;
+        n += strstr(line, subject) != NULL;
     fclose(f);
     return n;
 }
@@ -376,7 +384,7 @@ static void a_cut_file_goes_on(void **state) {
     size_t size = fread(file, 1, sizeof file, f);
     fclose(f);
     assert_true(size > 1000 && size < sizeof file);
-    assert_int_equal(count_chunk_rows(path), 4 * N_CHUNKS);
+    assert_int_equal(count_rows(path, ",chunk "), 4 * N_CHUNKS);
 
     for (size_t cut = 0; cut < size; cut += 1 + size / 61) {
         f = fopen(path, "wb");
@@ -385,26 +393,127 @@ static void a_cut_file_goes_on(void **state) {
         struct ppl_rows rows = { 0 };
         struct ppl_known k;
         make_base(&rows.run.base, "{\"a\":1}");
-        assert_int_equal(ppl_rows_read(path, &rows.run.base, &k, &e), 0);
+        assert_int_equal(ppl_rows_read(path, &rows.run.base, N_CHUNKS, &k, &e), 0);
         int64_t n = k.n;
         assert_true(n >= 0 && n <= N_CHUNKS);
         struct log before = { .n = (int)n }, l = { .rows = &rows };
+        struct ppl_stats stats;
         if (n) memcpy(before.chunk, k.chunk, (size_t)n * sizeof *k.chunk);
         assert_int_equal(ppl_rows_open(&rows, path, &k, &e), 0);
         ppl_known_release(&k);
-        assert_int_equal(run(&m, tokens, 40, -1, (int)n, &before, &l, NULL, &e), 0);
+        assert_int_equal(run(&m, tokens, 40, -1, (int)n, &before, &l, &stats, &e), 0);
         assert_memory_equal(l.running, all.running, sizeof l.running);
+        assert_int_equal(ppl_rows_estimate(&rows, &stats, &e), 0);
+        assert_int_equal(ppl_rows_cost(&rows, &m.base.info, 90, 0.5, &e), 0);
         assert_int_equal(run_rows_close(&rows.run, &e), 0);
-        if (n > 0) assert_int_equal(count_chunk_rows(path), 4 * N_CHUNKS); /* none twice */
+        if (n > 0) { /* none twice */
+            assert_int_equal(count_rows(path, ",chunk "), 4 * N_CHUNKS);
+            assert_int_equal(count_rows(path, ",run,"), 8);
+        }
 
         struct row like;
         make_base(&like, "{\"a\":1}");
-        assert_int_equal(ppl_rows_read(path, &like, &k, &e), 0);
+        assert_int_equal(ppl_rows_read(path, &like, N_CHUNKS, &k, &e), 0);
         assert_int_equal(k.n, N_CHUNKS);
+        assert_int_equal(k.closing, CLOSING);
         assert_memory_equal(k.chunk, all.chunk, sizeof all.chunk);
         ppl_known_release(&k);
         row_release(&like);
     }
+    remove(path);
+}
+
+/* Append n chunks of a run whose sums tell it from others. */
+static void append_run(const char *path, const char *run_id, const char *settings, double sum,
+                       int n, bool closed) {
+    struct err e = { 0 };
+    struct ppl_rows rows = { 0 };
+    struct ppl_stats s = { 0 };
+    const struct arm_info info = { .bpw = 4.5 };
+    make_base(&rows.run.base, settings);
+    assert_int_equal(row_set(&rows.run.base, ROW_run_id, run_id, &e), 0);
+    assert_int_equal(ppl_rows_open(&rows, path, NULL, &e), 0);
+    for (int i = 0; i < n; i++) {
+        const struct ppl_chunk c = { sum + i, sum * sum, 4 };
+        ppl_stats_add_chunk(&s, c.nll_sum, c.nll_sq_sum, c.n_scored);
+        assert_int_equal(ppl_rows_chunk(&rows, i, &c, &s, &e), 0);
+    }
+    if (closed) {
+        assert_int_equal(ppl_rows_estimate(&rows, &s, &e), 0);
+        assert_int_equal(ppl_rows_cost(&rows, &info, 90, 0.5, &e), 0);
+    }
+    assert_int_equal(run_rows_close(&rows.run, &e), 0);
+}
+
+static void expect_known(const char *path, const char *settings, int n_max, int n, double sum,
+                         const char *run_id, unsigned closing) {
+    struct err e = { 0 };
+    struct row like;
+    struct ppl_known k;
+    make_base(&like, settings);
+    assert_int_equal(ppl_rows_read(path, &like, n_max, &k, &e), 0);
+    assert_int_equal(k.n, n);
+    for (int i = 0; i < n; i++)
+        assert_true(k.chunk[i].nll_sum == sum + i);
+    assert_string_equal(k.run_id, run_id);
+    assert_int_equal(k.same_run, *run_id != 0);
+    assert_int_equal(k.n_rows, *run_id ? n : 0);
+    assert_int_equal(k.closing, closing);
+    ppl_known_release(&k);
+    row_release(&like);
+}
+
+/* Of several runs in a file one is gone on with, and no row of another is taken for its. */
+static void several_runs_in_a_file(void **state) {
+    (void)state;
+    char *path = temp_path();
+    append_run(path, "first", "{}", 10, 4, false);
+    append_run(path, "second", "{}", 20, 6, false);
+    append_run(path, "third", "{}", 30, 5, false);
+    expect_known(path, "{}", 9, 6, 20, "second", 0);
+    append_run(path, "fourth", "{}", 40, 6, true);
+    expect_known(path, "{}", 9, 6, 40, "fourth", CLOSING);
+    append_run(path, "fifth", "{}", 50, 2, false);
+    expect_known(path, "{}", 9, 6, 40, "fourth", CLOSING);
+    remove(path);
+}
+
+/* A run of another number of chunks can be extended or shortened, under a name of its own. */
+static void another_number_of_chunks(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct row like;
+    struct ppl_known k;
+    static const char four[] = "{\"a\":\"chunks\",\"chunks\":4,\"z\":1}";
+    static const char eight[] = "{\"a\":\"chunks\",\"chunks\":8,\"z\":1}";
+    char *path = temp_path();
+    append_run(path, "trial", four, 10, 4, true);
+    expect_known(path, four, 4, 4, 10, "trial", CLOSING);
+    expect_known(path, eight, 8, 4, 10, "", 0);
+    append_run(path, "whole", eight, 20, 6, false); /* killed */
+    expect_known(path, eight, 8, 6, 20, "whole", 0);
+    expect_known(path, four, 4, 4, 10, "trial", CLOSING); /* rather than the newer */
+    append_run(path, "whole 2", eight, 30, 2, false);     /* killed while it copied rows */
+    expect_known(path, eight, 8, 6, 20, "whole", 0);
+    expect_known(path, "{\"a\":\"chunks\",\"chunks\":2,\"z\":1}", 2, 2, 30, "", 0);
+    make_base(&like, "{\"a\":\"chunks\",\"chunks\":4,\"z\":2}");
+    assert_int_equal(ppl_rows_read(path, &like, 4, &k, &e), ERR_MISMATCH);
+    row_release(&like);
+    remove(path);
+}
+
+/* Rows of speeds in the same file are nobody's chunks. */
+static void rows_of_other_tests(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct run_rows rows = { 0 };
+    char *path = temp_path();
+    make_base(&rows.base, "{}");
+    assert_int_equal(row_set(&rows.base, ROW_test, "sweep-bench", &e), 0);
+    assert_int_equal(run_rows_open(&rows, path, &e), 0);
+    assert_int_equal(run_rows_value(&rows, "run", METRIC_pp_s, 1, NULL, 1, &e), 0);
+    assert_int_equal(run_rows_close(&rows, &e), 0);
+    expect_known(path, "{}", 9, 0, 0, "", 0);
     remove(path);
 }
 
@@ -420,6 +529,9 @@ int main(void) {
         cmocka_unit_test(strides_score_what_they_should),
         cmocka_unit_test(rows_are_read_back),
         cmocka_unit_test(a_cut_file_goes_on),
+        cmocka_unit_test(several_runs_in_a_file),
+        cmocka_unit_test(another_number_of_chunks),
+        cmocka_unit_test(rows_of_other_tests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
