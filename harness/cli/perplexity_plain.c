@@ -68,14 +68,28 @@ out:
     return rc;
 }
 
+/* Logits are gone on with only if they belong to the rows. */
+static int resume_save(struct plain *p, const struct kld_shape *shape, struct err *e) {
+    int rc = 0;
+    const struct perplexity *c = p->cmd;
+    double *nll_sum = heap_alloc((size_t)p->known.n * sizeof *nll_sum, e);
+    if (!nll_sum) return ERR_NOMEM;
+    for (int64_t i = 0; i < p->known.n; i++)
+        nll_sum[i] = p->known.chunk[i].nll_sum;
+    TRY(kld_writer_resume(&p->run.save, c->base, shape, p->ids.id, c->kl_floor, nll_sum,
+                          &p->known.n, e));
+out:
+    heap_free(nll_sum);
+    return rc;
+}
+
 static int open_save(struct plain *p, struct err *e) {
     int rc = 0;
     const struct perplexity *c = p->cmd;
     if (!c->base) goto out;
     const struct kld_shape shape = { c->win.n_ctx, c->a->info.n_vocab, (int32_t)c->win.n };
     if (c->resume)
-        TRY(kld_writer_resume(&p->run.save, c->base, &shape, p->ids.id, c->kl_floor, &p->known.n,
-                              e));
+        TRY(resume_save(p, &shape, e));
     else
         TRY(kld_writer_open(&p->run.save, c->base, &shape, p->ids.id, c->kl_floor, e));
     if (p->known.n < p->n_csv)

@@ -57,6 +57,21 @@ out:
     return rc;
 }
 
+int kld_nll_bounds(const uint16_t *rec, int32_t token, double *low, double *high, struct err *e) {
+    const double rounding = 1e-4; /* nat: several ulp of logits around 100 */
+    int rc = 0;
+    float head[2]; /* scale, min_log_prob */
+    memcpy(head, rec, sizeof head);
+    FAIL_IF(!isfinite(head[0]) || !isfinite(head[1]), e, ERR_FORMAT,
+            "scale %g and minimum %g are not finite", (double)head[0], (double)head[1]);
+    uint16_t q = rec[4 + token];
+    double nll = -((double)head[0] * q + (double)head[1]), half = 0.5 * (double)head[0] + rounding;
+    *low = nll - half;
+    *high = q ? nll + half : (double)INFINITY;
+out:
+    return rc;
+}
+
 /* ---- reader ---------------------------------------------------------------------------------- */
 
 struct kld_reader {

@@ -44,6 +44,10 @@ void kld_encode(uint16_t *rec, const float *logits, int32_t n_vocab, float max, 
  * allows more is ERR_FORMAT. */
 int kld_decode(float *log_prob, const uint16_t *rec, int32_t n_vocab, struct err *e);
 
+/* Between what the nll of a token was when the record was made, f32 rounding included. A token stored
+ * as 0 may have been any further away: *high is infinite. */
+int kld_nll_bounds(const uint16_t *rec, int32_t token, double *low, double *high, struct err *e);
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
 struct kld_writer;
@@ -54,9 +58,11 @@ int kld_writer_open(struct kld_writer **out, const char *path, const struct kld_
                     const int32_t *tokens, int floor_nats, struct err *e);
 /* Go on with a file of the same shape and tokens, otherwise ERR_MISMATCH. *n_chunks in: keep at most
  * so many; out: whole chunks kept. Anything behind them is cut off. A file that does not exist is
- * created. */
+ * created. nll_sum [*n_chunks]: what another record of the run says of each chunk; the last one kept
+ * must agree within the file's rounding, otherwise these are another model's logits, ERR_MISMATCH. */
 int kld_writer_resume(struct kld_writer **out, const char *path, const struct kld_shape *shape,
-                      const int32_t *tokens, int floor_nats, int64_t *n_chunks, struct err *e);
+                      const int32_t *tokens, int floor_nats, const double *nll_sum,
+                      int64_t *n_chunks, struct err *e);
 /* The next record. */
 int kld_writer_add(struct kld_writer *w, const float *logits, float max, double lse, struct err *e);
 /* Hand everything to the operating system: what was added survives the end of the process. */

@@ -116,6 +116,12 @@ static int check_start(struct kld_writer *w, const int32_t *tokens, size_t have,
         if (part > n - at) part = n - at;
         FAIL_IF(fread(found, 1, part, w->f) != part, e, ERR_IO, "%s: reading: %s", w->path,
                 strerror(errno));
+        FAIL_IF(at == 0 && part == sizeof head && memcmp(found, head, part) &&
+                    !memcmp(found, head, part - sizeof w->shape.n_chunk),
+                e, ERR_MISMATCH,
+                "%s: cannot go on with this file: it was made for another number of chunks than "
+                "the %d of this run",
+                w->path, w->shape.n_chunk);
         FAIL_IF(memcmp(found, want, part), e, ERR_MISMATCH,
                 "%s: cannot go on with this file: its header or tokens are not those of this run "
                 "(first difference in bytes %zu to %zu)",
@@ -126,8 +132,38 @@ out:
     return rc;
 }
 
+/* Are the records of chunk i those of a model with this nll? */
+static int check_chunk(struct kld_writer *w, const int32_t *tokens, int64_t i, double nll_sum,
+                       struct err *e) {
+    const struct kld_shape *s = &w->shape;
+    const size_t n = kld_record_words(s->n_vocab);
+    const uint64_t at = KLD_HEADER_BYTES + n_tokens(s) * sizeof *tokens;
+    double low = 0, high = 0;
+    int rc = 0;
+    FAIL_IF(fseeko(w->f, (off_t)(at + (uint64_t)i * kld_chunk_bytes(s)), SEEK_SET), e, ERR_IO,
+            "%s: %s", w->path, strerror(errno));
+    for (int k = 0; k < kld_n_records(s->n_ctx); k++) {
+        double l, h;
+        FAIL_IF(fread(w->rec, sizeof *w->rec, n, w->f) != n, e, ERR_IO,
+                "%s: reading chunk %" PRId64 ": %s", w->path, i + 1, strerror(errno));
+        rc = kld_nll_bounds(w->rec, tokens[i * s->n_ctx + s->n_ctx / 2 + k + 1], &l, &h, e);
+        if (rc < 0) err_prefix(e, "%s: chunk %" PRId64 ", record %d", w->path, i + 1, k);
+        TRY(rc);
+        low += l;
+        high += h;
+    }
+    FAIL_IF(!(nll_sum >= low && nll_sum <= high), e, ERR_MISMATCH,
+            "%s: cannot go on with this file: it holds the logits of another model or run; its "
+            "chunk %" PRId64 " has a negative log-likelihood of %.6g to %.6g, the rows to go on "
+            "from say %.6g",
+            w->path, i + 1, low, high, nll_sum);
+out:
+    return rc;
+}
+
 int kld_writer_resume(struct kld_writer **out, const char *path, const struct kld_shape *shape,
-                      const int32_t *tokens, int floor_nats, int64_t *n_chunks, struct err *e) {
+                      const int32_t *tokens, int floor_nats, const double *nll_sum,
+                      int64_t *n_chunks, struct err *e) {
     int rc = 0;
     struct kld_writer *w = NULL;
     struct stat st;
@@ -142,6 +178,7 @@ int kld_writer_resume(struct kld_writer **out, const char *path, const struct kl
     if ((size_t)st.st_size >= start)
         whole = ((uint64_t)st.st_size - start) / kld_chunk_bytes(shape);
     if ((uint64_t)*n_chunks > whole) *n_chunks = (int64_t)whole;
+    if (*n_chunks) TRY(check_chunk(w, tokens, *n_chunks - 1, nll_sum[*n_chunks - 1], e));
     uint64_t keep = *n_chunks ? start + (uint64_t)*n_chunks * kld_chunk_bytes(shape) : 0;
     FAIL_IF(ftruncate(fileno(w->f), (off_t)keep) || fseeko(w->f, (off_t)keep, SEEK_SET), e, ERR_IO,
             "%s: cutting to %" PRIu64 " bytes: %s", path, keep, strerror(errno));

@@ -132,6 +132,13 @@ check "written again: the same bytes" cmp -s "$tmp/base.bin" "$tmp/want.bin"
 rm -f "$tmp/base.bin"
 resume_after_kill --kl-divergence-base "$tmp/base.bin"
 check "killed and gone on: the same bytes" cmp -s "$tmp/base.bin" "$tmp/want.bin"
+# The logits of another model of the same vocabulary: here the rows lie.
+awk -F, -v OFS=, '/,chunk 3,/ { sub(/,nll_sum,[0-9.]*/, ",nll_sum,99.5") } /,chunk [4-9],|,chunk 1[0-9],|,run,/ { next } 1' \
+    "$tmp/k.csv" >"$tmp/other.csv"
+ppl -f $text --chunks 12 --kl-divergence-base "$tmp/base.bin" --csv "$tmp/other.csv" --resume
+check "logits that do not belong to the rows: exit 3" exits 3
+check "... one error" one_error 'base.bin: .*logits of another model or run; its chunk 3 '
+check "... and left alone" cmp -s "$tmp/base.bin" "$tmp/want.bin"
 head -c 1000000 "$tmp/want.bin" >"$tmp/cut.bin"
 ppl --kl-divergence --kl-divergence-base "$tmp/cut.bin"
 check "a short file: fewer chunks, and a word" \

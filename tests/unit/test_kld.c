@@ -117,10 +117,13 @@ static void make_text(int32_t *tokens) {
         tokens[i] = (i * i + 3 * i) % N_VOCAB;
 }
 
-static int no_chunk(void *arg, int64_t i, const struct ppl_chunk *c, const struct ppl_stats *s,
-                    struct err *e) {
+static double seen_nll[N_CHUNKS]; /* nll_sum of each chunk of the last run */
+
+static int see_chunk(void *arg, int64_t i, const struct ppl_chunk *c, const struct ppl_stats *s,
+                     struct err *e) {
     int *stop_at = arg;
-    (void)c, (void)s;
+    (void)s;
+    seen_nll[i] = c->nll_sum;
     return stop_at && i + 1 == *stop_at ? ERR(e, ERR_IO, "stopped") : 0;
 }
 
@@ -139,7 +142,7 @@ static int save(struct fake_model *m, const int32_t *tokens, struct kld_writer *
                          .known = known,
                          .n_known = n_known,
                          .save = w,
-                         .chunk = no_chunk,
+                         .chunk = see_chunk,
                          .arg = stop_at };
     int rc = ppl_run(&r, e);
     if (stats) *stats = r.stats;
@@ -197,18 +200,21 @@ static void cut_files_go_on(void **state) {
     unsigned char want[FILE_BYTES], got[FILE_BYTES + 1];
     char *path = temp_path();
     struct ppl_chunk known[N_CHUNKS];
-    for (int i = 0; i < N_CHUNKS; i++)
-        known[i] = (struct ppl_chunk){ 1, 1, N_REC };
+    double nll_sum[N_CHUNKS];
     make_text(tokens);
     make_model(&m, 1);
     assert_int_equal(kld_writer_open(&w, path, &shape, tokens, KLD_FLOOR_IK, &e), 0);
     assert_int_equal(save(&m, tokens, w, NULL, 0, NULL, NULL, &e), 0);
+    memcpy(nll_sum, seen_nll, sizeof nll_sum);
+    for (int i = 0; i < N_CHUNKS; i++)
+        known[i] = (struct ppl_chunk){ nll_sum[i], 1, N_REC };
     assert_int_equal(kld_writer_close(w, &e), 0);
     assert_int_equal(slurp(path, want, sizeof want), FILE_BYTES);
     for (size_t cut = 0; cut <= FILE_BYTES; cut += 7) {
         spit(path, want, cut);
         int64_t n = 5;
-        assert_int_equal(kld_writer_resume(&w, path, &shape, tokens, KLD_FLOOR_IK, &n, &e), 0);
+        assert_int_equal(kld_writer_resume(&w, path, &shape, tokens, KLD_FLOOR_IK, nll_sum, &n, &e),
+                         0);
         size_t whole = cut < 212 ? 0 : (cut - 212) / (N_REC * 32);
         assert_int_equal(n, whole < 5 ? whole : 5);
         assert_int_equal(save(&m, tokens, w, known, n, NULL, NULL, &e), 0);
@@ -216,13 +222,71 @@ static void cut_files_go_on(void **state) {
         assert_int_equal(slurp(path, got, sizeof got), FILE_BYTES);
         assert_memory_equal(got, want, FILE_BYTES);
     }
-    tokens[13]++;
-    int64_t n = 5;
-    assert_int_equal(kld_writer_resume(&w, path, &shape, tokens, KLD_FLOOR_IK, &n, &e),
-                     ERR_MISMATCH);
-    assert_null(w);
-    assert_int_equal(slurp(path, got, sizeof got), FILE_BYTES); /* untouched */
     remove(path);
+}
+
+/* Files of other texts, other numbers of chunks and other models are refused and left alone. */
+static void foreign_files_are_refused(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct fake_model m;
+    struct kld_writer *w;
+    int32_t tokens[N_CHUNKS * N_CTX];
+    unsigned char want[FILE_BYTES], got[FILE_BYTES + 1];
+    char *path = temp_path();
+    double nll_sum[N_CHUNKS];
+    make_text(tokens);
+    make_model(&m, 1.02f); /* the other model: all but the same */
+    assert_int_equal(save(&m, tokens, NULL, NULL, 0, NULL, NULL, &e), 0);
+    memcpy(nll_sum, seen_nll, sizeof nll_sum);
+    make_model(&m, 1);
+    assert_int_equal(kld_writer_open(&w, path, &shape, tokens, KLD_FLOOR_IK, &e), 0);
+    assert_int_equal(save(&m, tokens, w, NULL, 0, NULL, NULL, &e), 0);
+    assert_int_equal(kld_writer_close(w, &e), 0);
+    assert_int_equal(slurp(path, want, sizeof want), FILE_BYTES);
+    struct kld_shape fewer = shape;
+    fewer.n_chunk--;
+    for (int k = 0; k < 3; k++) {
+        static const char *const words[] = { "logits of another model or run; its chunk 5",
+                                             "another number of chunks than the 5",
+                                             "its header or tokens are not those" };
+        int64_t n = 5;
+        tokens[13] += k == 2;
+        assert_int_equal(kld_writer_resume(&w, path, k == 1 ? &fewer : &shape, tokens, KLD_FLOOR_IK,
+                                           nll_sum, &n, &e),
+                         ERR_MISMATCH);
+        assert_null(w);
+        assert_non_null(strstr(e.msg, words[k]));
+        assert_int_equal(slurp(path, got, sizeof got), FILE_BYTES);
+        assert_memory_equal(got, want, FILE_BYTES);
+    }
+    tokens[13]--;
+    int64_t n = 5;
+    nll_sum[4] = seen_nll[4];
+    assert_int_equal(kld_writer_resume(&w, path, &shape, tokens, KLD_FLOOR_IK, nll_sum, &n, &e), 0);
+    assert_int_equal(kld_writer_close(w, &e), 0);
+    remove(path);
+}
+
+/* A record says of each token what it lost by being stored. */
+static void bounds_of_a_stored_token(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    const float logits[N_VOCAB] = { 3, -1, 0.25f, -40, 7, 1, 2, -3, 0, 5, -39.5f };
+    struct arm_answer a;
+    uint16_t rec[16];
+    double low, high;
+    fake_reduce(&a, logits, N_VOCAB);
+    kld_encode(rec, logits, N_VOCAB, (float)a.max, a.lse, KLD_FLOOR_LLAMA);
+    for (int i = 0; i < N_VOCAB; i++) {
+        double nll = a.max + a.lse - (double)logits[i];
+        assert_int_equal(kld_nll_bounds(rec, i, &low, &high, &e), 0);
+        assert_true(low <= nll && nll <= high);
+        assert_int_equal(isinf(high), logits[i] < -9);
+        if (!isinf(high)) assert_true(high - low < 5e-4);
+    }
+    rec[1] = 0x7fc0; /* the scale is NaN */
+    assert_int_equal(kld_nll_bounds(rec, 0, &low, &high, &e), ERR_FORMAT);
 }
 
 static void short_and_broken_files(void **state) {
@@ -516,6 +580,8 @@ int main(void) {
         cmocka_unit_test(record_precision),
         cmocka_unit_test(file_bytes),
         cmocka_unit_test(cut_files_go_on),
+        cmocka_unit_test(foreign_files_are_refused),
+        cmocka_unit_test(bounds_of_a_stored_token),
         cmocka_unit_test(short_and_broken_files),
         cmocka_unit_test(write_errors),
         cmocka_unit_test(out_of_memory),
