@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend.h"
 #include "base/arena.h"
 #include "base/rng.h"
 #include "gguf/gguf.h"
@@ -125,26 +126,50 @@ out:
     return rc;
 }
 
+static enum qtype type_of(const struct tiny_model *t, const struct spec *s) {
+    return t->quantised && s->n1 > 1 ? QT_q8_0 : QT_f32;
+}
+
+/* One row at a time; row and bytes hold the longest. */
+static int put_data(const struct tiny_model *t, const struct spec *s, struct rng *rng,
+                    struct gguf_writer *w, float *row, void *bytes, struct err *e) {
+    int rc = 0;
+    enum qtype type = type_of(t, s);
+    const struct qkernel *k = qkernel_find(COL_ref, QT_q8_0, false, NULL);
+    for (int64_t r = 0; r < s->n1; r++) {
+        for (int64_t i = 0; i < s->n0; i++)
+            row[i] = (float)(s->mean + s->sd * rng_normal(rng));
+        if (type == QT_q8_0) k->quantize_row(row, bytes, s->n0, NULL);
+        TRY(gguf_writer_data(w, type == QT_f32 ? row : bytes, qtype_row_bytes(type, s->n0), e));
+    }
+out:
+    return rc;
+}
+
 int tiny_model_write(const struct tiny_model *t, const char *path, struct err *e) {
     int rc = 0;
     struct spec specs[64];
     int n = list_tensors(t, specs);
     struct gguf_writer *w = NULL;
     struct rng rng = { t->seed };
+    int64_t longest = 0;
+    float *row = NULL;
     TRY(gguf_writer_new(&w, path, e));
     TRY(put_keys(t, w, e));
     for (int i = 0; i < n; i++)
         TRY(gguf_put_tensor(w, specs[i].name, specs[i].n1 > 1 ? 2 : 1,
-                            (int64_t[]){ specs[i].n0, specs[i].n1 }, QT_f32, e));
+                            (int64_t[]){ specs[i].n0, specs[i].n1 }, type_of(t, &specs[i]), e));
     TRY(gguf_writer_begin(w, e));
-    for (int i = 0; i < n; i++) {
-        for (int64_t j = 0; j < specs[i].n0 * specs[i].n1; j++) {
-            float v = (float)(specs[i].mean + specs[i].sd * rng_normal(&rng));
-            TRY(gguf_writer_data(w, &v, sizeof v, e));
-        }
-    }
+    for (int i = 0; i < n; i++)
+        longest = specs[i].n0 > longest ? specs[i].n0 : longest;
+    row = heap_alloc(2 * (size_t)longest * sizeof *row, e); /* a quantised row is shorter */
+    if (!row) rc = ERR_NOMEM;
+    TRY(rc);
+    for (int i = 0; i < n; i++)
+        TRY(put_data(t, &specs[i], &rng, w, row, row + longest, e));
     TRY(gguf_writer_end(w, e));
 out:
+    heap_free(row);
     gguf_writer_free(w);
     return rc;
 }

@@ -16,13 +16,14 @@ struct tiny_model {
     double scale_factor;  /* rope.scaling.factor, 0 = not in the file */
     int n_ctx_orig;       /* 0 = not in the file */
     bool tied, rope_freqs;
+    bool quantised; /* matrices as q8_0: n_embd, n_ff and n_head * n_embd_head multiples of 32 */
     uint64_t seed;
 };
 
 /* A two-layer default of an architecture: GQA 4/2, untied but for qwen2. */
 struct tiny_model tiny_model_default(const char *arch);
 
-/* Write it as F32 GGUF without a vocabulary. Weights follow from the seed alone. */
+/* Write it as GGUF, F32 but for quantised matrices, without a vocabulary. Weights follow from the seed alone. */
 int tiny_model_write(const struct tiny_model *t, const char *path, struct err *e);
 
 #endif
