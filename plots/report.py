@@ -221,7 +221,7 @@ def bench_name(row):
 
 
 def interval_text(row):
-    """Low to high, and what it covers: few repeats cannot give 95 %, their rows say what they do."""
+    """Low to high and what it covers: few repeats cannot give 95 %, their rows say what they do."""
     if row["ci_low"] is None or row["ci_high"] is None:
         return "-"
     try:

@@ -3,7 +3,8 @@
  *
  * A command lists its options as an array of struct opt; opt_parse fills the variables that they
  * point at. Letters and names are those of llama.cpp. Options take their value as the next argument
- * or after '='; a long option may be written with one or two dashes when it has two in the table. */
+ * or after '='; a long option may be written with one or two dashes when it has two in the
+ * table. */
 #ifndef GGAUGE_OPT_H
 #define GGAUGE_OPT_H
 

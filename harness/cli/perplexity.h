@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * perplexity.h - what the files of `ggauge perplexity` share: its options, and one function for each
- * of its two modes. */
+ * perplexity.h - what the files of `ggauge perplexity` share: its options, and one function for
+ * each of its two modes. */
 #ifndef GGAUGE_CLI_PERPLEXITY_H
 #define GGAUGE_CLI_PERPLEXITY_H
 
@@ -33,7 +33,8 @@ int perplexity_kld(struct perplexity *c, struct err *e);
 int perplexity_open_arm(struct perplexity *c, int n_ctx, struct err *e);
 /* BOS to be fed at the start of every window, or -1. */
 int32_t perplexity_bos(const struct perplexity *c);
-/* Fill rows.run.base with what is the same for all rows. nll: "f64", or "f32" where logits are saved. */
+/* Fill rows.run.base with what is the same for all rows. nll: "f64", or "f32" where logits are
+ * saved. */
 int perplexity_describe(struct perplexity *c, const char *test, const char *text,
                         const char *text_fp, const char *nll, struct err *e);
 /* Open --csv, where the known chunks (NULL: none) are already, and the file in --results. */

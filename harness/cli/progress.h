@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * progress.h - a line on stderr that says how far a run is and how long it will still take.
  *
- * It is drawn only when stderr is a terminal. When stdout is the same terminal and holds an unfinished
- * line of results, the progress line stands one row below it and is wiped before more is printed. */
+ * It is drawn only when stderr is a terminal. When stdout is the same terminal and holds an
+ * unfinished line of results, the progress line stands one row below it and is wiped before more is
+ * printed. */
 #ifndef GGAUGE_PROGRESS_H
 #define GGAUGE_PROGRESS_H
 

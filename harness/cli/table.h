@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * table.h - how speeds are shown: the Markdown tables people paste, and the CSV and JSON that scripts
- * read, in the columns of llama-sweep-bench and llama-bench.
+ * table.h - how speeds are shown: the Markdown tables people paste, and the CSV and JSON that
+ * scripts read, in the columns of llama-sweep-bench and llama-bench.
  *
  * Sources: ik_llama.cpp 8337e4cd, examples/sweep-bench and examples/llama-bench; llama.cpp
- * tools/llama-bench, spring 2026, for the fields of CSV and JSON. Nothing here reports a write error:
- * callers check with table_flush. */
+ * tools/llama-bench, spring 2026, for the fields of CSV and JSON. Nothing here reports a write
+ * error: callers check with table_flush. */
 #ifndef GGAUGE_TABLE_H
 #define GGAUGE_TABLE_H
 

@@ -16,13 +16,15 @@ struct text {
 
 /* Read the whole file, which may be a pipe, as it is; it may be empty. */
 int text_read(struct text *t, const char *path, struct err *e);
-/* Read the whole file, which may be a pipe; exactly one newline at its end is dropped. `escape` turns
- * \n \r \t \' \" \\ and \xHH into what they stand for, as ik_llama.cpp does by default and
- * llama.cpp does not. A directory or a file that cannot be read is ERR_IO, an empty text ERR_ARG. */
+/* Read the whole file, which may be a pipe; exactly one newline at its end is dropped. `escape`
+ * turns \n \r \t \' \" \\ and \xHH into what they stand for, as ik_llama.cpp does by default and
+ * llama.cpp does not. A directory or a file that cannot be read is ERR_IO, an empty text
+ * ERR_ARG. */
 int text_load(struct text *t, const char *path, bool escape, struct err *e);
 void text_release(struct text *t);
 
-/* Expand escape sequences in place; a backslash before anything else stays. Returns the new length. */
+/* Expand escape sequences in place; a backslash before anything else stays. Returns the new
+ * length. */
 size_t text_unescape(char *s, size_t n);
 
 #endif

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * bench.h - prompt and generation speed of a list of tests, as llama-bench defines them.
  *
- * A test is a prompt of n_prompt tokens, then n_gen single tokens, timed together (either may be 0),
- * behind n_depth tokens that are already in the cache. Repetitions are interleaved: each round runs
- * every test of every arm once, in an order shuffled by the seed, so that a machine that slows down
- * slows all of them (llama-bench runs one test to its end before the next, and its results depend on
- * the order).
+ * A test is a prompt of n_prompt tokens, then n_gen single tokens, timed together (either may be
+ * 0), behind n_depth tokens that are already in the cache. Repetitions are interleaved: each round
+ * runs every test of every arm once, in an order shuffled by the seed, so that a machine that slows
+ * down slows all of them (llama-bench runs one test to its end before the next, and its results
+ * depend on the order).
  *
  * Every distinct depth of an arm lives in a sequence of its own, filled once and trimmed back after
  * every repetition: going round costs no second fill. */
@@ -35,7 +35,7 @@ struct bench_params {
     /* May be NULL. Before each timed repetition: how many are done, of how many. */
     void (*progress)(void *arg, int64_t done, int64_t total);
     void *progress_arg;
-    /* May be NULL. After each timed repetition `rep` (0-based) of a test. Negative stops the run. */
+    /* May be NULL. After each timed repetition (0-based) of a test. Negative stops the run. */
     int (*repeat)(void *arg, const struct bench_test *t, int rep, int64_t ns, struct err *e);
     void *repeat_arg;
 };

@@ -36,16 +36,16 @@ size_t kld_record_words(int32_t n_vocab);
 /* Records of one chunk. */
 int kld_n_records(int32_t n_ctx);
 
-/* Encode logits [n_vocab] as one record [kld_record_words]. max and lse as in struct arm_answer; lse
- * is rounded to f32, as the peer does. */
+/* Encode logits [n_vocab] as one record [kld_record_words]. max and lse as in struct arm_answer;
+ * lse is rounded to f32, as the peer does. */
 void kld_encode(uint16_t *rec, const float *logits, int32_t n_vocab, float max, double lse,
                 int floor_nats);
-/* ln p [n_vocab] of a record, at most KLD_MAX_LOG_PROB. A scale or minimum that is not finite or that
- * allows more is ERR_FORMAT. */
+/* ln p [n_vocab] of a record, at most KLD_MAX_LOG_PROB. A scale or minimum that is not finite or
+ * that allows more is ERR_FORMAT. */
 int kld_decode(float *log_prob, const uint16_t *rec, int32_t n_vocab, struct err *e);
 
-/* Between what the nll of a token was when the record was made, f32 rounding included. A token stored
- * as 0 may have been any further away: *high is infinite. */
+/* Between what the nll of a token was when the record was made, f32 rounding included. A token
+ * stored as 0 may have been any further away: *high is infinite. */
 int kld_nll_bounds(const uint16_t *rec, int32_t token, double *low, double *high, struct err *e);
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -56,10 +56,11 @@ struct kld_writer;
  * tokens [n_chunk, n_ctx] are written at once. */
 int kld_writer_open(struct kld_writer **out, const char *path, const struct kld_shape *shape,
                     const int32_t *tokens, int floor_nats, struct err *e);
-/* Go on with a file of the same shape and tokens, otherwise ERR_MISMATCH. *n_chunks in: keep at most
- * so many; out: whole chunks kept. Anything behind them is cut off. A file that does not exist is
- * created. nll_sum [*n_chunks]: what another record of the run says of each chunk; the last one kept
- * must agree within the file's rounding, otherwise these are another model's logits, ERR_MISMATCH. */
+/* Go on with a file of the same shape and tokens, otherwise ERR_MISMATCH. *n_chunks in: keep at
+ * most so many; out: whole chunks kept. Anything behind them is cut off. A file that does not exist
+ * is created. nll_sum [*n_chunks]: what another record of the run says of each chunk; the last one
+ * kept must agree within the file's rounding, otherwise these are another model's logits,
+ * ERR_MISMATCH. */
 int kld_writer_resume(struct kld_writer **out, const char *path, const struct kld_shape *shape,
                       const int32_t *tokens, int floor_nats, const double *nll_sum,
                       int64_t *n_chunks, struct err *e);
@@ -77,8 +78,8 @@ struct kld_reader;
 /* Header and tokens are checked against each other and the size of the file: every token lies in
  * the vocabulary, kld_reader_n_whole() chunks are complete. No whole chunk is ERR_FORMAT. */
 int kld_reader_open(struct kld_reader **out, const char *path, struct err *e);
-/* The same for an open stream of n_bytes (tests, fuzzing); f is closed with the reader, or at once if
- * this fails. `name` is for messages and must outlive the reader. */
+/* The same for an open stream of n_bytes (tests, fuzzing); f is closed with the reader, or at once
+ * if this fails. `name` is for messages and must outlive the reader. */
 int kld_reader_open_stream(struct kld_reader **out, FILE *f, uint64_t n_bytes, const char *name,
                            struct err *e);
 void kld_reader_close(struct kld_reader *r); /* NULL is allowed */
@@ -87,8 +88,8 @@ const struct kld_shape *kld_reader_shape(const struct kld_reader *r);
 const int32_t *kld_reader_tokens(const struct kld_reader *r); /* [n_chunk, n_ctx] */
 int64_t kld_reader_n_whole(const struct kld_reader *r);       /* complete chunks, 1..n_chunk */
 
-/* 16 hex digits of the first and the last record of chunk 1: which model was saved. They are the same
- * for a file that was cut off behind them. */
+/* 16 hex digits of the first and the last record of chunk 1: which model was saved. They are the
+ * same for a file that was cut off behind them. */
 int kld_reader_fingerprint(struct kld_reader *r, char fp[17], struct err *e);
 
 /* Decode the next record into log_prob [n_vocab]; ERR_FORMAT behind the last whole chunk. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * ppl.h - perplexity of a text under an arm, chunk by chunk.
  *
- * Every chunk is summed on its own, in f64 and in the order of its positions, and the sums are added
- * in the order of the chunks: no digit depends on threads or on how chunks share batches, and a run
- * that goes on from stored sums ends with the digits of one that was never interrupted. */
+ * Every chunk is summed on its own, in f64 and in the order of its positions, and the sums are
+ * added in the order of the chunks: no digit depends on threads or on how chunks share batches, and
+ * a run that goes on from stored sums ends with the digits of one that was never interrupted. */
 #ifndef GGAUGE_PPL_H
 #define GGAUGE_PPL_H
 

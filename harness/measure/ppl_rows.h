@@ -21,8 +21,8 @@ struct ppl_rows {
 };
 
 struct ppl_known;
-/* Append to PATH (or create it). Rows that `there` says it holds will not be written again; NULL: it
- * holds none. */
+/* Append to PATH (or create it). Rows that `there` says it holds will not be written again; NULL:
+ * it holds none. */
 int ppl_rows_open(struct ppl_rows *rows, const char *path, const struct ppl_known *there,
                   struct err *e);
 
@@ -42,8 +42,8 @@ int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e);
 struct ppl_known {
     struct ppl_chunk *chunk; /* [n], the first n of the text */
     int64_t n;
-    /* Ours is the run that was interrupted: its name is to be used again, and its rows are to be
-     * completed. False: what follows is 0, and the chunks' rows are to be written under a new name. */
+    /* Ours is the run that was interrupted: its name is to be used again and its rows are to be
+     * completed. False: what follows is 0, all rows are to be written under a new name. */
     bool same_run;
     char run_id[128], time_utc[32];
     int64_t n_rows;   /* chunks that have all their rows */
@@ -52,13 +52,13 @@ struct ppl_known {
 };
 static_assert(METRIC_count <= 8 * sizeof(unsigned), "a bit for every metric");
 
-/* Read from PATH the chunks of a run that would give the same digits as `like`: test, build, engine,
- * backend, cells, model, text, n_ctx, n_batch, n_ubatch, cache types and settings agree, but for the
- * number of chunks, so that a trial of a few can be extended. Of several runs that one is taken which
- * has the most of the first n_max chunks without a gap; among equals one of the same number of
- * chunks, and then the newest. A file that does not exist has none; a file whose chunks all come from
- * other runs is ERR_MISMATCH, naming the first field that differs. *k is overwritten; release it with
- * ppl_known_release. */
+/* Read from PATH the chunks of a run that would give the same digits as `like`: test, build,
+ * engine, backend, cells, model, text, n_ctx, n_batch, n_ubatch, cache types and settings agree,
+ * but for the number of chunks, so that a trial of a few can be extended. Of several runs that one
+ * is taken which has the most of the first n_max chunks without a gap; among equals one of the same
+ * number of chunks, and then the newest. A file that does not exist has none; a file whose chunks
+ * all come from other runs is ERR_MISMATCH, naming the first field that differs. *k is overwritten;
+ * release it with ppl_known_release. */
 int ppl_rows_read(const char *path, const struct row *like, int64_t n_max, struct ppl_known *k,
                   struct err *e);
 void ppl_known_release(struct ppl_known *k);

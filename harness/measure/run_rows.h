@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * run_rows.h - the result rows of a run, written to one or two files side by side.
  *
- * What is the same for all rows is set in `base` once; a value fills in the rest. Each row is handed
- * to the operating system at once, so that a killed run keeps what it measured. */
+ * What is the same for all rows is set in `base` once; a value fills in the rest. Each row is
+ * handed to the operating system at once, so that a killed run keeps what it measured. */
 #ifndef GGAUGE_RUN_ROWS_H
 #define GGAUGE_RUN_ROWS_H
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * speed.h - timed decoding on one arm: the core under sweep-bench and bench.
  *
- * Tokens are random and seeded; the same seed gives the same stream on every machine. They are drawn
- * before the clock starts, and nothing but arm_decode lies between its two readings. The clock is a
- * parameter, so that tests are deterministic.
+ * Tokens are random and seeded; the same seed gives the same stream on every machine. They are
+ * drawn before the clock starts, and nothing but arm_decode lies between its two readings. The
+ * clock is a parameter, so that tests are deterministic.
  *
  * Timed parts never look at a logit; a model that answers NaN would be fast and worthless, so what
  * runs before them is checked. */
@@ -48,8 +48,8 @@ int speed_generate(struct speed *s, int32_t seq, int pos, int n, int64_t *ns, st
  * after. What is done instead of a warm-up. */
 int speed_check_once(struct speed *s, int32_t seq, struct err *e);
 
-/* Median of n > 0 samples in seconds and the interval of median_interval95: min..max below 6 samples
- * (median_interval_coverage says what that is worth), nan for one sample. */
+/* Median of n > 0 samples in seconds and the interval of median_interval95: min..max below 6
+ * samples (median_interval_coverage says what that is worth), nan for one sample. */
 struct speed_stat {
     double median, ci_low, ci_high;
 };

@@ -2,12 +2,12 @@
  * sweep.h - prompt and generation speed at growing depth of the KV cache.
  *
  * At depths n_kv = 0, n_pp, 2 n_pp, ... as long as both parts fit: n_tg single tokens, trim, n_pp
- * tokens as a prompt, trim; n_rep times. The tokens of the last prompt part stay as the context of the
- * next depth. So a step's generation runs over contexts n_kv .. n_kv + n_tg and its prompt part over
- * n_kv .. n_kv + n_pp. Only decoding is timed.
+ * tokens as a prompt, trim; n_rep times. The tokens of the last prompt part stay as the context of
+ * the next depth. So a step's generation runs over contexts n_kv .. n_kv + n_tg and its prompt part
+ * over n_kv .. n_kv + n_pp. Only decoding is timed.
  *
- * Procedure: llama-sweep-bench of ik_llama.cpp 8337e4cd, examples/sweep-bench; unlike it, every depth
- * is repeated, not just the first. */
+ * Procedure: llama-sweep-bench of ik_llama.cpp 8337e4cd, examples/sweep-bench; unlike it, every
+ * depth is repeated, not just the first. */
 #ifndef GGAUGE_SWEEP_H
 #define GGAUGE_SWEEP_H
 
@@ -42,8 +42,8 @@ typedef int (*sweep_fn)(void *arg, const struct sweep_step *s, struct err *e);
 /* Depths that a sweep over n_kv_max positions measures; 0 if not even the first fits. */
 int sweep_n_steps(int n_kv_max, int n_pp, int n_tg);
 
-/* Uses sequence 0 of the arm, whose cache is emptied first. Logits of the warm-up that are not finite
- * are ERR_NONFINITE, naming the model. */
+/* Uses sequence 0 of the arm, whose cache is emptied first. Logits of the warm-up that are not
+ * finite are ERR_NONFINITE, naming the model. */
 int sweep_run(struct arm *a, const struct sweep_params *p, sweep_fn fn, void *arg, struct err *e);
 
 #endif

@@ -475,6 +475,22 @@ static void several_runs_in_a_file(void **state) {
     expect_known(path, "{}", 9, 6, 40, "fourth", CLOSING);
     append_run(path, "fifth", "{}", 50, 2, false);
     expect_known(path, "{}", 9, 6, 40, "fourth", CLOSING);
+    expect_known(path, "{}", 3, 3, 40, "fourth", CLOSING); /* asked for three */
+
+    int rc = ERR_NOMEM;
+    for (int n = 1; rc; n++) { /* whichever allocation fails: an error, no leak */
+        struct err e = { 0 };
+        struct row like;
+        struct ppl_known k;
+        make_base(&like, "{}");
+        heap_fail_at(n);
+        rc = ppl_rows_read(path, &like, 9, &k, &e);
+        heap_fail_at(0);
+        if (rc) assert_int_equal(rc, ERR_NOMEM);
+        if (rc) assert_null(k.chunk);
+        ppl_known_release(&k);
+        row_release(&like);
+    }
     remove(path);
 }
 
