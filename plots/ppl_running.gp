@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # ppl_running - running perplexity with its 95 % band. Columns: x y y_low y_high
 eval chart_title('Running perplexity')
-eval x_title('chunks evaluated; band: 95 % interval')
+eval x_title('chunks evaluated; band: 95 % interval, tokens as independent')
 eval y_title('perplexity (lower is better)')
 # About 300 points of a curve are enough for 800 pixels, and 20 markers for the eye.
 thin = ceil((x_hi - x_lo) / 300.0)

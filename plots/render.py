@@ -35,7 +35,7 @@ FORMATS = ("svg", "png")
 MAX_CURVES = 8  # as many as style.gp can tell apart
 LOG_RATIO = 12  # beyond that a linear axis hides the small values
 CANVAS_W, PLOT_H = 800, 350
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_X_AXIS = 70, 28, 58, 62
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_X_AXIS = 88, 28, 58, 62
 LEGEND_LINE_H = 18
 BPW_TICS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
 

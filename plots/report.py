@@ -283,7 +283,7 @@ def headline(ppl, sweeps, trouble, n_rows):
             f"{last['n_kv']}."
         )
     n_bad = sum(r["n"] for r in trouble)
-    verdict = f"{n_bad} of {n_rows} values did not pass." if n_bad else f"All {n_rows} values PASS."
+    verdict = f"{n_bad} of {n_rows} values did not pass." if n_bad else f"None of {n_rows} values failed."
     return [f"**{verdict}** " + " ".join(out), ""]
 
 
