@@ -14,8 +14,8 @@ stamp=$(mktemp)
 trap 'rm -f "$stamp"' EXIT
 
 if [ -z "$TEXT" ]; then
-    if ! TEXT=$(datasets/fetch.sh wiki.test.raw); then
-        echo "bench: wiki.test.raw cannot be had, so this runs on datasets/small/small.txt" >&2
+    if ! TEXT=$(datasets/fetch.sh wiki.test.raw 2>"$stamp"); then
+        echo "bench: this runs on datasets/small/small.txt: $(tail -n 1 "$stamp")" >&2
         TEXT=datasets/small/small.txt
     fi
 fi
