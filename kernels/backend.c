@@ -65,10 +65,6 @@ enum column column_from_name(const char *name) {
     return COL_none;
 }
 
-enum column column_parent(enum column c) {
-    return columns[c].parent;
-}
-
 const char *column_needs(enum column c) {
     return columns[c].needs;
 }

@@ -27,7 +27,6 @@ enum column {
 
 const char *column_name(enum column c);
 enum column column_from_name(const char *name); /* COL_none if there is none */
-enum column column_parent(enum column c);
 const char *column_needs(enum column c);
 /* True if the machine and this build can run the column. */
 bool column_available(enum column c);

@@ -165,10 +165,6 @@ void thread_pool_free(struct thread_pool *p) {
     heap_free(p);
 }
 
-int thread_pool_size(const struct thread_pool *p) {
-    return p->size;
-}
-
 int thread_pool_reserve(struct thread_pool *p, size_t shared_bytes, size_t scratch_bytes,
                         struct err *e) {
     if (shared_bytes > p->shared_bytes) {

@@ -30,7 +30,6 @@ struct thread_pool;
 /* A pool of n_threads (1..THREADS_MAX), the caller's own thread included. */
 int thread_pool_new(struct thread_pool **out, int n_threads, struct err *e);
 void thread_pool_free(struct thread_pool *pool);
-int thread_pool_size(const struct thread_pool *pool);
 
 /* Make sure that shared and per-thread blocks have at least these sizes in later runs. */
 int thread_pool_reserve(struct thread_pool *pool, size_t shared_bytes, size_t scratch_bytes,
