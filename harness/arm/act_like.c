@@ -163,6 +163,12 @@ static int shift_answer(void *arg, const struct arm_answer *a, struct err *e) {
     return s->fn(s->arg, &b, e);
 }
 
+static struct arm_batch piece(const struct arm_batch *b, int i0, int step) {
+    int n = b->n - i0 < step ? b->n - i0 : step;
+    return (struct arm_batch){ n, b->token + i0, b->pos + i0, b->seq + i0,
+                               b->want ? b->want + i0 : NULL };
+}
+
 /* One micro-batch at a time, so that what the lead saw is what ref gets. */
 static int decode(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, void *arg,
                   struct err *e) {
@@ -170,8 +176,7 @@ static int decode(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, vo
     struct act_like *s = self(a);
     int step = a->info.n_ubatch;
     for (int i0 = 0; i0 < b->n; i0 += step) {
-        struct arm_batch part = { b->n - i0 < step ? b->n - i0 : step, b->token + i0, b->pos + i0,
-                                  b->seq + i0, b->want ? b->want + i0 : NULL };
+        struct arm_batch part = piece(b, i0, step);
         struct shifted shifted = { fn, arg, i0 };
         s->n_used = 0;
         TRY(arm_decode(s->lead, &part, ignore_answer, NULL, e));
@@ -179,6 +184,26 @@ static int decode(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, vo
     }
 out:
     return rc;
+}
+
+/* The lead computes logits too: its output matrix rounds the rows that ref holds. */
+static int hold(struct arm *a, const struct arm_batch *b, bool append, struct err *e) {
+    int rc = 0;
+    struct act_like *s = self(a);
+    int step = a->info.n_ubatch;
+    for (int i0 = 0; i0 < b->n; i0 += step) {
+        struct arm_batch part = piece(b, i0, step);
+        s->n_used = 0;
+        TRY(arm_decode(s->lead, &part, ignore_answer, NULL, e));
+        TRY(arm_hold(s->ref, &part, append || i0 > 0, e));
+    }
+out:
+    return rc;
+}
+
+static int rows(struct arm *a, int64_t r0, int64_t n, const int32_t *target, bool logits,
+                arm_row_fn fn, void *arg, struct err *e) {
+    return arm_rows(self(a)->ref, r0, n, target, logits, fn, arg, e);
 }
 
 static int kv_trim(struct arm *a, int32_t seq, int32_t pos, struct err *e) {
@@ -209,6 +234,8 @@ static void release(struct arm *a) {
 static const struct arm_ops act_like_ops = {
     .release = release,
     .decode = decode,
+    .hold = hold,
+    .rows = rows,
     .kv_trim = kv_trim,
     .observe = observe,
     .describe = describe,

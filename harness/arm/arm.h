@@ -16,8 +16,18 @@
 
 struct row; /* result/row.h */
 
+enum arm_kind {
+    ARM_BUILTIN, /* our engine in this process */
+    ARM_WORKER,  /* our engine in a process of its own, ours or another build's */
+    ARM_FILE,    /* logits saved earlier */
+};
+
 /* How to build an arm; the fields mean what the llama.cpp options of these names mean. */
 struct arm_params {
+    enum arm_kind kind;
+    const char *path;      /* ARM_WORKER: its program, NULL = this one; ARM_FILE: saved logits */
+    const char *launch;    /* ARM_WORKER: words in front of the program ("ssh host"), or NULL */
+    int timeout_s;         /* ARM_WORKER: longest wait for one answer; 0 = 600 */
     const char *model;     /* -m */
     const char *backend;   /* --backend: a column, NULL = the best CPU column */
     const char *act_like;  /* --act-like: column whose rounded activations ref is given, or NULL */
@@ -34,8 +44,16 @@ struct arm_params {
 /* See harness/exec/observer.h; an arm that cannot show its nodes refuses a non-NULL observer. */
 struct observer;
 
+/* What an arm promises of its logits when -ub, -b and the threads change. */
+enum arm_promise {
+    ARM_BITWISE,  /* not a bit changes */
+    ARM_NOISE,    /* they differ by rounding */
+    ARM_RECORDED, /* nothing can be changed: they are in a file */
+};
+
 /* What every arm knows of its model; fixed after opening. */
 struct arm_info {
+    enum arm_promise promise;
     int32_t n_vocab, n_ctx_train;
     int n_ctx, n_seq, n_batch, n_ubatch, n_threads, n_threads_batch;
     int64_t n_params;
@@ -54,10 +72,29 @@ struct arm {
     const struct tok *tok; /* of the model, owned by the arm; NULL if the file has no vocabulary */
 };
 
+/* One held row, reduced on the arm's side: what the logits of one position say. */
+struct arm_row {
+    int64_t r;           /* 0 = the first row held */
+    double nll;          /* -ln softmax(logits)[target]; NaN if a logit is not finite */
+    double max, lse;     /* as in struct arm_answer */
+    float second;        /* largest logit beside top1's: max - second is top1's margin */
+    int32_t top1;
+    int32_t bad;         /* first token whose logit is not finite, or -1 */
+    const float *logits; /* [n_vocab] if asked for, else NULL; valid during the call only */
+};
+typedef int (*arm_row_fn)(void *arg, const struct arm_row *row, struct err *e);
+
 struct arm_ops {
     void (*release)(struct arm *a);
     int (*decode)(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, void *arg,
                   struct err *e);
+    /* As decode, but the wanted rows are held for rows() instead of being answered: behind those
+     * that are held already if `append`, in their place otherwise. Two arms can so be asked for
+     * the same rows in turn, and neither keeps [rows, n_vocab] of anything. */
+    int (*hold)(struct arm *a, const struct arm_batch *b, bool append, struct err *e);
+    /* Held rows [r0, r0 + n) in order, with the nll of target[0..n); logits only if asked for. */
+    int (*rows)(struct arm *a, int64_t r0, int64_t n, const int32_t *target, bool logits,
+                arm_row_fn fn, void *arg, struct err *e);
     /* Forget positions >= pos of a sequence; seq = -1: of all sequences. */
     int (*kv_trim)(struct arm *a, int32_t seq, int32_t pos, struct err *e);
     int (*observe)(struct arm *a, struct observer *o, struct err *e); /* NULL switches it off */
@@ -65,7 +102,7 @@ struct arm_ops {
     int (*describe)(const struct arm *a, struct row *r, struct err *e);
 };
 
-/* The arm that the parameters describe: arm_open_act_like if act_like is set, else the built-in. */
+/* The arm that the parameters describe: by kind, and arm_open_act_like if act_like is set. */
 int arm_open(struct arm **out, const struct arm_params *p, struct err *e);
 
 /* The embedded engine on one column. */
@@ -76,9 +113,20 @@ int arm_open_act_like(struct arm **out, const struct arm_params *p, struct err *
 
 void arm_close(struct arm *a); /* NULL is allowed */
 
+/* For the arms themselves: answer a of held row r as a struct arm_row. */
+void arm_reduce(struct arm_row *out, int64_t r, const struct arm_answer *a, int32_t n_vocab,
+                int32_t target, bool logits);
+
 static inline int arm_decode(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, void *arg,
                              struct err *e) {
     return a->ops->decode(a, b, fn, arg, e);
+}
+static inline int arm_hold(struct arm *a, const struct arm_batch *b, bool append, struct err *e) {
+    return a->ops->hold(a, b, append, e);
+}
+static inline int arm_rows(struct arm *a, int64_t r0, int64_t n, const int32_t *target, bool logits,
+                           arm_row_fn fn, void *arg, struct err *e) {
+    return a->ops->rows(a, r0, n, target, logits, fn, arg, e);
 }
 static inline int arm_kv_trim(struct arm *a, int32_t seq, int32_t pos, struct err *e) {
     return a->ops->kv_trim(a, seq, pos, e);

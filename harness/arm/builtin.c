@@ -34,6 +34,32 @@ static int decode(struct arm *a, const struct arm_batch *b, arm_answer_fn fn, vo
     return exec_decode(self(a)->exec, b, fn, arg, e);
 }
 
+static int hold(struct arm *a, const struct arm_batch *b, bool append, struct err *e) {
+    return exec_hold(self(a)->exec, b, append, e);
+}
+
+struct rows_call {
+    const int32_t *target;
+    int64_t r0;
+    int32_t n_vocab;
+    bool logits;
+    arm_row_fn fn;
+    void *arg;
+};
+
+static int on_held(void *arg, const struct arm_answer *a, struct err *e) {
+    const struct rows_call *c = arg;
+    struct arm_row row;
+    arm_reduce(&row, c->r0 + a->i, a, c->n_vocab, c->target[a->i], c->logits);
+    return c->fn(c->arg, &row, e);
+}
+
+static int rows(struct arm *a, int64_t r0, int64_t n, const int32_t *target, bool logits,
+                arm_row_fn fn, void *arg, struct err *e) {
+    struct rows_call c = { target, r0, a->info.n_vocab, logits, fn, arg };
+    return exec_rows(self(a)->exec, r0, n, on_held, &c, e);
+}
+
 static int kv_trim_arm(struct arm *a, int32_t seq, int32_t pos, struct err *e) {
     return exec_kv_trim(self(a)->exec, seq, pos, e);
 }
@@ -75,6 +101,8 @@ out:
 static const struct arm_ops builtin_ops = {
     .release = release,
     .decode = decode,
+    .hold = hold,
+    .rows = rows,
     .kv_trim = kv_trim_arm,
     .observe = observe,
     .describe = describe,
@@ -112,6 +140,7 @@ static void copy_name(const struct model *m, char *buf, size_t n) {
 
 static void fill_info(struct arm_info *i, const struct model *m, const struct arm_params *p,
                       const struct exec_params *x) {
+    i->promise = ARM_BITWISE;
     i->n_vocab = (int32_t)m->hp.n_vocab;
     i->n_ctx_train = (int32_t)m->hp.n_ctx_train;
     i->n_ctx = x->n_ctx;

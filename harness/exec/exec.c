@@ -29,6 +29,9 @@ struct exec {
     int64_t head_rows; /* rows of a slice */
     struct observer *observer;
     int32_t *in; /* [5][n_ubatch]: token, pos, cell, first, out_rows */
+    float *held; /* [n_held, n_embd] rows of result_norm, on the host */
+    int64_t n_held, max_held;
+    struct block bounce; /* rows of the cache that an observer sees */
 };
 
 static int reserve(struct exec *x, struct block *b, size_t n_bytes, struct err *e) {
@@ -112,9 +115,11 @@ void exec_free(struct exec *x) {
     graph_release(&x->head);
     if (x->body_data.data) x->b.ops->free(&x->b, x->body_data.data);
     if (x->head_data.data) x->b.ops->free(&x->b, x->head_data.data);
+    if (x->bounce.data) x->b.ops->free(&x->b, x->bounce.data);
     backend_release(&x->b);
     thread_pool_free(x->pool);
     heap_free(x->in);
+    heap_free(x->held);
     heap_free(x);
 }
 
@@ -124,6 +129,27 @@ void exec_observe(struct exec *x, struct observer *o) {
 
 int exec_kv_trim(struct exec *x, int32_t seq, int32_t pos, struct err *e) {
     return kv_trim(&x->kv, seq, pos, e);
+}
+
+/* Show a node's rows to the observer; memory of the CPU columns is host memory. */
+static int show(struct exec *x, const struct node *n, struct err *e) {
+    int rc = 0;
+    const struct observer *o = x->observer;
+    if (n->op != OP_set_rows) return o->see(o->arg, n, n->dst->data, e);
+    /* The node wrote some rows of the whole cache: those are shown, and what see() left of them is
+     * put back. */
+    int64_t n_rows = node_rows(n);
+    const int32_t *cell = n->src[1]->data;
+    size_t row = n->dst->row_bytes;
+    TRY(reserve(x, &x->bounce, (size_t)n_rows * row, e));
+    char *rows = x->bounce.data;
+    for (int64_t t = 0; t < n_rows; t++)
+        memcpy(rows + (size_t)t * row, tensor_row(n->dst, cell[t]), row);
+    TRY(o->see(o->arg, n, rows, e));
+    for (int64_t t = 0; t < n_rows; t++)
+        memcpy(tensor_row(n->dst, cell[t]), rows + (size_t)t * row, row);
+out:
+    return rc;
 }
 
 /* Run all nodes: in one go, or in spans that end at the nodes the observer wants. */
@@ -140,8 +166,7 @@ static int run_graph(struct exec *x, const struct graph *g, int n_nodes, struct 
         if (seen) end++;
         TRY(x->b.ops->run(&x->b, nodes + begin, end - begin, n_threads, e));
         TRY(x->b.ops->synchronize(&x->b, e));
-        if (seen) /* memory of the CPU columns is host memory */
-            TRY(o->see(o->arg, nodes[end - 1], nodes[end - 1]->dst->data, e));
+        if (seen) TRY(show(x, nodes[end - 1], e));
     }
 out:
     return rc;
@@ -191,12 +216,13 @@ out:
     return rc;
 }
 
-static int answer_rows(struct exec *x, int64_t n_rows, const int32_t *rows, int i0,
+/* Row r of the slice is token i0 + rows[r] of the batch, or i0 + r without rows. */
+static int answer_rows(struct exec *x, int64_t n_rows, const int32_t *rows, int64_t i0,
                        arm_answer_fn fn, void *arg, struct err *e) {
     int rc = 0;
     for (int64_t r = 0; r < n_rows; r++) {
         const double *lse = tensor_row(x->head.lse, r);
-        struct arm_answer a = { .i = i0 + rows[r],
+        struct arm_answer a = { .i = (int)(i0 + (rows ? rows[r] : r)),
                                 .logits = tensor_row(x->head.logits, r),
                                 .max = lse[0],
                                 .lse = lse[1],
@@ -207,30 +233,80 @@ out:
     return rc;
 }
 
-/* Run the head over result_norm in slices. Without fn the log-sum-exp is left out. */
-static int run_head(struct exec *x, int n_out, int i0, arm_answer_fn fn, void *arg, struct err *e) {
+/* Run the head over n rows of result_norm in slices. Without fn the log-sum-exp is left out. */
+static int run_head(struct exec *x, void *norm, int64_t n, const int32_t *rows, int64_t i0,
+                    arm_answer_fn fn, void *arg, struct err *e) {
     int rc = 0;
-    const int32_t *rows = x->in + 4 * (size_t)x->p.n_ubatch;
-    for (int64_t r = 0; r < n_out; r += x->head_rows) {
-        int64_t n = n_out - r < x->head_rows ? n_out - r : x->head_rows;
-        TRY(build_head(x, n, e));
-        x->head.in_norm->data = tensor_row(x->body.result_norm, r);
+    for (int64_t r = 0; r < n; r += x->head_rows) {
+        int64_t m = n - r < x->head_rows ? n - r : x->head_rows;
+        TRY(build_head(x, m, e));
+        x->head.in_norm->data = (char *)norm + (size_t)r * x->head.in_norm->row_bytes;
         TRY(run_graph(x, &x->head, fn ? x->head.n_nodes : x->head.n_nodes - 1, e));
-        if (fn) TRY(answer_rows(x, n, rows + r, i0, fn, arg, e));
+        if (fn) TRY(answer_rows(x, m, rows ? rows + r : NULL, rows ? i0 : i0 + r, fn, arg, e));
     }
+out:
+    return rc;
+}
+
+/* Run the body of tokens [i0, i0 + n) of the batch. */
+static int run_body(struct exec *x, const struct arm_batch *b, int i0, int *n_out, struct err *e) {
+    int rc = 0;
+    int n = b->n - i0 < x->p.n_ubatch ? b->n - i0 : x->p.n_ubatch;
+    TRY(load_inputs(x, b, i0, n, n_out, e));
+    TRY(run_graph(x, &x->body, x->body.n_nodes, e));
 out:
     return rc;
 }
 
 int exec_decode(struct exec *x, const struct arm_batch *b, arm_answer_fn fn, void *arg,
                 struct err *e) {
-    int rc = 0;
+    int rc = 0, n_out;
+    const int32_t *out_rows = x->in + 4 * (size_t)x->p.n_ubatch;
     for (int i0 = 0; i0 < b->n; i0 += x->p.n_ubatch) {
-        int n = b->n - i0 < x->p.n_ubatch ? b->n - i0 : x->p.n_ubatch, n_out;
-        TRY(load_inputs(x, b, i0, n, &n_out, e));
-        TRY(run_graph(x, &x->body, x->body.n_nodes, e));
-        TRY(run_head(x, n_out, i0, fn, arg, e));
+        TRY(run_body(x, b, i0, &n_out, e));
+        if (n_out == 0) continue;
+        TRY(run_head(x, x->body.result_norm->data, n_out, out_rows, i0, fn, arg, e));
     }
+out:
+    return rc;
+}
+
+/* Keep n rows of result_norm behind those that are held. */
+static int hold_rows(struct exec *x, int64_t n, struct err *e) {
+    int rc = 0;
+    const struct tensor *norm = x->body.result_norm;
+    size_t row = norm->row_bytes;
+    if (x->n_held + n > x->max_held) {
+        int64_t max = x->n_held + n > 2 * x->max_held ? x->n_held + n : 2 * x->max_held;
+        float *p = heap_realloc(x->held, (size_t)max * row, e);
+        if (!p) return ERR_NOMEM;
+        x->held = p;
+        x->max_held = max;
+    }
+    TRY(x->b.ops->download(&x->b, (char *)x->held + (size_t)x->n_held * row, norm->data,
+                           (size_t)n * row, e));
+    x->n_held += n;
+out:
+    return rc;
+}
+
+int exec_hold(struct exec *x, const struct arm_batch *b, bool append, struct err *e) {
+    int rc = 0, n_out;
+    if (!append) x->n_held = 0;
+    for (int i0 = 0; i0 < b->n; i0 += x->p.n_ubatch) {
+        TRY(run_body(x, b, i0, &n_out, e));
+        if (n_out > 0) TRY(hold_rows(x, n_out, e));
+    }
+out:
+    return rc;
+}
+
+int exec_rows(struct exec *x, int64_t r0, int64_t n, arm_answer_fn fn, void *arg, struct err *e) {
+    int rc = 0;
+    FAIL_IF(r0 < 0 || n < 0 || r0 + n > x->n_held, e, ERR_ARG,
+            "rows [%lld, %lld) were asked for, %lld are held", (long long)r0, (long long)(r0 + n),
+            (long long)x->n_held);
+    TRY(run_head(x, x->held + r0 * x->m->hp.n_embd, n, NULL, 0, fn, arg, e));
 out:
     return rc;
 }

@@ -24,6 +24,10 @@ void exec_free(struct exec *x); /* NULL is allowed */
 /* As arm_decode: see arm.h. */
 int exec_decode(struct exec *x, const struct arm_batch *b, arm_answer_fn fn, void *arg,
                 struct err *e);
+/* As arm_hold: the wanted rows of result_norm are kept, their logits computed by exec_rows. */
+int exec_hold(struct exec *x, const struct arm_batch *b, bool append, struct err *e);
+/* Answers of held rows [r0, r0 + n); answer.i counts from r0. */
+int exec_rows(struct exec *x, int64_t r0, int64_t n, arm_answer_fn fn, void *arg, struct err *e);
 int exec_kv_trim(struct exec *x, int32_t seq, int32_t pos, struct err *e);
 void exec_observe(struct exec *x, struct observer *o); /* NULL: nobody */
 

@@ -15,9 +15,15 @@ struct observer {
     /* Asked once per node and graph: shall see() be called for it? */
     bool (*want)(void *arg, const struct node *n);
     /* The node has run; its sources still hold their data where they are activations of the same
-     * layer. `data` is node->dst's data on the host, rows of dst->row_bytes. see() may overwrite
-     * it: later nodes then use what it wrote. Negative stops the run. */
+     * layer. `data` is the node's result on the host: node_rows(n) rows of dst->row_bytes and
+     * dst->type. see() may overwrite it: later nodes then use what it wrote. Negative stops the
+     * run. */
     int (*see)(void *arg, const struct node *n, void *data, struct err *e);
 };
+
+/* Rows that a node has computed: all of dst, but of a cache only the cells that were written. */
+static inline int64_t node_rows(const struct node *n) {
+    return n->op == OP_set_rows ? n->src[1]->ne[0] : tensor_rows(n->dst);
+}
 
 #endif
