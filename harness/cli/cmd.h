@@ -11,6 +11,7 @@
 #define COMMAND_LIST(X)                                                                            \
     X("types",       types,       "the tables of types, ops and backends of this build")           \
     X("perplexity",  perplexity,  "is the quant still good? PPL and KL divergence of a text")      \
+    X("compare",     compare,     "do two ways of running it agree? a verdict, and where not")     \
     X("sweep-bench", sweep_bench, "how fast, and how far in? PP and TG at growing KV depth")       \
     X("bench",       bench,       "llama-bench's table: prompt and generation speed")              \
     X("history",     history,     "rebuild the SQLite index over the result CSV files")            \

@@ -54,6 +54,8 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
     { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "engine" },                                         \
     { OPT_CHOICE, "--backend", "COLUMN", &(P).backend, 0, 0, "ref|avx2|avx512|amx|cuda",           \
       "kernels to use (default: the best CPU column of this machine)" },                           \
+        OPT_THREADS_BATCHES(P)
+#define OPT_THREADS_BATCHES(P)                                                                     \
     { OPT_INT, "-t --threads", "N", &(P).n_threads, 0, 512, NULL,                                  \
       "threads (0 = all processors)" },                                                            \
     { OPT_INT, "-tb --threads-batch", "N", &(P).n_threads_batch, 0, 512, NULL,                     \
@@ -66,5 +68,8 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
       "type of the K cache" },                                                                     \
     { OPT_CHOICE, "-ctv --cache-type-v", "TYPE", &(P).type_v, 0, 0, "f32|f16|q8_0",                \
       "type of the V cache" }
+#define OPT_ACT_LIKE(P)                                                                            \
+    { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, "avx2|avx512|amx|cuda",             \
+      "with ref: every product gets the rounding errors of COLUMN's activations" }
 
 #endif

@@ -34,10 +34,10 @@ void progress_update(struct progress *p, int64_t done) {
     p->done = done;
     if (!p->on || done <= p->first) return;
     double each = (timer_s() - p->t_start) / (double)(done - p->first);
-    char left[64], text[160];
+    char left[64], text[320];
     progress_duration(left, sizeof left, each * (double)(p->total - done));
-    snprintf(text, sizeof text, "%s %" PRId64 " of %" PRId64 ", %.2f s each, %s left", p->what,
-             done, p->total, each, left);
+    snprintf(text, sizeof text, "%s %" PRId64 " of %" PRId64 ", %.2f s each, %s left%s", p->what,
+             done, p->total, each, left, p->note);
     if (p->below)
         fprintf(stderr, "\033[J\033D\033M\0337\r\n%s\0338", text);
     else

@@ -17,6 +17,7 @@ struct progress {
     double t_start;
     bool on, below; /* drawing; one row below stdout's line */
     bool drawn;
+    char note[128]; /* shown behind the remaining time; may change before every update */
 };
 
 /* first: items that were done before the clock starts. */

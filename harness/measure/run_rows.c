@@ -2,13 +2,28 @@
  * run_rows.c - result rows of a run; see run_rows.h. */
 #include "measure/run_rows.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 
 int run_rows_open(struct run_rows *rows, const char *path, struct err *e) {
     int rc = 0;
     FAIL_IF(rows->n_out == RUN_ROWS_MAX, e, ERR_ARG, "%s: too many row files", path);
     TRY(row_writer_open(&rows->out[rows->n_out], path, e));
     rows->n_out++;
+out:
+    return rc;
+}
+
+int run_rows_open_in(struct run_rows *rows, const char *dir, struct err *e) {
+    int rc = 0;
+    char path[4096];
+    int n = snprintf(path, sizeof path, "%s/%s.csv", dir, row_get(&rows->base, ROW_run_id));
+    FAIL_IF(n >= (int)sizeof path, e, ERR_ARG, "%s: the path is too long", dir);
+    FAIL_IF(mkdir(dir, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", dir, strerror(errno));
+    TRY(run_rows_open(rows, path, e));
 out:
     return rc;
 }

@@ -20,6 +20,8 @@ struct run_rows {
 
 /* Start from { 0 } and row_init(&rows->base). Append to PATH, or create it. */
 int run_rows_open(struct run_rows *rows, const char *path, struct err *e);
+/* The same for DIR/<run id>.csv; DIR is created. */
+int run_rows_open_in(struct run_rows *rows, const char *dir, struct err *e);
 /* Closes every file; the first error is reported. */
 int run_rows_close(struct run_rows *rows, struct err *e);
 

@@ -2,24 +2,16 @@
  * speed_rows.c - result rows of speeds; see speed_rows.h. */
 #include "measure/speed_rows.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "stats/interval.h"
 
 int speed_rows_open(struct run_rows *rows, const char *csv, const char *dir, struct err *e) {
-    char path[4096];
     int rc = 0;
     TRY(provenance_fill(&rows->base, e));
     if (csv) TRY(run_rows_open(rows, csv, e));
-    if (dir) {
-        int n = snprintf(path, sizeof path, "%s/%s.csv", dir, row_get(&rows->base, ROW_run_id));
-        FAIL_IF(n >= (int)sizeof path, e, ERR_ARG, "%s: the path is too long", dir);
-        FAIL_IF(mkdir(dir, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", dir, strerror(errno));
-        TRY(run_rows_open(rows, path, e));
-    }
+    if (dir) TRY(run_rows_open_in(rows, dir, e));
 out:
     return rc;
 }

@@ -17,6 +17,11 @@
     X(ppl_se_chunk,  "",          -1,  0, 0.0,    "standard error of ppl, chunks independent")     \
     X(kld,           "nat",       -1,  0, 0.0005, "mean KL divergence from the base model")        \
     X(top1,          "",          +1,  0, 0.0005, "share of positions with the same top token")    \
+    X(ln_ratio,      "nat",        0,  0, 0.0,    "ln(PPL_B/PPL_A), of all chunks so far")         \
+    X(d_abs,         "nat",       -1,  0, 0.0,    "quantile of |nll_B - nll_A| of positions")      \
+    X(kld_ba,        "nat",       -1,  0, 0.0,    "mean KL divergence of arm A from arm B")        \
+    X(wide_flips,    "",          -1,  0, 0.0,    "positions where A leads widely and B disagrees") \
+    X(floor_d_max,   "nat",       -1,  0, 0.0,    "largest |nll' - nll| of an arm against itself") \
     X(eval_tps,      "token/s",   +1,  1, 0.05,   "tokens evaluated per second")                   \
     X(eval_s,        "s",         -1,  1, 0.05,   "seconds of evaluation")                         \
     X(pp_s,          "s",         -1,  1, 0.05,   "seconds to process the prompt part (T_PP)")     \

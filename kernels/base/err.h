@@ -25,7 +25,8 @@
     X(NONFINITE,   7)  /* a NaN or infinity where a number is required */                          \
     X(MISMATCH,    8)  /* two things that must agree do not */                                     \
     X(DEVICE,      9)  /* an accelerator reported an error */                                      \
-    X(DB,         10)  /* SQLite reported an error */
+    X(DB,         10)  /* SQLite reported an error */                                              \
+    X(ARM,        11)  /* another process that computes for us died, hung or broke the protocol */
 
 enum err_code {
     ERR_OK = 0,

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,8 +12,10 @@
 
 #include "base/compiler.h"
 #include "base/rng.h"
+#include "stats/confseq.h"
 #include "stats/interval.h"
 #include "stats/ppl_stats.h"
+#include "stats/proportion.h"
 #include "stats/quantile.h"
 
 static void assert_near(double got, double want, double rel) {
@@ -179,8 +182,84 @@ static void test_ppl_nonfinite(void **state) {
     }
 }
 
+/* ---- confidence sequence --------------------------------------------------------------------- */
+
+static void test_confseq_formula(void **state) {
+    (void)state;
+    struct welford w = { 0 };
+    welford_add(&w, 1.0);
+    assert_true(isinf(confseq_radius(&w, 0.001)));
+    welford_add(&w, 3.0);
+    /* n = 2, s^2 = 2 * 1.5^2 = 4.5, rho = 8 s^2 = 36, V = 9 */
+    assert_near(confseq_radius(&w, 0.001), sqrt(45 * (log(45.0 / 36) + 2 * log(1000.0))) / 2,
+                1e-12);
+    struct interval ci = confseq_interval(&w, 0.001);
+    assert_near(ci.high + ci.low, 4.0, 1e-12);
+    struct welford same = { 0 };
+    for (int i = 0; i < 5; i++)
+        welford_add(&same, 0.25);
+    assert_true(confseq_radius(&same, 0.001) == 0.0);
+    welford_add(&same, (double)NAN);
+    assert_true(isnan(confseq_radius(&same, 0.001)));
+}
+
+/* The promise: the true mean is outside at any look of a whole run with probability alpha. */
+static void test_confseq_coverage(void **state) {
+    (void)state;
+    const double alpha = 0.05;
+    const int runs = 2000;
+    struct rng r = { 42 };
+    int missed = 0, wide = 0;
+    for (int k = 0; k < runs; k++) {
+        struct welford w = { 0 };
+        bool miss = false;
+        for (int n = 1; n <= 300; n++) {
+            welford_add(&w, 0.7 + rng_normal(&r));
+            if (n < CONFSEQ_MIN_N) continue;
+            struct interval ci = confseq_interval(&w, alpha);
+            if (ci.low > 0.7 || ci.high < 0.7) miss = true;
+        }
+        missed += miss;
+        wide += confseq_radius(&w, alpha) > 0.5;
+    }
+    if (missed > alpha * runs) fail_msg("%d of %d sequences miss the mean", missed, runs);
+    assert_int_equal(wide, 0); /* and it closes in */
+}
+
+/* ---- shares ---------------------------------------------------------------------------------- */
+
+static void test_wilson(void **state) {
+    (void)state;
+    static const struct {
+        int64_t k, n;
+        double low, high; /* R: binom::binom.wilson */
+    } table[] = {
+        { 0, 10, 0.0, 0.2775328 },
+        { 5, 10, 0.2365931, 0.7634069 },
+        { 10, 10, 0.7224672, 1.0 },
+        { 1, 100, 0.001767, 0.0544862 },
+    };
+    for (size_t i = 0; i < N_ELEMS(table); i++) {
+        struct interval ci = wilson_interval95(table[i].k, table[i].n);
+        assert_float_equal(ci.low, table[i].low, 2e-6);
+        assert_float_equal(ci.high, table[i].high, 2e-6);
+    }
+    assert_true(isnan(wilson_interval95(0, 0).low));
+}
+
+static void test_mcnemar(void **state) {
+    (void)state;
+    assert_near(mcnemar_chi2(12, 2), 100.0 / 14, 1e-15);
+    assert_true(mcnemar_chi2(2, 12) == mcnemar_chi2(12, 2));
+    assert_true(mcnemar_chi2(0, 0) == 0.0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_confseq_formula),
+        cmocka_unit_test(test_confseq_coverage),
+        cmocka_unit_test(test_wilson),
+        cmocka_unit_test(test_mcnemar),
         cmocka_unit_test(test_student),
         cmocka_unit_test(test_student_closed),
         cmocka_unit_test(test_student_handover),

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ * arm_spec.h - an arm written as one string: its kind, then options of its own.
+ *
+ *   "avx2 -t 2 -ub 64"                 our engine on a column, in this process
+ *   "best"                             the best CPU column
+ *   "worker avx2", "worker:PROG avx2"  the same in a process of its own, this program or another
+ *   "file:logits.bin"                  logits saved by --kl-divergence-base, ours or llama.cpp's
+ *
+ * Options not given are those of the command line. Words are split at blanks; '...' and "..." keep
+ * blanks together. */
+#ifndef GGAUGE_ARM_SPEC_H
+#define GGAUGE_ARM_SPEC_H
+
+#include "arm/arm.h"
+
+#define ARM_SPEC_WORDS 64
+
+struct arm_spec {
+    struct arm_params params; /* its strings belong to the spec or to the command line */
+    char *words;              /* owned */
+    char *argv[ARM_SPEC_WORDS];
+    int argc;
+};
+
+/* `what` names the string in messages ("--a"); `defaults` are the command line's. Release with
+ * arm_spec_release, after an error too. Returns 1 if help was asked for and printed. */
+int arm_spec_parse(struct arm_spec *s, const char *what, const char *text,
+                   const struct arm_params *defaults, struct err *e);
+void arm_spec_release(struct arm_spec *s);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ * compare_cmd.h - what the files of `ggauge compare` share: cmd_compare.c parses and runs,
+ * compare_print.c says it to people, compare_files.c writes the files of --out. */
+#ifndef GGAUGE_COMPARE_CMD_H
+#define GGAUGE_COMPARE_CMD_H
+
+#include <stdio.h>
+
+#include "cli/arm_spec.h"
+#include "cli/progress.h"
+#include "cli/text.h"
+#include "measure/compare.h"
+#include "measure/floor.h"
+#include "measure/run_rows.h"
+#include "tok/tok.h"
+
+struct compare_cmd {
+    /* options */
+    struct arm_params common;
+    const char *model_b, *text, *spec_text[SIDE_count], *launch_b;
+    const char *out, *csv, *results, *floor_file;
+    int chunks, seed;
+    double margin, alpha;
+    bool escape, no_kld, full;
+
+    /* while running */
+    struct arm_spec spec[SIDE_count];
+    struct arm *arm[SIDE_count];
+    struct row what[SIDE_count]; /* arm_describe of each */
+    struct text words;
+    struct tok_ids ids;
+    struct windows win;
+    struct compare run;
+    struct floor floor[SIDE_count];
+    bool has_floor[SIDE_count];
+    bool observed;      /* operations were looked into */
+    struct run_rows rows;
+    struct progress progress;
+    FILE *chunk_csv;    /* OUT/compare.csv while it is written */
+    double t_start, t_first, t_verdict; /* first: after chunk 1; verdict: when it stood */
+    struct verdict verdict;
+};
+
+/* ---- compare_print.c: stdout ----------------------------------------------------------------- */
+
+void compare_print_arms(const struct compare_cmd *c);
+/* The table of figures and the verdict. compare_sort has been called. */
+int compare_print_result(const struct compare_cmd *c, struct err *e);
+/* The same as Markdown, for a pull request or a step summary. */
+void compare_print_report(const struct compare_cmd *c, FILE *out);
+
+/* ---- compare_files.c ------------------------------------------------------------------------- */
+
+/* Create OUT and OUT/compare.csv with its header. */
+int compare_files_open(struct compare_cmd *c, struct err *e);
+/* A line of compare.csv, handed to the operating system at once. */
+int compare_files_chunk(struct compare_cmd *c, const struct compare_chunk *k, struct err *e);
+/* report.md, summary.json, junit.xml. */
+int compare_files_close(struct compare_cmd *c, struct err *e);
+
+/* "avx2 -t 2 -ub 512 f16/f16": an arm in few words. */
+void compare_arm_name(const struct compare_cmd *c, int side, char *buf, size_t n);
+
+#endif
