@@ -2,7 +2,7 @@
 # ggauge - one non-recursive Makefile; `make help` lists the targets.
 #
 # Sources are found by folder; the flags of an instruction set belong to its folder alone, so that the
-# dispatcher runs on any x86-64. CONFIG=release|asan|ubsan|tsan|debug each builds in its own folder.
+# dispatcher runs on any x86-64. CONFIG=release|asan|ubsan|tsan|debug|faults each builds in its own folder.
 
 CONFIG  ?= release
 O       ?= build
@@ -23,6 +23,7 @@ OPT.debug   := -O1 -g -DDEBUG
 OPT.asan    := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 OPT.ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
 OPT.tsan    := -O1 -g -fsanitize=thread
+OPT.faults  := -O2 -DGGAUGE_FAULTS
 OPT.fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 ISA.avx2    := -mavx2 -mfma -mf16c
 ISA.avx512  := $(ISA.avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
@@ -113,6 +114,10 @@ ubsan: ## ubsan: the tests under UndefinedBehaviorSanitizer
 tsan: ## tsan: the tests under ThreadSanitizer
 asan ubsan tsan:
 	$(Q)QUICK=1 $(MAKE) --no-print-directory CONFIG=$@ O=$(O)/san-$@ test
+
+.PHONY: faults
+faults: ## faults: build/faults/ggauge, a build whose arms can have seeded faults (ggauge types --faults)
+	$(Q)$(MAKE) --no-print-directory CONFIG=$@ $(O)/$@/ggauge $(O)/$@/tests/test_fault
 
 # What libFuzzer has found stays in the corpus, and `make test` replays it.
 N ?= 50000

@@ -39,6 +39,7 @@ struct arm_params {
     int n_threads_batch;   /* -tb: for batches; 0 = as n_threads */
     const char *type_k;    /* -ctk: f32, f16, q8_0; NULL = f16 */
     const char *type_v;    /* -ctv */
+    const char *fault;     /* --fault: a seeded fault (base/fault.h), NULL = none */
 };
 
 /* See harness/exec/observer.h; an arm that cannot show its nodes refuses a non-NULL observer. */

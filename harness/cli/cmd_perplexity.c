@@ -144,6 +144,7 @@ static int set_settings(struct perplexity *c, const char *nll, struct err *e) {
     json_t *j = json_pack("{s:I, s:b, s:s, s:i}", "chunks", (json_int_t)c->win.n, "escape",
                           c->escape, "nll", nll, "stride", c->stride);
     if (j && c->arm.act_like) json_object_set_new(j, "act_like", json_string(c->arm.act_like));
+    if (j && c->arm.fault) json_object_set_new(j, "fault", json_string(c->arm.fault));
     if (j && !c->kld && c->base) json_object_set_new(j, "kl_floor", json_integer(c->kl_floor));
     if (j) text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
     FAIL_IF(!text, e, ERR_NOMEM, "out of memory: the settings of the run");

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "backend.h"
+#include "base/fault.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
 
@@ -17,10 +18,24 @@ static void head(const char *first) {
     putchar('\n');
 }
 
+static int list_faults(void) {
+    const struct fault_info *i;
+    puts("fault\tthread\tmodel\toptions\thidden\tcell\twhat");
+    for (int f = FAULT_none + 1; (i = fault_info((enum fault)f)); f++)
+        printf("%s\t%s\t%s\t%s\t%s\t%s\t%s\n", i->name, i->thread, i->model, i->options, i->hidden,
+               i->cell, i->what);
+    return EXIT_PASS;
+}
+
 int cmd_types(int argc, char **argv, struct err *e) {
-    const struct opt table[] = { OPT_END };
+    bool faults = false;
+    const struct opt table[] = {
+        OPT_IF_FAULTS({ OPT_FLAG, "--faults", NULL, &faults, 0, 0, NULL,
+                        "the catalogue of seeded faults, tab-separated" }) OPT_END,
+    };
     int rc = opt_parse(argc, argv, table, "types", e);
     if (rc) return rc < 0 ? rc : EXIT_PASS;
+    if (faults) return list_faults();
 
     head("type (bpw)");
     for (int t = 0; t < QT_count; t++) {

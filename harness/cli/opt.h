@@ -35,6 +35,13 @@ struct opt {
     const char *help;   /* one line; the default is appended from *dst */
 };
 
+/* Options of the build with seeded faults alone (base/fault.h). */
+#ifdef GGAUGE_FAULTS
+#define OPT_IF_FAULTS(...) __VA_ARGS__,
+#else
+#define OPT_IF_FAULTS(...)
+#endif
+
 #define OPT_END { .flags = NULL, .kind = OPT_GROUP, .help = NULL }
 
 /* Parse argv[1..]. On --help or -h print the grouped help to stdout and return 1. Positional
@@ -52,6 +59,8 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
       "GGUF file (first part of a split model)" }
 #define OPT_ENGINE(P)                                                                              \
     { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "engine" },                                         \
+    OPT_IF_FAULTS({ OPT_STR, "--fault", "NAME", &(P).fault, 0, 0, NULL,                            \
+                    "seeded fault of this arm; see ggauge types --faults" })                       \
     { OPT_CHOICE, "--backend", "COLUMN", &(P).backend, 0, 0, "ref|avx2|avx512|amx|cuda",           \
       "kernels to use (default: the best CPU column of this machine)" },                           \
         OPT_THREADS_BATCHES(P)

@@ -28,6 +28,7 @@ struct exec {
     struct block body_data, head_data;
     int64_t head_rows; /* rows of a slice */
     struct observer *observer;
+    struct fault_run fault;
     int32_t *in; /* [5][n_ubatch]: token, pos, cell, first, out_rows */
     float *held; /* [n_held, n_embd] rows of result_norm, on the host */
     int64_t n_held, max_held;
@@ -91,6 +92,9 @@ int exec_new(struct exec **out, const struct model *m, const struct exec_params 
     if (!x) return ERR_NOMEM;
     x->m = m;
     x->p = *p;
+    x->fault = (struct fault_run){ .fault = p->fault,
+                                   .n_ctx = p->n_ctx,
+                                   .n_cells = (int64_t)p->n_ctx * p->n_seq };
     FAIL_IF(p->n_ubatch < 1 || p->n_ctx < 1 || p->n_seq < 1, e, ERR_ARG,
             "context, sequences and micro-batch must be positive");
     int n_threads = p->n_threads > p->n_threads_batch ? p->n_threads : p->n_threads_batch;
@@ -164,7 +168,10 @@ static int run_graph(struct exec *x, const struct graph *g, int n_nodes, struct 
             end++;
         bool seen = end < n_nodes;
         if (seen) end++;
-        TRY(x->b.ops->run(&x->b, nodes + begin, end - begin, n_threads, e));
+        fault_begin(&x->fault);
+        rc = x->b.ops->run(&x->b, nodes + begin, end - begin, n_threads, e);
+        fault_end();
+        if (rc < 0) goto out;
         TRY(x->b.ops->synchronize(&x->b, e));
         if (seen) TRY(show(x, nodes[end - 1], e));
     }
@@ -254,6 +261,7 @@ static int run_body(struct exec *x, const struct arm_batch *b, int i0, int *n_ou
     int n = b->n - i0 < x->p.n_ubatch ? b->n - i0 : x->p.n_ubatch;
     TRY(load_inputs(x, b, i0, n, n_out, e));
     TRY(run_graph(x, &x->body, x->body.n_nodes, e));
+    fault_count(&x->fault, n);
 out:
     return rc;
 }
@@ -346,6 +354,11 @@ int exec_cells(struct exec *x, char *buf, size_t n_bytes, struct err *e) {
     TRY(add_cells(x, &x->body, buf, n_bytes, e));
     TRY(build_head(x, x->head_rows, e));
     TRY(add_cells(x, &x->head, buf, n_bytes, e));
+    const struct fault_info *fault = fault_info(x->p.fault);
+    size_t used = strlen(buf);
+    FAIL_IF(fault && used + sizeof " FAULT:" + strlen(fault->name) > n_bytes, e, ERR_NOMEM,
+            "the list of cells is too long");
+    if (fault) snprintf(buf + used, n_bytes - used, " FAULT:%s", fault->name);
 out:
     return rc;
 }

@@ -5,6 +5,7 @@
 #ifndef GGAUGE_EXEC_H
 #define GGAUGE_EXEC_H
 
+#include "base/fault.h"
 #include "exec/batch.h"
 #include "exec/observer.h"
 #include "model/graph.h"
@@ -13,6 +14,7 @@ struct exec_params {
     enum column column;
     enum qtype type_k, type_v;
     int n_ctx, n_seq, n_ubatch, n_threads, n_threads_batch;
+    enum fault fault; /* FAULT_none but in a build with seeded faults */
 };
 
 struct exec;

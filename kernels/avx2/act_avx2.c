@@ -4,6 +4,7 @@
  * The largest magnitude is found on bit patterns: as integers NaN > infinity > every number, so a
  * NaN reaches the scale whatever its place in the block. A block with such a scale has quants of 1:
  * every product with it is then NaN or infinite. */
+#include "base/fault.h"
 #include "qtype.h"
 #include "simd_avx2.h"
 
@@ -31,7 +32,8 @@ static inline void q8_2_block(const float *x, uint16_t *d, int16_t *s, int8_t *q
         /* minps and maxps give the second operand for a NaN (0 times an inverse that overflowed).
          */
         __m256 r = _mm256_min_ps(_mm256_mul_ps(v[i], inverse), _mm256_set1_ps(127.0f));
-        q[i] = _mm256_cvtps_epi32(_mm256_max_ps(r, _mm256_set1_ps(-128.0f)));
+        r = _mm256_max_ps(r, _mm256_set1_ps(-128.0f));
+        q[i] = FAULT(act_truncate) ? _mm256_cvttps_epi32(r) : _mm256_cvtps_epi32(r);
         sum = _mm256_add_epi32(sum, q[i]);
     }
     *s = (int16_t)hsum_i32(sum);

@@ -18,6 +18,7 @@
 
 #include <math.h>
 
+#include "base/fault.h"
 #include "base/tensor.h"
 #include "exp_avx2.h"
 #include "legacy.h"
@@ -98,7 +99,8 @@ static inline struct tile tile_of_cache(const struct side *side, const char *row
 ALWAYS_INLINE void load_part(enum source source, const char *x, int64_t d, int n_regs,
                                __m256 *y) {
     const struct blk_q8_0 *q8 = (const struct blk_q8_0 *)x + d / QK_LEGACY;
-    const __m256 scale = _mm256_set1_ps(source == FROM_Q8_0 ? load_f16(&q8->d) : 0);
+    const struct blk_q8_0 *of = FAULT(q8_cache_scale) ? (const struct blk_q8_0 *)x : q8;
+    const __m256 scale = _mm256_set1_ps(source == FROM_Q8_0 ? load_f16(&of->d) : 0);
     UNROLL for (int i = 0; i < n_regs; i++) {
         if (source == FROM_PANELS)
             y[i] = _mm256_load_ps((const float *)x + (d + i / 2 * PANEL) * TILE_CELLS + i % 2 * 8);
@@ -412,6 +414,7 @@ struct partial {
 static inline void partial_fold(struct partial *into, const struct partial *part, int64_t v_pad) {
     float max = fmaxf(into->max, part->max);
     float older = rescale(into->max, max), newer = rescale(part->max, max);
+    if (FAULT(attn_beyond_256)) older = 1;
     const __m256 a = _mm256_set1_ps(older), b = _mm256_set1_ps(newer);
     for (int64_t d = 0; d < v_pad; d += 8) {
         __m256 x = _mm256_mul_ps(_mm256_load_ps(into->acc + d), a);

@@ -27,6 +27,7 @@
 #ifndef GGAUGE_INT8_AVX2_H
 #define GGAUGE_INT8_AVX2_H
 
+#include "base/fault.h"
 #include "qtype.h"
 #include "simd_avx2.h"
 #include "tmpl/gemm_tmpl.h"
@@ -129,6 +130,9 @@ ALWAYS_INLINE void int8_fill_acts(const struct int8_format *f, const char *x, si
 ALWAYS_INLINE void int8_block(const struct int8_format *f, const struct int8_panel *p,
                               const struct int8_acts *a, __m256i acc[INT8_TOKENS]) {
     const __m256i ones = _mm256_set1_epi16(1);
+    /* Fault: signed weights as unsigned bytes, whose pairs of products overflow an int16. */
+    const bool saturate = FAULT(saturation) && f->steps == 1;
+    const int offset = saturate ? 128 : FAULT(act_sum) ? 0 : f->bias;
     UNROLL
     for (int i = 0; i < 8; i += f->steps) {
         __m256i sum16[INT8_TOKENS];
@@ -136,10 +140,11 @@ ALWAYS_INLINE void int8_block(const struct int8_format *f, const struct int8_pan
         for (int j = 0; j < f->steps; j++) {
             __m256i w = _mm256_load_si256((const __m256i *)p->q[i + j]);
             __m256i mag = f->steps == 1 ? _mm256_abs_epi8(w) : w;
+            if (saturate) mag = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
             UNROLL
             for (int t = 0; t < INT8_TOKENS; t++) {
                 __m256i x = _mm256_set1_epi32((int)load_u32(a->q[t] + 4 * (i + j)));
-                if (f->steps == 1) x = _mm256_sign_epi8(x, w);
+                if (f->steps == 1 && !saturate) x = _mm256_sign_epi8(x, w);
                 __m256i pair = _mm256_maddubs_epi16(mag, x);
                 sum16[t] = j ? _mm256_add_epi16(sum16[t], pair) : pair;
                 STEP_BY_STEP(sum16[t]);
@@ -152,8 +157,8 @@ ALWAYS_INLINE void int8_block(const struct int8_format *f, const struct int8_pan
             STEP_BY_STEP(acc[t]);
         }
     }
-    if (f->bias) {
-        __m256i bias = _mm256_set1_epi32(f->bias);
+    if (offset) {
+        __m256i bias = _mm256_set1_epi32(offset);
         UNROLL
         for (int t = 0; t < INT8_TOKENS; t++)
             acc[t] =
@@ -181,15 +186,17 @@ ALWAYS_INLINE void int8_tile(const struct int8_format *f, const void *panel, con
     UNROLL
     for (int t = 0; t < INT8_TOKENS; t++)
         sum[t] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < nk / 32; b++, p++, a++) {
+    for (int64_t b = 0; b < nk / 32 - FAULT(k_tail); b++, p++, a++) {
         __m256i acc[INT8_TOKENS];
         int8_block(f, p, a, acc);
         __m256 d = _mm256_load_ps(p->d);
         UNROLL
         for (int t = 0; t < INT8_TOKENS; t++) {
             __m256 scale = _mm256_mul_ps(d, _mm256_set1_ps(a->d[t]));
-            sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t]), scale, sum[t]);
-            if (f->has_min)
+            __m256 isum = _mm256_cvtepi32_ps(acc[t]);
+            if (FAULT(f16_overflow)) isum = _mm256_cvtph_ps(_mm256_cvtps_ph(isum, 0));
+            sum[t] = _mm256_fmadd_ps(isum, scale, sum[t]);
+            if (f->has_min && !FAULT(act_sum))
                 sum[t] = _mm256_fmadd_ps(_mm256_load_ps(p->m), _mm256_set1_ps(a->s[t]), sum[t]);
         }
     }
@@ -332,7 +339,7 @@ ALWAYS_INLINE __m256 int8_stream_blocks(const struct int8_format *f, const struc
 
 ALWAYS_INLINE void int8_stream_tile(const struct int8_format *f, const void *panel,
                                     const void *acts, int64_t nk, struct gemm_out out) {
-    const int64_t n_blocks = nk / 32;
+    const int64_t n_blocks = nk / 32 - 4 * FAULT(tg_tail);
     __m256 sum = _mm256_setzero_ps();
     int64_t b = 0;
     for (; b + 4 <= n_blocks; b += 4)

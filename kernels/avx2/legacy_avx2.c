@@ -3,12 +3,14 @@
  *
  * Layouts: legacy.h. The low nibbles of a block are its weights 0..15 and the high ones 16..31, so
  * both halves of a register come out in weight order. */
+#include "base/fault.h"
 #include "int8_avx2.h"
 
 /* 32 nibbles of 16 bytes. */
 ALWAYS_INLINE __m256i nibbles(const uint8_t *qs) {
     __m128i q = load128(qs);
     __m256i both = _mm256_set_m128i(_mm_srli_epi16(q, 4), q);
+    if (FAULT(nibble_swap)) both = _mm256_set_m128i(q, _mm_srli_epi16(q, 4));
     return _mm256_and_si256(both, _mm256_set1_epi8(15));
 }
 

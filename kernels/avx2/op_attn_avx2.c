@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "attn_tile_avx2.h"
+#include "base/fault.h"
 #include "op.h"
 
 #define TILE_TOKENS 32  /* tokens per unit at most */
@@ -78,7 +79,8 @@ static struct attn attn_of(const struct node *n) {
     a.n_head_kv = n->p.attn.n_head_kv;
     a.group = n->p.attn.n_head / n->p.attn.n_head_kv;
     a.k = side_of(n->src[1], n->p.attn.n_embd_head_k, 8);
-    a.v = side_of(n->src[2], n->p.attn.n_embd_head_v, PANEL);
+    a.v = side_of(n->src[FAULT(v_is_k) && n->src[2]->type == QT_q8_0 ? 1 : 2],
+                  n->p.attn.n_embd_head_v, PANEL);
     a.tile_tok = max64(1, min64(TILE_TOKENS, TILE_ROWS / a.group));
     return a;
 }
@@ -124,6 +126,7 @@ static size_t scratch_bytes(const struct node *n) {
 static void load_q(const struct attn *a, const struct unit *u, const struct bufs *b) {
     const struct tensor *q = a->node->src[0];
     float scale = a->node->p.attn.scale;
+    if (FAULT(attn_scale)) scale *= scale;
     int64_t rows = round_up(u->n_rows, u->block), chain = a->k.pad / 8;
     if (rows > u->n_rows || a->k.pad > a->k.hd)
         memset(b->q, 0, (size_t)(rows * a->k.pad) * sizeof *b->q);
@@ -146,10 +149,15 @@ static void load_q(const struct attn *a, const struct unit *u, const struct bufs
     }
 }
 
+/* The kv head that the unit reads. */
+static int64_t kv_head(const struct attn *a, const struct unit *u) {
+    return FAULT(kv_head_order) ? a->n_head_kv - 1 - u->g : u->g;
+}
+
 /* Scores of n cells from position p0 on, with K where it lies. */
 static void scores_direct(const struct attn *a, const struct unit *u, int64_t p0, int64_t n,
                           const struct bufs *b) {
-    struct tile k = tile_of_cache(&a->k, side_row(&a->k, u->first + p0, u->g));
+    struct tile k = tile_of_cache(&a->k, side_row(&a->k, u->first + p0, kv_head(a, u)));
     int64_t n_blocks = (u->n_rows + NARROW - 1) / NARROW;
     int64_t block = (u->n_rows + n_blocks - 1) / n_blocks;
     for (int64_t r = 0; r < u->n_rows; r += block)
@@ -163,7 +171,7 @@ static void scores_panels(const struct attn *a, const struct unit *u, int64_t p0
     int64_t width = u->block > NARROW ? PANEL : 2 * PANEL;
     for (int64_t c0 = 0; c0 < n; c0 += CHUNK_CELLS) {
         int64_t n_chunk = min64(CHUNK_CELLS, n - c0);
-        load_k(&a->k, side_row(&a->k, u->first + p0 + c0, u->g), n_chunk, b->line, b->k);
+        load_k(&a->k, side_row(&a->k, u->first + p0 + c0, kv_head(a, u)), n_chunk, b->line, b->k);
         for (int64_t c = 0; c < n_chunk; c += width) {
             int64_t n_panels = (min64(width, n_chunk - c) + PANEL - 1) / PANEL;
             for (int64_t r = 0; r < u->n_rows; r += u->block) {
@@ -181,7 +189,7 @@ static void scores_panels(const struct attn *a, const struct unit *u, int64_t p0
 /* V of n cells from position p0 on. */
 static struct tile v_tile_of(const struct attn *a, const struct unit *u, int64_t p0, int64_t n,
                              const struct bufs *b) {
-    const char *row = side_row(&a->v, u->first + p0, u->g);
+    const char *row = side_row(&a->v, u->first + p0, kv_head(a, u));
     if (u->n_rows <= FEW_ROWS && a->v.hd % (2 * PANEL) == 0) return tile_of_cache(&a->v, row);
     load_v(&a->v, row, n, b->line, b->v);
     return (struct tile){ .source = FROM_PANELS, .at = (const char *)b->v };
@@ -222,7 +230,7 @@ static void run_range(const struct attn *a, const struct unit *u, int64_t range,
     for (int64_t p = range * RANGE_CELLS; p < end; p += TILE_CELLS) {
         int64_t n = min64(TILE_CELLS, end - p);
         for (int64_t r = 0; r < u->n_rows; r++) {
-            int64_t seen = a->pos[u->t0 + r / a->group] + 1 - p;
+            int64_t seen = a->pos[u->t0 + r / a->group] + 1 - p + FAULT(causal_mask);
             b->n[r] = (int32_t)max64(0, min64(n, seen));
         }
         if (u->direct)
@@ -272,7 +280,7 @@ static bool tiles_seek(struct tiles *it, const struct attn *a, int64_t index) {
 }
 
 static struct unit unit_of(const struct attn *a, const struct tiles *it, int64_t g) {
-    struct unit u = { .t0 = it->t0, .g = g, .first = a->first[it->t0] };
+    struct unit u = { .t0 = it->t0, .g = g, .first = a->first[FAULT(seq_offset) ? 0 : it->t0] };
     u.n_rows = (it->t1 - it->t0) * a->group;
     int64_t n_blocks = (u.n_rows + BLOCK - 1) / BLOCK;
     u.block = (u.n_rows + n_blocks - 1) / n_blocks;

@@ -4,6 +4,7 @@
  * Squares in f32, their sum in f64, the rest in f32, as the field computes it. */
 #include <math.h>
 
+#include "base/fault.h"
 #include "op.h"
 #include "simd_avx2.h"
 
@@ -22,7 +23,8 @@ static double sum_squares(const float *x, int64_t n) {
 }
 
 static void norm(const float *x, const float *weight, float *y, int64_t n, float eps) {
-    float mean = (float)(sum_squares(x, n) / (double)n);
+    float mean = (float)(sum_squares(x, n) / (FAULT(norm_mean) ? 1 : (double)n));
+    if (FAULT(norm_eps)) eps *= 1000;
     float scale = 1.0f / sqrtf(mean + eps);
     const __m256 s = _mm256_set1_ps(scale);
     int64_t i = 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * op_swiglu_avx2.c - silu(gate) * up, silu(z) = z / (1 + exp(-z)); contract in op.h. */
+#include "base/fault.h"
 #include "exp_avx2.h"
 #include "op.h"
 #include "simd_avx2.h"
@@ -7,7 +8,13 @@
 #define CHUNK 4096 /* elements of one row */
 
 ALWAYS_INLINE __m256 swiglu(__m256 gate, __m256 up) {
-    __m256 e = exp_f32x8(_mm256_xor_ps(gate, _mm256_set1_ps(-0.0f)));
+    if (FAULT(swiglu_swap)) {
+        __m256 other = gate;
+        gate = up;
+        up = other;
+    }
+    __m256 z = FAULT(swiglu_gelu) ? _mm256_mul_ps(gate, _mm256_set1_ps(1.702f)) : gate;
+    __m256 e = exp_f32x8(_mm256_xor_ps(z, _mm256_set1_ps(-0.0f)));
     __m256 silu = _mm256_div_ps(gate, _mm256_add_ps(e, _mm256_set1_ps(1.0f)));
     return _mm256_mul_ps(silu, up);
 }

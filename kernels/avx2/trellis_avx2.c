@@ -18,23 +18,42 @@
  * needs the sum for its magnitude.
  *
  * Formats and generator: trellis.h. */
+#include "base/fault.h"
 #include "int8_avx2.h"
 
 static const uint32_t powers[8] = KT_POWERS;
 static const int8_t scale_values[16] = KT_SCALES;
+
+/* Fault kt_generator: x -> 89226354 x + 64248484. Its k-th state is a^k (x0 + c) - c with a the
+ * multiplier and c = 64248484 / (a - 1) mod 2^32, so a^k and c are all that changes. */
+static const uint32_t older_powers[8] = { 0x05517C72, 0x70A2A2C4, 0x43476B48, 0xE78CA610,
+                                          0x1821B320, 0x5EE54440, 0x27676480, 0xED38C100 };
+#define OLDER_C 0xB2B4E6E4u
+
+ALWAYS_INLINE const uint32_t *kt_powers(void) {
+    return FAULT(kt_generator) ? older_powers : powers;
+}
 
 /* The bytes of 32 states whose sums are the weights, 0..63 each. */
 struct kt_states {
     __m256i v[4];
 };
 
+/* The masked bytes of the states x0 * p. */
+ALWAYS_INLINE __m256i kt_state(__m256i x0, __m256i p) {
+    const __m256i mask = _mm256_set1_epi32((int)KT_MASK);
+    if (FAULT(kt_generator)) {
+        const __m256i c = _mm256_set1_epi32((int)OLDER_C);
+        __m256i x = _mm256_mullo_epi32(_mm256_add_epi32(x0, c), p);
+        return _mm256_and_si256(_mm256_sub_epi32(x, c), mask);
+    }
+    return _mm256_and_si256(_mm256_mullo_epi32(x0, p), mask);
+}
+
 ALWAYS_INLINE struct kt_states kt_step(__m256i x0, __m256i p0, __m256i x1, __m256i p1, __m256i x2,
                                        __m256i p2, __m256i x3, __m256i p3) {
-    const __m256i mask = _mm256_set1_epi32((int)KT_MASK);
-    return (struct kt_states){ { _mm256_and_si256(_mm256_mullo_epi32(x0, p0), mask),
-                                 _mm256_and_si256(_mm256_mullo_epi32(x1, p1), mask),
-                                 _mm256_and_si256(_mm256_mullo_epi32(x2, p2), mask),
-                                 _mm256_and_si256(_mm256_mullo_epi32(x3, p3), mask) } };
+    return (struct kt_states){ { kt_state(x0, p0), kt_state(x1, p1), kt_state(x2, p2),
+                                 kt_state(x3, p3) } };
 }
 
 /* The 32 weights of the states as bytes, in the order of a pack. */
@@ -66,8 +85,8 @@ ALWAYS_INLINE struct kt_states kt_groups_of_8(const uint8_t *idx) {
     const __m256i odd = _mm256_setr_epi8(2, 3, -1, -1, 2, 3, -1, -1, 2, 3, -1, -1, 2, 3, -1, -1, 6,
                                          7, -1, -1, 6, 7, -1, -1, 6, 7, -1, -1, 6, 7, -1, -1);
     const __m256i base = _mm256_set1_epi32(KT_BASE);
-    const __m256i lo = _mm256_broadcastsi128_si256(load128(powers));
-    const __m256i hi = _mm256_broadcastsi128_si256(load128(powers + 4));
+    const __m256i lo = _mm256_broadcastsi128_si256(load128(kt_powers()));
+    const __m256i hi = _mm256_broadcastsi128_si256(load128(kt_powers() + 4));
     __m256i four = _mm256_set1_epi64x(load_i64(idx));
     __m256i s02 = _mm256_add_epi32(_mm256_shuffle_epi8(four, even), base);
     __m256i s13 = _mm256_add_epi32(_mm256_shuffle_epi8(four, odd), base);
@@ -80,7 +99,9 @@ ALWAYS_INLINE __m128i kt_nibbles(const uint8_t *sc, int64_t b) {
 }
 
 ALWAYS_INLINE __m128 kt_scales(const char *row, double gain, __m128i s) {
-    return _mm_mul_ps(_mm_set1_ps((float)(load_f32(row) * gain)), _mm_cvtepi32_ps(s));
+    const float d = FAULT(kt_row_scale) ? 1 : load_f32(row);
+    if (FAULT(kt_gain)) gain = 1;
+    return _mm_mul_ps(_mm_set1_ps((float)(d * gain)), _mm_cvtepi32_ps(s));
 }
 
 ALWAYS_INLINE __m128 iq2_kt_scales(const char *row, int64_t b, int count, __m128 *mins) {
@@ -147,7 +168,7 @@ ALWAYS_INLINE __m128 iq4_kt_scales(const char *row, int64_t b, int count, __m128
 
 /* 32 states of eight seeds, 4 each: one in a lane of x. */
 ALWAYS_INLINE struct kt_states kt_groups_of_4(__m256i x) {
-    const __m256i p = _mm256_broadcastsi128_si256(load128(powers));
+    const __m256i p = _mm256_broadcastsi128_si256(load128(kt_powers()));
     return kt_step(_mm256_shuffle_epi32(x, 0x00), p, _mm256_shuffle_epi32(x, 0x55), p,
                    _mm256_shuffle_epi32(x, 0xaa), p, _mm256_shuffle_epi32(x, 0xff), p);
 }

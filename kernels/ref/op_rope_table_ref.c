@@ -7,6 +7,7 @@
  * Sources: Su et al. 2021 (RoPE); Peng et al. 2023 (YaRN, sections 3.2 to 3.4). */
 #include <math.h>
 
+#include "base/fault.h"
 #include "op.h"
 
 /* The dimension whose wavelength makes `turns` full turns over the original context. */
@@ -31,7 +32,8 @@ static void run(const struct node *node, struct work *w) {
         double p = ((const int32_t *)pos->data)[t];
         for (int i = 0; i < n_rot / 2; i++) {
             double divisor = divisors ? ((const float *)divisors->data)[i] : 1.0;
-            double theta_e = p * pow(node->p.rope_table.freq_base, -2.0 * i / n_rot) / divisor;
+            double base = FAULT(rope_base) ? 10000 : node->p.rope_table.freq_base;
+            double theta_e = p * pow(base, -2.0 * i / n_rot) / divisor;
             double theta = scale * theta_e;
             if (ext != 0) {
                 double ramp = (i - low) / fmax(0.001, high - low);

@@ -7,7 +7,11 @@
 #ifndef GGAUGE_MUL_MAT_TMPL_H
 #define GGAUGE_MUL_MAT_TMPL_H
 
+#include <math.h>
+#include <string.h>
+
 #include "backend.h"
+#include "base/fault.h"
 
 /* Weight rows of a chunk. 64 rows share what it costs to pack the activations, which is worth 5 to
  * 10 % at 512 tokens; a small matrix is cut finer, so that many threads find work. */
@@ -30,6 +34,25 @@ static inline size_t mul_mat_scratch_bytes(enum column c, const struct node *n) 
     return mul_mat_cell(c, n)->mul_mat_scratch(n->src[0]->ne[0]);
 }
 
+/* Seeded faults: what wrong indices leave in rows r .. r + n - 1 of the result. */
+static inline void mul_mat_faults(const struct node *node, int64_t r, int64_t n) {
+    const int64_t n_tok = tensor_rows(node->src[1]);
+    const bool ffn_out = !strncmp(node->dst->name, "ffn_out", 7);
+    int64_t right = n_tok; /* tokens whose results are */
+    if (FAULT(cols_2_3) && (n_tok == 2 || n_tok == 3)) right = n_tok - 1;
+    if (FAULT(cols_17) && n_tok > 16 && n_tok < 64 && n_tok % 16) right = n_tok / 16 * 16;
+    for (int64_t t = n_tok - 1; t >= right; t--)
+        memcpy((float *)tensor_row(node->dst, t) + r, (float *)tensor_row(node->dst, t - 1) + r,
+               (size_t)n * sizeof(float));
+    if (FAULT(nan_late) && fault_chunk() >= 4 && ffn_out && node->il == 1 && r == 0)
+        *(float *)tensor_row(node->dst, 0) = NAN;
+    if (FAULT(one_row) && ffn_out && node->il == 5 && r == 0)
+        for (int64_t t = n_tok / 2; t < n_tok / 2 + 32 && t < n_tok; t++) {
+            float *y = tensor_row(node->dst, t);
+            y[16] = y[17];
+        }
+}
+
 /* src[0] = W [n_rows, n], src[1] = x f32 [n_tok, n], dst [n_tok, n_rows]. */
 static inline void mul_mat_run(enum column c, const struct node *node, struct work *w) {
     const struct tensor *W = node->src[0], *x = node->src[1], *dst = node->dst;
@@ -37,21 +60,36 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
     const int64_t n = x->ne[0], n_tok = tensor_rows(x), n_rows = tensor_rows(W);
     const char *acts = x->data;
     size_t stride = x->row_bytes;
+    int64_t late = -1; /* token that the fault "race" packs after its first products */
 
     if (k->act != QT_f32) {
         const struct qkernel *q = qkernel_find(c, k->act, false, NULL);
         char *rows = w->shared;
         stride = qtype_row_bytes(k->act, n);
-        for (int64_t t; (t = work_next(w)) < n_tok;)
+        for (int64_t t; (t = work_next(w)) < n_tok;) {
+            if (FAULT(race) && w->ith > 0 && late < 0) {
+                late = t;
+                continue;
+            }
             q->quantize_row(tensor_row(x, t), rows + (size_t)t * stride, n, NULL);
+        }
         work_barrier(w);
         acts = rows;
     }
+    if (FAULT(same_logits) && node->il < 0) stride = 0;
     const int64_t chunk = mul_mat_chunk(n_rows);
-    for (int64_t r; (r = work_next(w) * chunk) < n_rows;)
-        k->mul_mat(n, tensor_row(W, r), W->row_bytes, n_rows - r < chunk ? n_rows - r : chunk, acts,
-                   stride, n_tok, (float *)dst->data + r, (int64_t)(dst->row_bytes / sizeof(float)),
-                   w->scratch);
+    for (int64_t r; (r = work_next(w) * chunk) < n_rows;) {
+        const int64_t n_chunk = n_rows - r < chunk ? n_rows - r : chunk;
+        k->mul_mat(n, tensor_row(W, r), W->row_bytes, n_chunk, acts, stride, n_tok,
+                   (float *)dst->data + r, (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
+        mul_mat_faults(node, r, n_chunk);
+        if (FAULT(race) && late >= 0) {
+            qkernel_find(c, k->act, false, NULL)
+                ->quantize_row(tensor_row(x, late), (char *)w->shared + (size_t)late * stride, n,
+                               NULL);
+            late = -1;
+        }
+    }
 }
 
 #endif
