@@ -56,6 +56,15 @@ static int parse(struct compare_cmd *c, int argc, char **argv, struct err *e) {
           "leave out KL divergences: no logits leave the arms" },
         { OPT_STR, "--floor-file", "FILE", &c->floor_file, 0, 0, NULL,
           "where noise floors are remembered (default ~/.cache/ggauge/floors)" },
+        { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "coverage" },
+        { OPT_FLAG, "--matrix", NULL, &c->matrix, 0, 0, NULL,
+          "a table of all shapes instead of one comparison; goes on from OUT/matrix.csv" },
+        { OPT_STR, "--matrix-ub", "LIST", &c->matrix_ub, 0, 0, NULL, "micro-batches of arm B" },
+        { OPT_STR, "--matrix-ctx", "LIST", &c->matrix_ctx, 0, 0, NULL, "contexts" },
+        { OPT_STR, "--matrix-kv", "LIST", &c->matrix_kv, 0, 0, NULL,
+          "cache types, of K and V or as K/V" },
+        { OPT_STR, "--matrix-backends", "LIST", &c->matrix_backends, 0, 0, NULL,
+          "columns of arm B (default: all that this machine has but ref)" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "output" },
         { OPT_STR, "--out", "DIR", &c->out, 0, 0, NULL,
           "report.md, compare.csv, ops.csv, summary.json, junit.xml and the capsule go here" },
@@ -148,10 +157,9 @@ static bool same_field(const struct compare_cmd *c, enum row_field f) {
 
 /* Whether differences can only be arithmetic, and whether there may be any. */
 static void relate(struct compare_cmd *c) {
-    static const enum row_field decisive[] = { ROW_engine,  ROW_engine_commit,
-                                               ROW_backend, ROW_cells,
-                                               ROW_type_k,  ROW_type_v,
-                                               ROW_host,    ROW_cpu };
+    static const enum row_field decisive[] = { ROW_engine, ROW_engine_commit, ROW_backend,
+                                               ROW_type_k, ROW_type_v,        ROW_host,
+                                               ROW_cpu };
     struct relation *r = &c->run.rel;
     const struct arm_params *a = &c->spec[SIDE_A].params, *b = &c->spec[SIDE_B].params;
     r->margin = c->margin;
@@ -371,13 +379,14 @@ static int run(struct compare_cmd *c, struct err *e) {
     TRY(rc);
     TRY(tokenize(c, e));
     relate(c);
+    c->run.walk.tokens = c->ids.id;
+    c->run.walk.win = &c->win;
+    c->run.walk.n = c->win.n;
     compare_print_arms(c);
+    if (c->matrix) return compare_matrix(c, e);
     struct compare *r = &c->run;
     r->walk.arm[SIDE_A] = c->arm[SIDE_A];
     r->walk.arm[SIDE_B] = c->arm[SIDE_B];
-    r->walk.win = &c->win;
-    r->walk.tokens = c->ids.id;
-    r->walk.n = c->win.n;
     r->walk.logits = !c->no_kld;
     r->seed = (uint64_t)c->seed;
     r->keep_going = c->full;
@@ -425,6 +434,9 @@ int cmd_compare(int argc, char **argv, struct err *e) {
         .seed = 1,
         .margin = 0.002,
         .alpha = 1e-3,
+        .matrix_ub = "1,2,3,8,17,33,64,512",
+        .matrix_ctx = "512,2048",
+        .matrix_kv = "f16,q8_0,f32",
     };
     int rc = parse(&c, argc, argv, e);
     if (rc) return rc < 0 ? rc : EXIT_PASS;

@@ -21,7 +21,8 @@ struct compare_cmd {
     const char *out, *csv, *results, *floor_file;
     int chunks, seed;
     double margin, alpha;
-    bool escape, no_kld, full;
+    bool escape, no_kld, full, matrix;
+    const char *matrix_ub, *matrix_ctx, *matrix_kv, *matrix_backends;
 
     /* while running */
     struct arm_spec spec[SIDE_count];
@@ -57,6 +58,11 @@ int compare_files_open(struct compare_cmd *c, struct err *e);
 int compare_files_chunk(struct compare_cmd *c, const struct compare_chunk *k, struct err *e);
 /* report.md, summary.json, junit.xml. */
 int compare_files_close(struct compare_cmd *c, struct err *e);
+
+/* ---- compare_matrix.c ------------------------------------------------------------------------ */
+
+/* Instead of one comparison; the arms are open, the text is cut into tokens. Exit code or error. */
+int compare_matrix(struct compare_cmd *c, struct err *e);
 
 /* "avx2 -t 2 -ub 512 f16/f16": an arm in few words. */
 void compare_arm_name(const struct compare_cmd *c, int side, char *buf, size_t n);

@@ -114,7 +114,7 @@ out:
 }
 
 static int shuffle(struct compare *c, struct err *e) {
-    int64_t n = c->walk.n;
+    int64_t n = c->walk.win->n;
     c->order = heap_alloc(2 * (size_t)n * sizeof *c->order, e);
     if (!c->order) return ERR_NOMEM;
     c->chunk_of = c->order + n;
@@ -191,7 +191,7 @@ struct tail compare_tail(const struct compare *c) {
 /* Chunks arrive shuffled; sums are added in the text's order, as perplexity does. */
 struct ppl_stats compare_ppl(const struct compare *c, enum side side) {
     struct ppl_stats s = { 0 };
-    for (int64_t w = 0; w < c->walk.n; w++) {
+    for (int64_t w = 0; w < c->walk.win->n; w++) {
         if (c->chunk_of[w] < 0) continue;
         const struct compare_chunk *k = &c->chunks[c->chunk_of[w]];
         if (k->n > 0) ppl_stats_add_chunk(&s, k->nll[side], k->nll_sq[side], k->n);

@@ -12,7 +12,8 @@
 #include "stats/ppl_stats.h"
 
 struct compare {
-    struct pair_walk walk; /* arm, win, tokens, bos, n_seq, logits: by the caller; walk.n chunks */
+    /* The first walk.n of the shuffled windows are taken: a shorter run begins as a longer one. */
+    struct pair_walk walk; /* arm, win, tokens, bos, n_seq, logits: by the caller */
     struct relation rel;   /* margin and alpha by the caller, n_vocab here */
     uint64_t seed;         /* of the order of the chunks */
     bool keep_going;       /* past a PASS candidate and a FAIL by the mean, to the last chunk */
@@ -35,8 +36,8 @@ struct compare {
     double d_abs_sum;
 
     /* ---- internal */
-    int64_t *order;    /* [walk.n] */
-    int64_t *chunk_of; /* [walk.n] place of a window in chunks, or -1 */
+    int64_t *order;    /* [walk.win->n] */
+    int64_t *chunk_of; /* [walk.win->n] place of a window in chunks, or -1 */
     struct compare_chunk now;
     struct arm_row first[SIDE_count]; /* of the chunk, to see whether all are the same */
     double t[SIDE_count];

@@ -15,6 +15,7 @@
 
 #include "../tiny/tiny_model.h"
 #include "arm/arm.h"
+#include "arm/recording.h"
 #include "backend.h"
 #include "exec/observer.h"
 
@@ -204,11 +205,46 @@ static void the_cache_is_seen_and_forced_by_rows(void **state) {
     arm_close(a);
 }
 
+/* ---- recordings ------------------------------------------------------------------------------ */
+
+static void a_recording_answers_what_was_asked_before(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct arm *a = open_arm(16, NULL), *r;
+    struct arm_row first[N_WANT];
+    bool logits = false;
+    int32_t target[N_WANT];
+    for (int i = 0; i < N_WANT; i++)
+        target[i] = (i * 7) % N_VOCAB;
+    if (arm_open_recording(&r, a, &e)) fail_msg("%s", e.msg);
+    struct arm_batch head = batch(0, 17), tail = batch(17, N_TOK), all = batch(0, N_TOK);
+    if (arm_kv_trim(r, -1, 0, &e) || arm_hold(r, &head, false, &e) || arm_hold(r, &tail, true, &e) ||
+        arm_rows(r, 0, N_WANT, target, false, keep_row, &logits, &e))
+        fail_msg("%s", e.msg);
+    memcpy(first, row_of, sizeof first);
+    recording_detach(r);
+    arm_close(a);
+    memset(row_of, 0, sizeof row_of);
+    if (arm_kv_trim(r, -1, 0, &e) || arm_hold(r, &all, false, &e) || /* batches cut otherwise */
+        arm_rows(r, 3, 20, target + 3, false, keep_row, &logits, &e))
+        fail_msg("%s", e.msg);
+    assert_memory_equal(row_of + 3, first + 3, 20 * sizeof *first);
+    target[5]++; /* another question */
+    assert_int_equal(arm_rows(r, 5, 1, target + 5, false, keep_row, &logits, &e), ERR_MISSING);
+    target[5]--;
+    token[2]++; /* another text before the same tokens */
+    if (arm_hold(r, &(struct arm_batch){ N_TOK, token, pos, seq, want }, false, &e))
+        fail_msg("%s", e.msg);
+    assert_int_equal(arm_rows(r, 5, 1, target + 5, false, keep_row, &logits, &e), ERR_MISSING);
+    arm_close(r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(held_rows_are_the_answers),
         cmocka_unit_test(act_like_holds_rows_too),
         cmocka_unit_test(the_cache_is_seen_and_forced_by_rows),
+        cmocka_unit_test(a_recording_answers_what_was_asked_before),
     };
     return cmocka_run_group_tests(tests, write_model, remove_model);
 }
