@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ * ops_print.h - what localisation found, for people (text, Markdown) and for scripts (ops.csv). */
+#ifndef GGAUGE_OPS_PRINT_H
+#define GGAUGE_OPS_PRINT_H
+
+#include <stdio.h>
+
+#include "measure/localise.h"
+
+/* One sentence that names the op, the arm and the kind: "B is wrong in Qcur-0 ...". */
+void ops_sentence(const struct localise *l, char *buf, size_t n_bytes);
+/* The section of the report: sentence, nodes around the first bad one, what is all good, and with
+ * `capsule` (a path) the reproducer. */
+void ops_print(FILE *f, const struct localise *l, const char *capsule);
+/* One line per node, with a header. ERR_IO names the file. */
+int ops_csv(const char *path, const struct localise *l, struct err *e);
+
+#endif
