@@ -23,11 +23,11 @@ struct capsule {
     int32_t *position;       /* [n_tok] of the window */
     char cell_a[48], cell_b[48], backend_a[16], backend_b[16];
     struct op_limit limit_a, limit_b;
-    double err_a, err_b; /* max_rel as recorded */
+    double err_a, err_b; /* max_rel against the judge, over the rows that were judged */
     char finding[32], model[256], model_fp[17], commit[48];
-    struct gguf *g; /* of a capsule that was opened: owns the data */
 };
 
+/* An existing file is replaced when the new one is complete. */
 int capsule_save(const struct capsule *c, const char *path, struct err *e);
 /* Errors name the file and the key or tensor that breaks the contract. */
 int capsule_open(struct capsule **out, const char *path, struct err *e);

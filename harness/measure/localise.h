@@ -96,7 +96,8 @@ struct finding_detail {
     int64_t token;       /* worst row = position in the window, or the first that is not finite */
     int64_t col;         /* worst column of the result = row of the weight */
     int64_t tile;        /* col / 32 */
-    int64_t n_bad_rows, n_bad_cols; /* of the judged rows: how many are over the limit */
+    int64_t n_rows_checked, n_bad_rows; /* of some rows, the worst among them: over the limit */
+    int64_t n_bad_cols;                 /* columns that are over it in any of them */
     int64_t block;       /* of the weight's row, in blocks of `block_size`; -1 = not known */
     int64_t block_size;
     int64_t n_wrong_weights; /* of the probed ones */

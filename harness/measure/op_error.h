@@ -29,11 +29,8 @@ double op_error_add(struct op_error *s, int64_t row, const float *got, const flo
 /* s as if it had also seen what o saw. */
 void op_error_merge(struct op_error *s, const struct op_error *o);
 
-/* A row of n elements as f32, whatever its type. Of op lse three numbers come: maximum, ln(sum), and
- * the index of the first maximum as an element of its own only in op_row_pair_f32. */
-void op_row_f32(enum op op, enum qtype type, const void *row, int64_t n, float *out);
-/* As op_row_f32 for two rows that are compared: the index of an lse row becomes 0 in both if they
- * agree, and 1 in x if they do not, so that its size does not drown the other two. */
+/* Two rows of n elements as f32, whatever their types, to be compared. The index in an lse row
+ * becomes 0 in both if they agree, and 1 in x if they do not: its size would drown the other two. */
 void op_rows_f32(enum op op, enum qtype tx, const void *x, enum qtype ty, const void *y, int64_t n,
                  float *out_x, float *out_y);
 

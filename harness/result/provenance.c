@@ -137,6 +137,10 @@ out:
     return rc;
 }
 
+const char *provenance_commit(void) {
+    return BUILD_COMMIT;
+}
+
 int provenance_fill(struct row *r, struct err *e) {
     int rc = 0;
     TRY(row_set(r, ROW_schema, ROW_SCHEMA, e));

@@ -115,6 +115,8 @@ int row_read_csv(const char *path, int (*fn)(void *arg, const struct row *r, str
 
 /* ---- provenance ------------------------------------------------------------------------------ */
 
+/* The commit that this program was built from, "unknown" if it was built outside of git. */
+const char *provenance_commit(void);
 /* Fill the run fields of r for this process, build and machine. */
 int provenance_fill(struct row *r, struct err *e);
 /* xxh3 of a buffer as 16 hex digits. */
