@@ -295,9 +295,9 @@ int loc_classify(struct loc *l, struct err *e) {
         f->wrong = r->seen_a ? WRONG_B : WRONG_A;
         return 0;
     }
-    if (r->wrong) {
+    if (r->wrong && r->files != FINDING_WEIGHTS) {
         TRY(explain_wrong(l, s, i, f, e));
-    } else {
+    } else { /* altered weights may be so large that even a right kernel is over its limit */
         f->kind = loc_files(l, i, f);
         f->token = r->own.row;
         f->col = r->own.col;
