@@ -14,6 +14,8 @@
     X("compare",     compare,     "do two ways of running it agree? a verdict, and where not")     \
     X("sweep-bench", sweep_bench, "how fast, and how far in? PP and TG at growing KV depth")       \
     X("bench",       bench,       "llama-bench's table: prompt and generation speed")              \
+    X("replay",      replay,      "one op of a capsule again, on any column, against its limit")   \
+    X("limits",      limits,      "the error of every cell on real activations, and its limit")    \
     X("history",     history,     "rebuild the SQLite index over the result CSV files")            \
     X("inspect",     inspect,     "metadata, hyper-parameters and tensors of a GGUF file")         \
     X("tokenize",    tokenize,    "token ids of a text")                                           \

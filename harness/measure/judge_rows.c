@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * verdict.c - each node's rows against what ref makes of the same inputs; see localise_impl.h.
+ * judge_rows.c - each node's rows against what ref makes of the same inputs; see localise_impl.h.
  *
  * A product's activations are rounded through the type that the arm's cell wants before ref
  * multiplies, so the error is the kernel's alone. When both arms share weights and rounding, one
@@ -13,11 +13,6 @@
 
 #define ROWS_MIN 4        /* judged of every node, whatever they cost */
 #define CHEAP_SHARE 0.002 /* of the budget: a node that takes less is judged in all rows */
-
-bool op_error_over(const struct op_error *s, const struct op_limit *limit) {
-    return s->n > 0 && (s->bad_row >= 0 || !(s->max_rel <= limit->max_rel) ||
-                        !(s->row_nmse <= limit->row_nmse));
-}
 
 enum qtype loc_act(const struct side *s, int i) {
     const struct node *n = s->judge->nodes[i].n;
@@ -128,10 +123,13 @@ static bool same_truth(const struct loc *l, int i) {
     return true;
 }
 
-static void compare_rows(const struct op_case *c, const int32_t *row, const float *got,
-                         const float *ref, struct op_error *s) {
+static int compare_rows(const struct loc *l, int i, int arm, const struct op_case *c,
+                        const int32_t *row, const float *got, const float *ref, struct err *e) {
+    struct op_report *r = &l->out->nodes[i];
+    struct op_error *s = arm == WRONG_A ? &r->err_a : &r->err_b;
     for (int64_t t = 0; t < c->n_tok; t++)
         op_error_add(s, row[t], got + t * c->n_cols, ref + t * c->n_cols, c->n_cols);
+    return l->p->judged ? l->p->judged(l->p->arg, r, arm, got, ref, c->n_tok, c->n_cols, e) : 0;
 }
 
 static void rows_of_b(const struct loc *l, int i, const int32_t *row, const struct op_case *c,
@@ -158,7 +156,7 @@ static int judge_node(struct loc *l, int i, int64_t n_max, struct err *e) {
     float *got = ref + (size_t)n_max * n_cols, *ref_b = got + (size_t)n_max * n_cols;
     int64_t n = loc_pick_rows(l, i, n_max, row);
     TRY(loc_expected(l, &l->a, i, row, n, &c, ref, got, e));
-    compare_rows(&c, row, got, ref, &r->err_a);
+    TRY(compare_rows(l, i, WRONG_A, &c, row, got, ref, e));
     /* An index in an lse row was folded into A's comparison, so B needs its own. */
     if (same_truth(l, i) && r->op != OP_lse) {
         rows_of_b(l, i, row, &c, ref, got, ref_b);
@@ -166,7 +164,7 @@ static int judge_node(struct loc *l, int i, int64_t n_max, struct err *e) {
         op_case_release(&c);
         TRY(loc_expected(l, &l->b, i, row, n, &c, ref_b, got, e));
     }
-    compare_rows(&c, row, got, ref_b, &r->err_b);
+    TRY(compare_rows(l, i, WRONG_B, &c, row, got, ref_b, e));
     r->n_judged += n;
     r->wrong = (op_error_over(&r->err_a, &r->limit_a) ? WRONG_A : 0) |
                (op_error_over(&r->err_b, &r->limit_b) ? WRONG_B : 0);

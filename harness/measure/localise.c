@@ -17,8 +17,6 @@
 /* Multiplications that ref makes in a second and thread, with the decoding of weights; a rough
  * figure that only decides how many rows are judged. */
 #define JUDGE_RATE 4e8
-/* A layer is looked at first if its own error is this many times the median layer's. */
-#define SUSPICIOUS 10.0
 #define HEAD_SHARE 4 /* a slice of logits may take this part of the memory */
 
 static const struct {
@@ -366,7 +364,7 @@ static void suspect(const struct loc *l, struct range *ranges, int n_ranges, dou
         for (int g = ranges[k].g0; g <= ranges[k].g1; g++) {
             if (g == 0 || g > n) continue;
             double own = l->out->layer_own[g - 1].nmse;
-            if (!(own <= SUSPICIOUS * usual) && !(own <= ranges[k].suspicion))
+            if (!(own <= LAYER_SUSPICIOUS * usual) && !(own <= ranges[k].suspicion))
                 ranges[k].suspicion = own;
         }
 }

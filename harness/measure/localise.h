@@ -16,6 +16,10 @@
 #include "measure/op_error.h"
 
 struct capsule; /* capsule.h */
+struct op_report;
+
+/* A layer whose own error is this many times the median layer's is looked at first. */
+#define LAYER_SUSPICIOUS 10.0
 
 struct localise_params {
     struct arm *a, *b;
@@ -30,7 +34,11 @@ struct localise_params {
     double judge_seconds; /* about what the judge may take in all; 0 = 2 */
     int n_threads;        /* of the judge; 0 = all processors */
     void (*progress)(void *arg, const char *what); /* may be NULL */
-    void *arg;
+    /* For measuring limits, or NULL: the judged rows of one arm (WRONG_A or WRONG_B) at one node,
+     * f32 [n, n_cols] each. */
+    int (*judged)(void *arg, const struct op_report *r, int arm, const float *got,
+                  const float *expected, int64_t n, int64_t n_cols, struct err *e);
+    void *arg; /* of both */
 };
 
 /* What is wrong with the first bad node. */

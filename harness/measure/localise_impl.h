@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * localise_impl.h - what the files of localisation share: captures of both arms, the runs of a
- * window under an observer, judging, and naming. Only localise.c, capture.c, verdict.c, probe.c and
+ * window under an observer, judging, and naming. Only localise.c, capture.c, judge_rows.c, probe.c and
  * classify.c include it. */
 #ifndef GGAUGE_LOCALISE_IMPL_H
 #define GGAUGE_LOCALISE_IMPL_H
@@ -68,7 +68,7 @@ int loc_head(struct loc *l, struct side *s, enum see_mode mode, struct op_error 
              int64_t r0, int64_t n, double *nll, struct err *e);
 void loc_release_captures(struct loc *l);
 
-/* ---- verdict.c: the judge's part ------------------------------------------------------------ */
+/* ---- judge_rows.c: the judge's part ------------------------------------------------------------ */
 
 /* Judge the nodes of l->report whose rows are captured; budget in multiplications. head_only: those
  * of the head, for the slice that is there. */
@@ -82,7 +82,6 @@ void loc_sources(const struct loc *l, const struct side *s, int i, struct judge_
 /* Up to n_max rows of node i: the worst and some spread over the window; ascending. */
 int64_t loc_pick_rows(const struct loc *l, int i, int64_t n_max, int32_t *row);
 enum qtype loc_act(const struct side *s, int i);
-bool op_error_over(const struct op_error *s, const struct op_limit *limit);
 
 /* ---- probe.c -------------------------------------------------------------------------------- */
 
