@@ -103,7 +103,7 @@ static int output_open(struct output *o, const struct gguf *g, struct err *e) {
     FAIL_IF(stat(o->path, &out) == 0 && stat(gguf_path(g), &in) == 0 && out.st_dev == in.st_dev &&
                 out.st_ino == in.st_ino,
             e, ERR_ARG, "%s: is the model itself", o->path);
-    o->f = fopen(o->path, "wb");
+    o->f = fopen(o->path, "wbe");
     FAIL_IF(!o->f, e, ERR_IO, "%s: cannot create: %s", o->path, strerror(errno));
 out:
     return rc;

@@ -11,10 +11,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "arm/kld_file.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
 #include "cli/perplexity.h"
-#include "measure/kld_file.h"
 #include "tok/tok.h"
 
 #define MAX_CTX (1 << 24) /* tokens; above any model's */

@@ -93,7 +93,7 @@ static int open_text(const struct sweep_cmd *c, FILE **f, const char *path, stru
     FAIL_IF(stat(path, &out) == 0 && stat(c->arm.model, &model) == 0 &&
                 out.st_dev == model.st_dev && out.st_ino == model.st_ino,
             e, ERR_ARG, "%s: is the model itself", path);
-    *f = fopen(path, "w");
+    *f = fopen(path, "we");
     FAIL_IF(!*f, e, ERR_IO, "%s: cannot be created: %s", path, strerror(errno));
 out:
     return rc;

@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arm/kld_file.h"
 #include "cli/kld_print.h"
 #include "cli/perplexity.h"
-#include "measure/kld_file.h"
 
 struct compare {
     struct perplexity *cmd;

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arm/kld_file.h"
 #include "base/arena.h"
 #include "base/timer.h"
 #include "cli/perplexity.h"
 #include "cli/text.h"
-#include "measure/kld_file.h"
 #include "tok/tok.h"
 
 #define LINE_BYTES 96 /* of the longest value that stdout gets for a chunk */

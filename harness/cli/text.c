@@ -62,7 +62,7 @@ out:
 int text_read(struct text *t, const char *path, struct err *e) {
     int rc = 0;
     *t = (struct text){ 0 };
-    FILE *f = fopen(path, "rb");
+    FILE *f = fopen(path, "rbe");
     FAIL_IF(!f, e, ERR_IO, "%s: %s", path, strerror(errno));
     TRY(read_all(t, f, path, e));
     fingerprint_bytes(t->data, t->n, t->fingerprint);

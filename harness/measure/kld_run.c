@@ -2,9 +2,9 @@
  * kld_run.c - a model against a file of saved log-probabilities; see kld.h.
  *
  * Answers come in the order of the file's records, so one record is in memory at a time. */
+#include "arm/kld_file.h"
 #include "base/arena.h"
 #include "measure/kld.h"
-#include "measure/kld_file.h"
 
 static int on_score(void *arg, const struct walk_answer *s, struct err *e) {
     int rc = 0;

@@ -2,7 +2,7 @@
  * ppl.c - perplexity; see ppl.h. */
 #include "measure/ppl.h"
 
-#include "measure/kld_file.h"
+#include "arm/kld_file.h"
 
 static int on_score(void *arg, const struct walk_answer *s, struct err *e) {
     int rc = 0;

@@ -93,7 +93,7 @@ out:
 static int apply_schema(struct history *h, const char *schema_path, struct err *e) {
     int rc = 0;
     char *sql = NULL;
-    FILE *f = fopen(schema_path, "rb");
+    FILE *f = fopen(schema_path, "rbe");
     FAIL_IF(!f, e, ERR_MISSING, "%s: the schema cannot be opened: %s", schema_path,
             strerror(errno));
     sql = heap_alloc(SCHEMA_FILE_MAX, e);
@@ -267,7 +267,7 @@ out:
 static int check_replaceable(const char *path, struct err *e) {
     static const char magic[16] = "SQLite format 3";
     char head[sizeof magic];
-    FILE *f = fopen(path, "rb");
+    FILE *f = fopen(path, "rbe");
     if (!f) return 0;
     size_t n = fread(head, 1, sizeof head, f);
     bool failed = ferror(f);

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "arm/kld_file.h"
 #include "base/arena.h"
-#include "measure/kld_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -14,11 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "arm/kld_file.h"
 #include "base/arena.h"
 #include "base/rng.h"
 #include "fake_model.h"
 #include "measure/kld.h"
-#include "measure/kld_file.h"
 #include "measure/ppl.h"
 
 static char *temp_path(void) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * kld_file.c - records of log-probabilities and the reader of their file; see kld_file.h. */
-#include "measure/kld_file.h"
+#include "arm/kld_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "arm/kld_format.h"
 #include "base/arena.h"
 #include "base/fp16.h"
-#include "measure/kld_format.h"
 #include "result/row.h"
 
 size_t kld_record_words(int32_t n_vocab) {
@@ -157,7 +157,7 @@ int kld_reader_open(struct kld_reader **out, const char *path, struct err *e) {
     int rc = 0;
     struct stat st;
     *out = NULL;
-    FILE *f = fopen(path, "rb");
+    FILE *f = fopen(path, "rbe");
     FAIL_IF(!f || fstat(fileno(f), &st), e, errno == ENOENT ? ERR_MISSING : ERR_IO, "%s: %s", path,
             strerror(errno));
     FAIL_IF(!S_ISREG(st.st_mode), e, ERR_IO, "%s: not a regular file", path);

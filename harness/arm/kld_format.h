@@ -3,7 +3,7 @@
 #ifndef GGAUGE_KLD_FORMAT_H
 #define GGAUGE_KLD_FORMAT_H
 
-#include "measure/kld_file.h"
+#include "arm/kld_file.h"
 
 #define KLD_MAGIC "_logits_"
 #define KLD_HEADER_BYTES 20

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "arm/kld_format.h"
 #include "base/arena.h"
-#include "measure/kld_format.h"
 
 struct kld_writer {
     FILE *f;
