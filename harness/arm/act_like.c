@@ -261,8 +261,8 @@ int arm_open_act_like(struct arm **out, const struct arm_params *p, struct err *
     lead.act_like = ref.act_like = NULL;
     TRY(arm_open_builtin(&s->lead, &lead, e));
     TRY(arm_open_builtin(&s->ref, &ref, e));
-    s->see_lead = (struct observer){ s, want_products, see_product };
-    s->force_ref = (struct observer){ s, want_sources, add_errors };
+    s->see_lead = (struct observer){ .arg = s, .want = want_products, .see = see_product };
+    s->force_ref = (struct observer){ .arg = s, .want = want_sources, .see = add_errors };
     TRY(arm_observe(s->lead, &s->see_lead, e));
     TRY(arm_observe(s->ref, &s->force_ref, e));
     s->arm.info = s->ref->info;

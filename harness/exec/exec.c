@@ -162,6 +162,7 @@ static int run_graph(struct exec *x, const struct graph *g, int n_nodes, struct 
     int n_threads = g->n_tok > 1 ? x->p.n_threads_batch : x->p.n_threads;
     const struct node *const *nodes = (const struct node *const *)g->nodes;
     const struct observer *o = x->observer;
+    if (o && o->graph) TRY(o->graph(o->arg, nodes, n_nodes, e));
     for (int begin = 0, end; begin < n_nodes; begin = end) {
         end = begin;
         while (end < n_nodes && !(o && o->want(o->arg, nodes[end])))

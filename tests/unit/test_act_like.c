@@ -149,7 +149,7 @@ static void it_cannot_be_observed(void **state) {
     if (!column_available(COL_avx2)) skip();
     struct err e = { 0 };
     struct arm *a;
-    struct observer o = { NULL, want_all, see_nothing };
+    struct observer o = { .want = want_all, .see = see_nothing };
     struct arm_params p = params("ref", "avx2");
     assert_int_equal(arm_open(&a, &p, &e), 0);
     assert_int_equal(arm_observe(a, NULL, &e), 0);

@@ -393,7 +393,7 @@ static void observer_sees_and_forces_nodes(void **state) {
     int32_t token[N_TOK];
     tokens(token, a->info.n_vocab);
     struct seen seen = { .force = true };
-    struct observer o = { &seen, want_some, see };
+    struct observer o = { .arg = &seen, .want = want_some, .see = see };
     struct err e = { 0 };
     assert_int_equal(arm_observe(a, &o, &e), 0);
     decode_three(a, token, &s);

@@ -186,7 +186,7 @@ static void the_cache_is_seen_and_forced_by_rows(void **state) {
     struct err e = { 0 };
     struct arm *a = open_arm(16, NULL);
     struct cache_watch c = { 0 };
-    struct observer o = { &c, want_cache, see_cache };
+    struct observer o = { .arg = &c, .want = want_cache, .see = see_cache };
     if (arm_observe(a, &o, &e)) fail_msg("%s", e.msg);
     struct arm_batch all = batch(0, N_TOK);
     if (arm_hold(a, &all, false, &e)) fail_msg("%s", e.msg);
