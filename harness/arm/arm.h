@@ -109,6 +109,12 @@ int arm_open(struct arm **out, const struct arm_params *p, struct err *e);
 /* The embedded engine on one column. */
 int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e);
 
+/* The engine of another process (worker.c). A process that dies, hangs, or does not speak the
+ * protocol is ERR_ARM with a message that begins "arm": "arm died: signal 11"; "arm does not answer:
+ * ..."; "arm broke the protocol: ...". Observers see nodes without the data of their sources. tok is
+ * NULL if this program cannot read the model's file. */
+int arm_open_worker(struct arm **out, const struct arm_params *p, struct err *e);
+
 /* ref, with the rounding of activations of another column (act_like.c). No observers. */
 int arm_open_act_like(struct arm **out, const struct arm_params *p, struct err *e);
 

@@ -19,7 +19,8 @@
     X("history",     history,     "rebuild the SQLite index over the result CSV files")            \
     X("inspect",     inspect,     "metadata, hyper-parameters and tensors of a GGUF file")         \
     X("tokenize",    tokenize,    "token ids of a text")                                           \
-    X("dump",        dump,        "one tensor, dequantised, as raw little-endian f32")
+    X("dump",        dump,        "one tensor, dequantised, as raw little-endian f32")           \
+    X("worker",      worker,      "an engine for another process, which starts this by itself")
 
 /* Exit codes of the program. */
 enum {
