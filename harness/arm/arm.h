@@ -115,6 +115,12 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
  * NULL if this program cannot read the model's file. */
 int arm_open_worker(struct arm **out, const struct arm_params *p, struct err *e);
 
+/* Logits saved as kld_file.h says (file.c): log-probabilities, for whole chunks of the file's n_ctx
+ * and its scored positions only; position 0 may hold a BOS that the file does not. Tokens that the
+ * file does not have are ERR_MISMATCH. A record with a NaN gives rows of NaN. p->model is optional:
+ * its vocabulary becomes tok. n_ctx = 0 is the file's, another one ERR_MISMATCH. No observers. */
+int arm_open_file(struct arm **out, const struct arm_params *p, struct err *e);
+
 /* ref, with the rounding of activations of another column (act_like.c). No observers. */
 int arm_open_act_like(struct arm **out, const struct arm_params *p, struct err *e);
 

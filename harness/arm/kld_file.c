@@ -189,23 +189,53 @@ int64_t kld_reader_n_whole(const struct kld_reader *r) {
     return r->n_whole;
 }
 
+static int read_record(struct kld_reader *r, struct err *e) {
+    int rc = 0;
+    size_t n = kld_record_words(r->shape.n_vocab);
+    FAIL_IF(fread(r->rec, sizeof *r->rec, n, r->f) != n, e, ERR_IO,
+            "%s: reading record %" PRId64 ": %s", r->name, r->n_read,
+            ferror(r->f) ? strerror(errno) : "the file became shorter");
+out:
+    return rc;
+}
+
+/* Let record i be the next one. */
+static int seek_record(struct kld_reader *r, int64_t i, struct err *e) {
+    int rc = 0;
+    const int64_t tokens = (int64_t)r->shape.n_ctx * (int64_t)r->shape.n_chunk;
+    const int64_t rec_bytes = (int64_t)(kld_record_words(r->shape.n_vocab) * sizeof *r->rec);
+    if (i == r->n_read && !feof(r->f) && !ferror(r->f)) return 0;
+    clearerr(r->f);
+    FAIL_IF(fseeko(r->f, (off_t)(KLD_HEADER_BYTES + 4 * tokens + i * rec_bytes), SEEK_SET), e,
+            ERR_IO, "%s: %s", r->name, strerror(errno));
+    r->n_read = i;
+out:
+    return rc;
+}
+
+int kld_reader_at(struct kld_reader *r, int64_t i, const uint16_t **rec, struct err *e) {
+    int rc = 0;
+    FAIL_IF(i < 0 || i >= r->n_whole * kld_n_records(r->shape.n_ctx), e, ERR_ARG,
+            "%s: no whole chunk has the record %" PRId64, r->name, i);
+    TRY(seek_record(r, i, e));
+    TRY(read_record(r, e));
+    r->n_read++;
+    *rec = r->rec;
+out:
+    return rc;
+}
+
 int kld_reader_fingerprint(struct kld_reader *r, char fp[17], struct err *e) {
     int rc = 0;
-    const size_t n = kld_record_words(r->shape.n_vocab);
-    const off_t here = ftello(r->f);
-    const int64_t start =
-        KLD_HEADER_BYTES + 4 * (int64_t)r->shape.n_ctx * (int64_t)r->shape.n_chunk;
-    const int64_t at[] = { 0, kld_n_records(r->shape.n_ctx) - 1 };
+    const int64_t here = r->n_read, at[] = { 0, kld_n_records(r->shape.n_ctx) - 1 };
     char both[2][17];
     for (size_t i = 0; i < N_ELEMS(at); i++) {
-        off_t pos = (off_t)(start + at[i] * (int64_t)(n * sizeof *r->rec));
-        FAIL_IF(here < 0 || fseeko(r->f, pos, SEEK_SET) ||
-                    fread(r->rec, sizeof *r->rec, n, r->f) != n,
-                e, ERR_IO, "%s: reading record %" PRId64 " failed", r->name, at[i]);
-        fingerprint_bytes(r->rec, n * sizeof *r->rec, both[i]);
+        const uint16_t *rec;
+        TRY(kld_reader_at(r, at[i], &rec, e));
+        fingerprint_bytes(rec, kld_record_words(r->shape.n_vocab) * sizeof *rec, both[i]);
     }
-    FAIL_IF(fseeko(r->f, here, SEEK_SET), e, ERR_IO, "%s: %s", r->name, strerror(errno));
     fingerprint_bytes(both, sizeof both, fp);
+    TRY(seek_record(r, here, e));
 out:
     return rc;
 }
@@ -213,12 +243,9 @@ out:
 int kld_reader_next(struct kld_reader *r, float *log_prob, struct err *e) {
     int rc = 0;
     int n_rec = kld_n_records(r->shape.n_ctx);
-    size_t n = kld_record_words(r->shape.n_vocab);
     FAIL_IF(r->n_read >= r->n_whole * n_rec, e, ERR_FORMAT, "%s: no record behind chunk %" PRId64,
             r->name, r->n_whole);
-    FAIL_IF(fread(r->rec, sizeof *r->rec, n, r->f) != n, e, ERR_IO,
-            "%s: reading record %" PRId64 ": %s", r->name, r->n_read,
-            ferror(r->f) ? strerror(errno) : "the file became shorter");
+    TRY(read_record(r, e));
     rc = kld_decode(log_prob, r->rec, r->shape.n_vocab, e);
     if (rc < 0)
         err_prefix(e, "%s: chunk %" PRId64 ", record %" PRId64, r->name, r->n_read / n_rec + 1,

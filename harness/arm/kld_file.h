@@ -92,6 +92,10 @@ int64_t kld_reader_n_whole(const struct kld_reader *r);       /* complete chunks
  * same for a file that was cut off behind them. */
 int kld_reader_fingerprint(struct kld_reader *r, char fp[17], struct err *e);
 
+/* Record i of the file, as stored: [kld_record_words], valid until the next call. Records of whole
+ * chunks only, otherwise ERR_ARG. kld_reader_next goes on behind it. */
+int kld_reader_at(struct kld_reader *r, int64_t i, const uint16_t **rec, struct err *e);
+
 /* Decode the next record into log_prob [n_vocab]; ERR_FORMAT behind the last whole chunk. */
 int kld_reader_next(struct kld_reader *r, float *log_prob, struct err *e);
 
