@@ -54,6 +54,10 @@ static int parse(struct compare_cmd *c, int argc, char **argv, struct err *e) {
           "use all chunks even if the mean has spoken" },
         { OPT_FLAG, "--no-kld", NULL, &c->no_kld, 0, 0, NULL,
           "leave out KL divergences: no logits leave the arms" },
+        { OPT_FLAG, "--ops", NULL, &c->ops, 0, 0, NULL,
+          "look into every operation even if the arms gave the same bits" },
+        { OPT_FLAG, "--no-ops", NULL, &c->no_ops, 0, 0, NULL,
+          "never look into operations: a PASS is then one by the text alone" },
         { OPT_STR, "--floor-file", "FILE", &c->floor_file, 0, 0, NULL,
           "where noise floors are remembered (default ~/.cache/ggauge/floors)" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "coverage" },
@@ -320,6 +324,8 @@ static int conclude(struct compare_cmd *c, struct err *e) {
     for (int s = 0; s < SIDE_count; s++)
         TRY(floor_of(c, s, v->status == STATUS_FAIL, e));
     check_floors(c);
+    TRY(compare_look(c, e));
+    c->t_end = timer_s() - c->t_start;
 out:
     return rc;
 }
@@ -328,7 +334,6 @@ static int write_rows(struct compare_cmd *c, struct err *e) {
     int rc = 0;
     char status[64];
     const struct compare *r = &c->run;
-    const struct tail t = compare_tail(r);
     const double n = (double)r->n_positions;
     struct interval ci = confseq_interval(&r->d, c->alpha);
     snprintf(status, sizeof status, "%s%s%s", status_name(c->verdict.status),
@@ -358,7 +363,7 @@ static int write_rows(struct compare_cmd *c, struct err *e) {
         if (c->has_floor[s])
             TRY(run_rows_value(&c->rows, s == SIDE_A ? "arm A" : "arm B", METRIC_floor_d_max,
                                c->floor[s].d_max, NULL, c->floor[s].n, e));
-    (void)t;
+    TRY(compare_ops_rows(c, e));
 out:
     return rc;
 }
@@ -453,6 +458,7 @@ int cmd_compare(int argc, char **argv, struct err *e) {
     if (rc >= 0 && closed < 0) rc = closed;
     if (c.chunk_csv) fclose(c.chunk_csv);
     compare_release(&c.run);
+    localise_free(c.where);
     for (int s = 0; s < SIDE_count; s++) {
         arm_close(c.arm[s]);
         row_release(&c.what[s]);

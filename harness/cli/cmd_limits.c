@@ -40,10 +40,10 @@ static int run_windows(struct limits *l, const char *model, const struct tok *to
             continue;
         for (int w = 0; w < l->chunks; w++) {
             const char *kv = cache_types[w % (int)N_ELEMS(cache_types)];
-            fprintf(stderr, "%s: %s, cache %s, window %d\n", model, column_name((enum column)c),
-                    kv, w + 1);
-            TRY(limit_run_add(&l->run, model, (enum column)c, kv,
-                              ids.id + (int64_t)w * l->n_ctx, l->n_ctx, l->n_threads, e));
+            fprintf(stderr, "%s: %s, cache %s, window %d\n", model, column_name((enum column)c), kv,
+                    w + 1);
+            TRY(limit_run_add(&l->run, model, (enum column)c, kv, ids.id + (int64_t)w * l->n_ctx,
+                              l->n_ctx, l->n_threads, e));
             l->n_windows++;
         }
     }

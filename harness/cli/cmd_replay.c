@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * cmd_replay.c - ggauge replay: the op of a capsule once more on a column of this machine, its error
- * against its limit, and whether it gives what an arm gave, bit for bit. */
+ * cmd_replay.c - ggauge replay: the op of a capsule once more on a column of this machine, its
+ * error against its limit, and whether it gives what an arm gave, bit for bit. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -49,8 +49,7 @@ static void print_result(const struct capsule *k, const struct replay *r) {
         printf("  not finite at position %" PRId64 ", column %" PRId64 "\n", s->bad_row,
                k->col0 + s->bad_col);
     else if (s->row >= 0)
-        printf("  worst at   position %" PRId64 ", column %" PRId64 "\n", s->row,
-               k->col0 + s->col);
+        printf("  worst at   position %" PRId64 ", column %" PRId64 "\n", s->row, k->col0 + s->col);
     print_recorded("A", k->cell_a, r->n_differ_a, r->diff_a);
     print_recorded("B", k->cell_b, r->n_differ_b, r->diff_b);
     printf("%s\n", r->within ? "within its limit" : "OUTSIDE OF ITS LIMIT");
@@ -81,8 +80,8 @@ int cmd_replay(int argc, char **argv, struct err *e) {
         OPT_END,
     };
     int skip = path ? 1 : 0;
-    int rc = opt_parse(argc - skip, argv + skip, table, "replay CAPSULE [--backend COLUMN] [-t N]",
-                       e);
+    int rc =
+        opt_parse(argc - skip, argv + skip, table, "replay CAPSULE [--backend COLUMN] [-t N]", e);
     if (rc) return rc < 0 ? rc : EXIT_PASS;
 
     struct capsule *k = NULL;

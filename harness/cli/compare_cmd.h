@@ -11,6 +11,7 @@
 #include "cli/text.h"
 #include "measure/compare.h"
 #include "measure/floor.h"
+#include "measure/localise.h"
 #include "measure/run_rows.h"
 #include "tok/tok.h"
 
@@ -21,7 +22,7 @@ struct compare_cmd {
     const char *out, *csv, *results, *floor_file;
     int chunks, seed;
     double margin, alpha;
-    bool escape, no_kld, full, matrix;
+    bool escape, no_kld, full, matrix, ops, no_ops;
     const char *matrix_ub, *matrix_ctx, *matrix_kv, *matrix_backends;
 
     /* while running */
@@ -34,11 +35,15 @@ struct compare_cmd {
     struct compare run;
     struct floor floor[SIDE_count];
     bool has_floor[SIDE_count];
-    bool observed;      /* operations were looked into */
+    struct localise *where;  /* NULL: operations were not looked into */
+    const char *ops_why_not; /* then: why */
+    char ops_note[1024];
+    bool has_capsule; /* OUT/capsule.gguf is there */
     struct run_rows rows;
     struct progress progress;
     FILE *chunk_csv;    /* OUT/compare.csv while it is written */
     double t_start, t_first, t_verdict; /* first: after chunk 1; verdict: when it stood */
+    double t_end;                       /* with floors and operations */
     struct verdict verdict;
 };
 
@@ -49,6 +54,15 @@ void compare_print_arms(const struct compare_cmd *c);
 int compare_print_result(const struct compare_cmd *c, struct err *e);
 /* The same as Markdown, for a pull request or a step summary. */
 void compare_print_report(const struct compare_cmd *c, FILE *out);
+
+/* ---- compare_ops.c --------------------------------------------------------------------------- */
+
+/* Look for the first wrong operation where the verdict asks for it; may turn a PASS into a FAIL. */
+int compare_look(struct compare_cmd *c, struct err *e);
+/* One row for each node and arm: its error as a share of its limit. */
+int compare_ops_rows(struct compare_cmd *c, struct err *e);
+/* One line if all is well, the whole finding otherwise. */
+void compare_ops_print(const struct compare_cmd *c, FILE *out);
 
 /* ---- compare_files.c ------------------------------------------------------------------------- */
 

@@ -102,11 +102,13 @@ int compare_print_result(const struct compare_cmd *c, struct err *e) {
     int rc = 0;
     if (c->run.n_positions > 0) print_figures(c, stdout);
     print_floor(c, stdout);
+    compare_ops_print(c, stdout);
     print_verdict(c, stdout);
     if (c->t_verdict > 0)
-        printf("time              %.2f s to the first chunk, %.2f s to the verdict, A %.2f s, "
-               "B %.2f s of computing\n",
-               c->t_first, c->t_verdict, c->run.walk.seconds[SIDE_A], c->run.walk.seconds[SIDE_B]);
+        printf("time              %.2f s to the first chunk, %.2f s to the verdict, %.2f s in all; "
+               "computing: A %.2f s, B %.2f s\n",
+               c->t_first, c->t_verdict, c->t_end, c->run.walk.seconds[SIDE_A],
+               c->run.walk.seconds[SIDE_B]);
     FAIL_IF(fflush(stdout) || ferror(stdout), e, ERR_IO, "writing to stdout: %s", strerror(errno));
 out:
     return rc;
@@ -127,5 +129,7 @@ void compare_print_report(const struct compare_cmd *c, FILE *out) {
             c->win.n, c->win.n_ctx);
     if (c->run.n_positions > 0) print_figures(c, out);
     print_floor(c, out);
+    if (!c->where || c->where->first.kind == FINDING_NONE) compare_ops_print(c, out);
     fputs("```\n", out);
+    if (c->where && c->where->first.kind != FINDING_NONE) compare_ops_print(c, out);
 }

@@ -39,14 +39,17 @@ static void add_op(char *buf, size_t n, const struct op_report *r) {
 
 static void add_weights(char *buf, size_t n, const struct finding_detail *f) {
     if (f->block >= 0)
-        add(buf, n, " The worst block of its weight rows is %" PRId64 " (columns %" PRId64
-            " to %" PRId64 ").", f->block, f->block * f->block_size,
-            (f->block + 1) * f->block_size - 1);
+        add(buf, n,
+            " The worst block of its weight rows is %" PRId64 " (columns %" PRId64 " to %" PRId64
+            ").",
+            f->block, f->block * f->block_size, (f->block + 1) * f->block_size - 1);
     if (f->n_wrong_weights == 0) return;
-    add(buf, n, " Read back one column at a time, %" PRId64 " of %" PRId64
+    add(buf, n,
+        " Read back one column at a time, %" PRId64 " of %" PRId64
         " weights are not the file's: row %" PRId64 ", column %" PRId64
-        " is used as %.6g, the file has %.6g", f->n_wrong_weights, f->n_probed, f->weight.row,
-        f->weight.col, (double)f->weight.used, (double)f->weight.expected);
+        " is used as %.6g, the file has %.6g",
+        f->n_wrong_weights, f->n_probed, f->weight.row, f->weight.col, (double)f->weight.used,
+        (double)f->weight.expected);
     if (f->weight.expected != 0)
         add(buf, n, " (a factor of %.4g)", (double)f->weight.used / (double)f->weight.expected);
     add(buf, n, ".");
@@ -65,23 +68,27 @@ static void add_wrong(char *buf, size_t n, const struct localise *l) {
         add(buf, n, "first at position %" PRId64 ", column %" PRId64 "; ref is finite there.",
             f->token, f->col);
     else
-        add(buf, n, "error %.3g of a row's rms, limit %.3g%s (position %" PRId64 ", column %" PRId64
-            ", tile %" PRId64 "); %s.", s->max_rel, limit->max_rel,
-            limit->measured ? "" : " (not measured)", f->token, f->col, f->tile,
-            finding_meaning(f->kind));
+        add(buf, n,
+            "error %.3g of a row's rms, limit %.3g%s (position %" PRId64 ", column %" PRId64
+            ", tile %" PRId64 "); %s.",
+            s->max_rel, limit->max_rel, limit->measured ? "" : " (not measured)", f->token, f->col,
+            f->tile, finding_meaning(f->kind));
     add_weights(buf, n, f);
 }
 
 static void add_files(char *buf, size_t n, const struct localise *l) {
     const struct finding_detail *f = &l->first;
     if (f->kind == FINDING_WEIGHTS)
-        add(buf, n, "weights differ: %s (%s in both files) holds %" PRIu64
-            " other bytes, the first at byte %" PRIu64 "; it goes into %s.", f->tensor,
-            qtype_info(f->type_a)->name, f->n_bytes_differ, f->byte, l->nodes[f->node].name);
+        add(buf, n,
+            "weights differ: %s (%s in both files) holds %" PRIu64
+            " other bytes, the first at byte %" PRIu64 "; it goes into %s.",
+            f->tensor, qtype_info(f->type_a)->name, f->n_bytes_differ, f->byte,
+            l->nodes[f->node].name);
     else
-        add(buf, n, "format difference, no fault of a kernel: %s is %s in A's file and %s in B's; "
-            "every operation is within its limit.", f->tensor, qtype_info(f->type_a)->name,
-            qtype_info(f->type_b)->name);
+        add(buf, n,
+            "format difference, no fault of a kernel: %s is %s in A's file and %s in B's; "
+            "every operation is within its limit.",
+            f->tensor, qtype_info(f->type_a)->name, qtype_info(f->type_b)->name);
 }
 
 void ops_sentence(const struct localise *l, char *buf, size_t n_bytes) {
@@ -180,8 +187,9 @@ void ops_print(FILE *f, const struct localise *l, const char *capsule) {
     char text[2048];
     ops_sentence(l, text, sizeof text);
     fprintf(f, "First wrong operation: %s\n", text);
-    fprintf(f, "nll B - A: mean %.6f, observed %.6f; %d of %d nodes compared on equal inputs in %.1f "
-               "s\n",
+    fprintf(f,
+            "nll B - A: mean %.6f, observed %.6f; %d of %d nodes compared on equal inputs in %.1f "
+            "s\n",
             l->mean_d, l->mean_d_observed, l->n_examined, l->n_nodes, l->seconds);
     print_layers(f, l);
     print_cells(f, l, true);

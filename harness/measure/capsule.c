@@ -14,13 +14,13 @@
 
 /* Parameters of ops as keys capsule.<op>.<field>. */
 #define PARAM_LIST(INT, REAL)                                                                      \
-    INT(rms_norm, n) REAL(rms_norm, eps)                                                           \
-    INT(rope_table, n_rot) REAL(rope_table, freq_base) REAL(rope_table, freq_scale)                \
-    REAL(rope_table, ext_factor) REAL(rope_table, attn_factor) REAL(rope_table, beta_fast)         \
-    REAL(rope_table, beta_slow) INT(rope_table, n_ctx_orig)                                        \
-    INT(rope, mode) INT(rope, n_rot) INT(rope, n_head) INT(rope, n_embd_head)                      \
-    INT(attn, n_head) INT(attn, n_head_kv) INT(attn, n_embd_head_k) INT(attn, n_embd_head_v)       \
-    REAL(attn, scale)
+    INT(rms_norm, n)                                                                               \
+    REAL(rms_norm, eps) INT(rope_table, n_rot) REAL(rope_table, freq_base)                         \
+        REAL(rope_table, freq_scale) REAL(rope_table, ext_factor) REAL(rope_table, attn_factor)    \
+            REAL(rope_table, beta_fast) REAL(rope_table, beta_slow) INT(rope_table, n_ctx_orig)    \
+                INT(rope, mode) INT(rope, n_rot) INT(rope, n_head) INT(rope, n_embd_head)          \
+                    INT(attn, n_head) INT(attn, n_head_kv) INT(attn, n_embd_head_k)                \
+                        INT(attn, n_embd_head_v) REAL(attn, scale)
 
 /* Texts of the capsule itself: key and member. */
 #define TEXT_LIST(X)                                                                               \
@@ -39,8 +39,9 @@ void capsule_free(struct capsule *c) {
 
 static int put(struct gguf_writer *w, const char *key, enum gguf_value type, const void *v,
                struct err *e) {
-    struct gguf_kv kv = { .key = { key, strlen(key) }, .type = type, .elem_type = type, .count = 1,
-                          .data = v };
+    struct gguf_kv kv = {
+        .key = { key, strlen(key) }, .type = type, .elem_type = type, .count = 1, .data = v
+    };
     return gguf_put_kv(w, &kv, e);
 }
 
@@ -111,7 +112,10 @@ static int each_tensor(struct gguf_writer *w, const struct capsule *k, bool data
         { "position", k->position, QT_i32, { c->n_tok, 1 } },
         { "out_a", k->out_a, QT_f32, { c->n_cols, c->n_tok } },
         { "out_b", k->out_b, QT_f32, { c->n_cols, c->n_tok } },
-        { .name = "src0" }, { .name = "src1" }, { .name = "src2" }, { .name = "src3" },
+        { .name = "src0" },
+        { .name = "src1" },
+        { .name = "src2" },
+        { .name = "src3" },
         { .name = "src4" },
     };
     for (int s = 0; s < OP_MAX_SRC; s++) {
@@ -200,8 +204,8 @@ static int get_act(const struct gguf *g, const char *key, int64_t n, enum qtype 
     int rc = 0;
     TRY(get_type(g, key, out, e));
     const struct qkernel *k = qkernel_find(COL_ref, *out, false, NULL);
-    FAIL_IF(*out != QT_f32 && (!k || !k->quantize_row || !k->dequant_row ||
-                               n % qtype_info(*out)->n_blk),
+    FAIL_IF(*out != QT_f32 &&
+                (!k || !k->quantize_row || !k->dequant_row || n % qtype_info(*out)->n_blk),
             e, ERR_UNSUPPORTED, "%s: %s: activations cannot be rounded through %s", gguf_path(g),
             key, qtype_info(*out)->name);
 out:
@@ -227,8 +231,13 @@ static int get_params(const struct gguf *g, struct op_case *c, struct err *e) {
         TRY(get_real(g, "capsule." #o "." #f, &d, e));                                             \
         SET(c->p.o.f, d);                                                                          \
     }
-#define SET(to, v) (to) = _Generic((to), float: (float)(v), double: (double)(v), int: (int)(v),    \
-                                   enum rope_mode: (enum rope_mode)(v), default: (int64_t)(v))
+#define SET(to, v)                                                                                 \
+    (to) = _Generic((to), float                                                                    \
+                    : (float)(v), double                                                           \
+                    : (double)(v), int                                                             \
+                    : (int)(v), enum rope_mode                                                     \
+                    : (enum rope_mode)(v), default                                                 \
+                    : (int64_t)(v))
     PARAM_LIST(INT, REAL)
 #undef INT
 #undef REAL

@@ -155,7 +155,7 @@ int loc_body(struct loc *l, struct side *s, enum see_mode mode, struct op_error 
              struct err *e) {
     int rc = 0;
     struct watch w = { l, s, mode, errors, 0 };
-    struct observer o = { &w, want, see };
+    struct observer o = { .arg = &w, .want = want, .see = see };
     for (int i = 0; i < l->n_nodes; i++)
         s->cap[i].n_seen = 0;
     TRY(loc_feed(l, s, &o, e));
@@ -168,7 +168,7 @@ int loc_head(struct loc *l, struct side *s, enum see_mode mode, struct op_error 
              int64_t r0, int64_t n, double *nll, struct err *e) {
     int rc = 0;
     struct watch w = { l, s, mode, errors, 0 };
-    struct observer o = { &w, want, see };
+    struct observer o = { .arg = &w, .want = want, .see = see };
     for (int i = 0; i < l->n_nodes; i++) {
         if (!l->a.judge->nodes[i].head) continue;
         s->cap[i].n_seen = r0;

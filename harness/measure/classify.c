@@ -10,9 +10,10 @@
 #include "measure/localise_impl.h"
 #include "result/row.h"
 
-#define TILE 32             /* columns */
-#define CAPSULE_ROWS 16     /* of the result, the worst among them */
-#define WEIGHT_BYTES_MAX ((size_t)64 << 20) /* of a capsule; beyond it only columns around the worst */
+#define TILE 32         /* columns */
+#define CAPSULE_ROWS 16 /* of the result, the worst among them */
+#define WEIGHT_BYTES_MAX                                                                           \
+    ((size_t)64 << 20) /* of a capsule; beyond it only columns around the worst */
 #define SLICE_COLS 4096
 /* Change of a position's nll that observation may bring: none where an arm promises equal bits (the
  * rest is what a text format of logits loses), some where it promises noise. */
@@ -40,8 +41,8 @@ enum finding loc_files(const struct loc *l, int i, struct finding_detail *f) {
     for (int s = 0; s < OP_MAX_SRC; s++) {
         if (na->src[s].from != FROM_WEIGHT || nb->src[s].from != FROM_WEIGHT) continue;
         const struct tensor *a = na->n->src[s], *b = nb->n->src[s];
-        bool same = a->type == b->type && a->row_bytes == b->row_bytes &&
-                    tensor_rows(a) == tensor_rows(b);
+        bool same =
+            a->type == b->type && a->row_bytes == b->row_bytes && tensor_rows(a) == tensor_rows(b);
         size_t n = same ? a->row_bytes * (size_t)tensor_rows(a) : 0;
         if (same && !memcmp(a->data, b->data, n)) continue;
         if (f) note_difference(a, b, n, f);
@@ -200,8 +201,8 @@ static float *outputs(const struct loc *l, const struct side *s, int i, const st
         return NULL;
     }
     for (int64_t t = 0; t < k->c.n_tok; t++) {
-        const char *row = (const char *)own->data +
-                          (size_t)(k->position[t] - own->r0) * own->row_bytes;
+        const char *row =
+            (const char *)own->data + (size_t)(k->position[t] - own->r0) * own->row_bytes;
         op_rows_f32(OP_count, own->type, row, own->type, row, own->n_cols, y, l->x);
         memcpy(out + t * n_cols, y + k->col0, (size_t)n_cols * sizeof *out);
     }

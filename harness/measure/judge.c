@@ -120,10 +120,10 @@ static int copy_ints(struct op_case *c, int s, enum judge_from from, const int32
     if (rc < 0) return rc;
     int32_t *v = c->owned[s];
     for (int64_t t = 0; t < n; t++)
-        v[t] = from == FROM_TOKEN ? token[row[t]]
-             : from == FROM_POS   ? row[t]
-             : from == FROM_CELL  ? (int32_t)t
-                                  : 0;
+        v[t] = from == FROM_TOKEN  ? token[row[t]]
+               : from == FROM_POS  ? row[t]
+               : from == FROM_CELL ? (int32_t)t
+                                   : 0;
     return 0;
 }
 
@@ -173,7 +173,6 @@ double judge_row_cost(const struct judge *j, int i, int64_t pos) {
     }
 }
 
-int judge_eval(struct judge *j, const struct op_case *c, enum qtype act, void *out,
-               struct err *e) {
+int judge_eval(struct judge *j, const struct op_case *c, enum qtype act, void *out, struct err *e) {
     return op_case_run(c, &j->b, j->n_threads, act, out, e);
 }

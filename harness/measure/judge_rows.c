@@ -61,7 +61,8 @@ int64_t loc_pick_rows(const struct loc *l, int i, int64_t n_max, int32_t *row) {
     for (int64_t k = 0; k < n_worst; k++)
         row[n_rows++] = all[k].row;
     for (int64_t k = 0; k < n_max - n_worst; k++) /* spread; the first and the last among them */
-        row[n_rows++] = (int32_t)(r0 + (n - 1) * k / (n_max - n_worst > 1 ? n_max - n_worst - 1 : 1));
+        row[n_rows++] =
+            (int32_t)(r0 + (n - 1) * k / (n_max - n_worst > 1 ? n_max - n_worst - 1 : 1));
     heap_free(all);
     qsort(row, (size_t)n_rows, sizeof *row, ascending);
     int64_t kept = 0;

@@ -68,16 +68,30 @@ int limit_run_add(struct limit_run *r, const char *model, enum column c, const c
     int rc = 0;
     struct arm *a = NULL, *b = NULL;
     struct localise *l = NULL;
-    struct arm_params p = { .model = model, .backend = "ref", .n_ctx = n_ctx, .n_seq = 1,
-                            .n_batch = n_ctx, .n_ubatch = n_ctx, .n_threads = n_threads,
-                            .type_k = type_kv, .type_v = type_kv };
+    struct arm_params p = { .model = model,
+                            .backend = "ref",
+                            .n_ctx = n_ctx,
+                            .n_seq = 1,
+                            .n_batch = n_ctx,
+                            .n_ubatch = n_ctx,
+                            .n_threads = n_threads,
+                            .type_k = type_kv,
+                            .type_v = type_kv };
     TRY(arm_open(&a, &p, e));
     p.backend = column_name(c);
     TRY(arm_open(&b, &p, e));
-    struct localise_params lp = { .a = a, .b = b, .model_a = model, .token = tokens,
-                                  .target = tokens + 1, .n_ctx = n_ctx, .first = 0, .end = n_ctx,
-                                  .judge_seconds = ALL_ROWS, .n_threads = n_threads,
-                                  .judged = on_judged, .arg = r };
+    struct localise_params lp = { .a = a,
+                                  .b = b,
+                                  .model_a = model,
+                                  .token = tokens,
+                                  .target = tokens + 1,
+                                  .n_ctx = n_ctx,
+                                  .first = 0,
+                                  .end = n_ctx,
+                                  .judge_seconds = ALL_ROWS,
+                                  .n_threads = n_threads,
+                                  .judged = on_judged,
+                                  .arg = r };
     TRY(localise_run(&l, &lp, e));
 out:
     localise_free(l);

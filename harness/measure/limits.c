@@ -9,7 +9,8 @@
 #include "measure/limits_table.h"
 
 /* For a cell nobody has measured yet: far above rounding, far below any fault worth the name. */
-#define UNMEASURED { .max_rel = 1e-3, .row_nmse = 1e-8 }
+#define UNMEASURED                                                                                 \
+    { .max_rel = 1e-3, .row_nmse = 1e-8 }
 
 static const struct {
     const char *cell;

@@ -247,7 +247,8 @@ static void point_errors(struct loc *l, struct op_error **to, bool acc) {
     }
 }
 
-/* Slices of the head of both arms, A's captured and B's compared; then the judge's turn if asked. */
+/* Slices of the head of both arms, A's captured and B's compared; then the judge's turn if asked.
+ */
 static int run_heads(struct loc *l, enum see_mode mode, struct op_error *const *errors,
                      double budget, struct err *e) {
     int rc = 0;
@@ -257,8 +258,7 @@ static int run_heads(struct loc *l, enum see_mode mode, struct op_error *const *
         bool nll = mode == SEE_COMPARE;
         TRY(loc_head(l, &l->a, SEE_CAPTURE, errors, r0, n, nll ? l->a.nll : NULL, e));
         TRY(loc_head(l, &l->b, mode, errors, r0, n, nll ? l->b.nll : NULL, e));
-        if (mode == SEE_FORCE)
-            TRY(loc_judge(l, true, budget * (double)n / (double)n_ctx, e));
+        if (mode == SEE_FORCE) TRY(loc_judge(l, true, budget * (double)n / (double)n_ctx, e));
     }
 out:
     return rc;
@@ -468,7 +468,8 @@ int localise_run(struct localise **out, const struct localise_params *p, struct 
     l.out = heap_calloc(1, sizeof *l.out, e);
     if (!l.out) return ERR_NOMEM;
     l.a = (struct side){ .arm = p->a, .model = p->model_a, .flag = WRONG_A };
-    l.b = (struct side){ .arm = p->b, .model = p->model_b ? p->model_b : p->model_a,
+    l.b = (struct side){ .arm = p->b,
+                         .model = p->model_b ? p->model_b : p->model_a,
                          .flag = WRONG_B };
     l.a.column = column_from_name(p->a->info.backend);
     l.b.column = column_from_name(p->b->info.backend);

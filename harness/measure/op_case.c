@@ -15,7 +15,9 @@ void op_case_release(struct op_case *c) {
 }
 
 struct node op_case_node(const struct op_case *c, enum qtype act, struct tensor *dst) {
-    struct node n = { .op = c->op, .il = c->il, .occurrence = c->occurrence, .dst = dst, .p = c->p };
+    struct node n = {
+        .op = c->op, .il = c->il, .occurrence = c->occurrence, .dst = dst, .p = c->p
+    };
     *dst = (struct tensor){ .type = c->dst_type, .ne = { c->n_cols, c->n_tok, 1, 1 } };
     dst->row_bytes = qtype_row_bytes(c->dst_type, c->n_cols);
     memcpy(dst->name, c->name, sizeof dst->name);
@@ -185,16 +187,11 @@ out:
 int op_case_check(const struct op_case *c, struct err *e) {
     int rc = 0;
     static int (*const checks[OP_count])(const struct op_case *c, struct err *e) = {
-        [OP_get_rows] = check_get_rows,
-        [OP_rms_norm] = check_norm,
-        [OP_add] = check_add,
-        [OP_swiglu] = check_swiglu,
-        [OP_mul_mat] = check_mul_mat,
-        [OP_rope_table] = check_rope_table,
-        [OP_rope] = check_rope,
-        [OP_set_rows] = check_set_rows,
-        [OP_attn] = check_attn,
-        [OP_lse] = check_lse,
+        [OP_get_rows] = check_get_rows, [OP_rms_norm] = check_norm,
+        [OP_add] = check_add,           [OP_swiglu] = check_swiglu,
+        [OP_mul_mat] = check_mul_mat,   [OP_rope_table] = check_rope_table,
+        [OP_rope] = check_rope,         [OP_set_rows] = check_set_rows,
+        [OP_attn] = check_attn,         [OP_lse] = check_lse,
     };
     FAIL_IF((unsigned)c->op >= OP_count || !checks[c->op], e, ERR_UNSUPPORTED,
             "%s: this build cannot run its op alone", c->name);

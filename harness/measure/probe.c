@@ -2,12 +2,11 @@
  * probe.c - why an arm's product is wrong: its source node is forced to inputs whose products tell;
  * see localise_impl.h. Works for any arm that can be observed, ours or not.
  *
- * Inputs lie on a grid that every 8-bit activation type holds exactly: integers of -127..127 times a
- * power of two, with +-127 in each group of 32. On it nothing is rounded, so
- *   right on the grid, wrong beside it     the rounding of activations is wrong;
- *   wrong for some tokens only             weights do not depend on tokens, so the product is wrong;
- *   one column at a time                   reads back the weights as the arm uses them; twice, in
- *                                          different token rows, so that a wrong row is no wrong
+ * Inputs lie on a grid that every 8-bit activation type holds exactly: integers of -127..127 times
+ * a power of two, with +-127 in each group of 32. On it nothing is rounded, so right on the grid,
+ * wrong beside it     the rounding of activations is wrong; wrong for some tokens only weights do
+ * not depend on tokens, so the product is wrong; one column at a time                   reads back
+ * the weights as the arm uses them; twice, in different token rows, so that a wrong row is no wrong
  *                                          weight. */
 #include <math.h>
 #include <stdio.h>
@@ -16,19 +15,19 @@
 #include "base/arena.h"
 #include "measure/localise_impl.h"
 
-#define GROUP 32                  /* values of an 8-bit activation block, or a divisor of it */
-#define UNIT (127.0f / 128.0f)    /* one column: quantised as 127 times 2^-7 */
-#define ROWS_CHECKED 8            /* judged rows of a probe with full inputs */
-#define WEIGHT_TOLERANCE 2e-3     /* of the row's rms, or the cell's limit if that is larger */
+#define GROUP 32               /* values of an 8-bit activation block, or a divisor of it */
+#define UNIT (127.0f / 128.0f) /* one column: quantised as 127 times 2^-7 */
+#define ROWS_CHECKED 8         /* judged rows of a probe with full inputs */
+#define WEIGHT_TOLERANCE 2e-3  /* of the row's rms, or the cell's limit if that is larger */
 
 struct probe {
     struct loc *l;
     struct side *s;
     int product, source; /* nodes */
     int64_t n_in, n_out;
-    int64_t r0, n_rows; /* rows [r0, r0 + n_rows) of the source are forced */
-    float *in;  /* [n_rows, n_in] */
-    float *out; /* [n_rows, n_out] what the arm made of it */
+    int64_t r0, n_rows;    /* rows [r0, r0 + n_rows) of the source are forced */
+    float *in;             /* [n_rows, n_in] */
+    float *out;            /* [n_rows, n_out] what the arm made of it */
     int64_t at_in, at_out; /* rows seen so far */
 };
 
@@ -64,15 +63,15 @@ out:
 
 static int run(struct probe *p, struct err *e) {
     int rc = 0;
-    struct observer o = { p, want, see };
+    struct observer o = { .arg = p, .want = want, .see = see };
     bool head = p->l->a.judge->nodes[p->product].head;
     p->at_in = 0;
     p->at_out = p->r0;
     TRY(loc_feed(p->l, p->s, &o, e));
     if (head) TRY(loc_ask(p->l, p->s, &o, p->r0, p->n_rows, NULL, e));
     int64_t end = p->r0 + p->n_rows;
-    FAIL_IF(p->at_in < end || p->at_out < end, e, ERR_MISMATCH,
-            "%s: its rows did not come again", p->l->out->nodes[p->product].name);
+    FAIL_IF(p->at_in < end || p->at_out < end, e, ERR_MISMATCH, "%s: its rows did not come again",
+            p->l->out->nodes[p->product].name);
 out:
     return rc;
 }
@@ -94,8 +93,9 @@ static void to_grid(const float *x, int64_t n, float *out) {
 /* What ref makes of some rows of p->in (counted from r0, as everywhere below), [n, n_out]. */
 static int expect(struct probe *p, const int32_t *row, int64_t n, float *want_rows, struct err *e) {
     const struct node *k = p->s->judge->nodes[p->product].n;
-    struct op_case c = { .op = OP_mul_mat, .p = k->p, .n_tok = n, .dst_type = QT_f32,
-                         .n_cols = p->n_out };
+    struct op_case c = {
+        .op = OP_mul_mat, .p = k->p, .n_tok = n, .dst_type = QT_f32, .n_cols = p->n_out
+    };
     float *x = heap_alloc((size_t)(n * p->n_in) * sizeof *x, e);
     if (!x) return ERR_NOMEM;
     for (int64_t t = 0; t < n; t++)
@@ -137,7 +137,8 @@ static const float *source_row(const struct captured *c, int64_t r) {
 
 /* ---- the probes ----------------------------------------------------------------------------- */
 
-/* Rows known to be wrong, first. Returns how many of those that were wrong are wrong on the grid. */
+/* Rows known to be wrong, first. Returns how many of those that were wrong are wrong on the grid.
+ */
 static int grid_probe(struct probe *p, const int32_t *bad, int64_t n_bad, float *expected,
                       int64_t *still, struct err *e) {
     int rc = 0;
@@ -314,7 +315,8 @@ int loc_probe(struct loc *l, struct side *s, int i, struct finding_detail *f, st
     p.n_out = jn->n->dst->ne[0];
     p.r0 = l->a.cap[i].r0; /* a slice of the head; the body has all rows */
     p.n_rows = l->a.cap[i].n_seen - p.r0;
-    int64_t n_blocks = p.n_in / GROUP + 1, n_max = n_blocks > ROWS_CHECKED ? n_blocks : ROWS_CHECKED;
+    int64_t n_blocks = p.n_in / GROUP + 1,
+            n_max = n_blocks > ROWS_CHECKED ? n_blocks : ROWS_CHECKED;
     p.in = heap_alloc((size_t)(p.n_rows * p.n_in) * sizeof *p.in, e);
     p.out = heap_alloc((size_t)(p.n_rows * p.n_out) * sizeof *p.out, e);
     float *expected = heap_alloc((size_t)(n_max * p.n_out) * sizeof *expected, e);

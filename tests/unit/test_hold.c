@@ -218,7 +218,8 @@ static void a_recording_answers_what_was_asked_before(void **state) {
         target[i] = (i * 7) % N_VOCAB;
     if (arm_open_recording(&r, a, &e)) fail_msg("%s", e.msg);
     struct arm_batch head = batch(0, 17), tail = batch(17, N_TOK), all = batch(0, N_TOK);
-    if (arm_kv_trim(r, -1, 0, &e) || arm_hold(r, &head, false, &e) || arm_hold(r, &tail, true, &e) ||
+    if (arm_kv_trim(r, -1, 0, &e) || arm_hold(r, &head, false, &e) ||
+        arm_hold(r, &tail, true, &e) ||
         arm_rows(r, 0, N_WANT, target, false, keep_row, &logits, &e))
         fail_msg("%s", e.msg);
     memcpy(first, row_of, sizeof first);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_localise.c - a fault planted in one node of one arm is named: the node, the arm, the kind, the
- * place; and pairs without a fault name nothing. */
+ * test_localise.c - a fault planted in one node of one arm is named: the node, the arm, the kind,
+ * the place; and pairs without a fault name nothing. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -59,17 +59,29 @@ static struct arm *open_arm(const char *model, const char *backend, int n_ubatch
                             const char *type_kv) {
     struct err e = { 0 };
     struct arm *a;
-    struct arm_params p = { .model = model, .backend = backend, .n_ctx = N_CTX, .n_seq = 1,
-                            .n_batch = 64, .n_ubatch = n_ubatch, .n_threads = 2,
-                            .type_k = type_kv, .type_v = type_kv };
+    struct arm_params p = { .model = model,
+                            .backend = backend,
+                            .n_ctx = N_CTX,
+                            .n_seq = 1,
+                            .n_batch = 64,
+                            .n_ubatch = n_ubatch,
+                            .n_threads = 2,
+                            .type_k = type_kv,
+                            .type_v = type_kv };
     if (arm_open(&a, &p, &e)) fail_msg("%s", e.msg);
     return a;
 }
 
 static struct localise_params params(struct arm *a, struct arm *b) {
-    return (struct localise_params){ .a = a, .b = b, .model_a = path, .token = token,
-                                     .target = target, .n_ctx = N_CTX, .first = FIRST,
-                                     .end = N_CTX - 1, .n_threads = 2 };
+    return (struct localise_params){ .a = a,
+                                     .b = b,
+                                     .model_a = path,
+                                     .token = token,
+                                     .target = target,
+                                     .n_ctx = N_CTX,
+                                     .first = FIRST,
+                                     .end = N_CTX - 1,
+                                     .n_threads = 2 };
 }
 
 static struct localise *run(const struct localise_params *p) {
@@ -364,8 +376,13 @@ static void test_refused(void **state) {
     struct err e = { 0 };
     struct localise *l;
     struct arm *a = open_arm(path, "ref", 64, NULL), *like;
-    struct arm_params like_params = { .model = path, .backend = "ref", .act_like = "avx2",
-                                      .n_ctx = N_CTX, .n_seq = 1, .n_batch = 64, .n_ubatch = 64 };
+    struct arm_params like_params = { .model = path,
+                                      .backend = "ref",
+                                      .act_like = "avx2",
+                                      .n_ctx = N_CTX,
+                                      .n_seq = 1,
+                                      .n_batch = 64,
+                                      .n_ubatch = 64 };
     struct localise_params p = params(a, a);
     p.end = N_CTX + 1;
     assert_int_equal(localise_run(&l, &p, &e), ERR_ARG);
@@ -380,9 +397,9 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_healthy),          cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_rounding),         cmocka_unit_test(test_not_reproducible),
-        cmocka_unit_test(test_altered_file),     cmocka_unit_test(test_other_type),
+        cmocka_unit_test(test_healthy),      cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_rounding),     cmocka_unit_test(test_not_reproducible),
+        cmocka_unit_test(test_altered_file), cmocka_unit_test(test_other_type),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests_name("localise", tests, setup, teardown);

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT
+ * compare_ops.c - where two arms part: localisation as `ggauge compare` uses it.
+ *
+ * It runs after a FAIL, to name the operation, and before a PASS, because a mean over a text can
+ * hide an operation that is wrong: one row of one tile, or a product that is always a little short.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "cli/compare_cmd.h"
+#include "cli/ops_print.h"
+#include "measure/capsule.h"
+
+/* Why operations cannot or need not be looked into; NULL if they can and should. */
+static const char *why_not(const struct compare_cmd *c) {
+    const struct verdict *v = &c->verdict;
+    if (c->no_ops) return "--no-ops";
+    if (v->reason == REASON_ARM || v->reason == REASON_VOCABULARY) return "an arm is gone";
+    for (int s = 0; s < SIDE_count; s++) {
+        if (c->spec[s].params.kind == ARM_FILE) return "saved logits have no operations";
+        if (c->spec[s].params.act_like) return "an arm with --act-like cannot be observed";
+    }
+    if (c->ops) return NULL;
+    if (c->run.rel.bitwise && c->run.n_different == 0) return "the arms gave the same bits";
+    return NULL;
+}
+
+/* The chunk to look into: the one that broke a rule, else the one with the largest differences. */
+static int64_t window_of(const struct compare_cmd *c) {
+    const struct compare *r = &c->run;
+    if (r->n_chunks == 0) return 0;
+    if (c->verdict.reason == REASON_TAIL) return compare_tail(r).max_chunk;
+    if (c->run.verdict.status == STATUS_FAIL && c->run.verdict.reason != REASON_MEAN)
+        return r->chunks[r->n_chunks - 1].window;
+    return compare_worst(r)->window;
+}
+
+static void on_progress(void *arg, const char *what) {
+    struct compare_cmd *c = arg;
+    if (!c->progress.on) return;
+    fprintf(stderr, "\r%s\033[K", what);
+    c->progress.drawn = true;
+    c->progress.below = false;
+}
+
+/* A verdict that stood by the text, and an operation that is wrong all the same. */
+static void judge(struct compare_cmd *c) {
+    struct verdict *v = &c->verdict;
+    const struct finding_detail *f = &c->where->first;
+    if (f->kind == FINDING_NONE || f->kind == FINDING_WEIGHTS || f->kind == FINDING_FORMAT) return;
+    if (v->status == STATUS_FAIL) return;
+    char text[sizeof v->text];
+    ops_sentence(c->where, text, sizeof text);
+    v->status = f->kind == FINDING_NOT_REPRODUCIBLE ? STATUS_MISTRUSTED : STATUS_FAIL;
+    v->reason = f->kind == FINDING_NOT_REPRODUCIBLE ? REASON_FLOOR : REASON_OPS;
+    memcpy(v->text, text, sizeof text);
+}
+
+int compare_look(struct compare_cmd *c, struct err *e) {
+    int rc = 0;
+    int32_t *token = NULL;
+    char path[4096];
+    c->ops_why_not = why_not(c);
+    if (c->ops_why_not) return 0;
+    const struct windows *w = &c->win;
+    const int64_t i = window_of(c);
+    token = heap_alloc(2 * (size_t)w->n_ctx * sizeof *token, e);
+    if (!token) return ERR_NOMEM;
+    int32_t *target = token + w->n_ctx;
+    for (int p = 0; p < w->n_ctx; p++) {
+        token[p] = windows_input(w, c->ids.id, i, p, c->run.walk.bos);
+        target[p] = p < w->n_ctx - 1 ? windows_target(w, c->ids.id, i, p) : 0;
+    }
+    const struct localise_params p = { .a = c->arm[SIDE_A],
+                                       .b = c->arm[SIDE_B],
+                                       .model_a = c->spec[SIDE_A].params.model,
+                                       .model_b = c->spec[SIDE_B].params.model,
+                                       .token = token,
+                                       .target = target,
+                                       .n_ctx = w->n_ctx,
+                                       .first = w->first,
+                                       .end = w->end,
+                                       .progress = on_progress,
+                                       .arg = c };
+    rc = localise_run(&c->where, &p, e);
+    progress_clear(&c->progress);
+    if (rc == ERR_UNSUPPORTED) {
+        snprintf(c->ops_note, sizeof c->ops_note, "%s", e->msg);
+        c->ops_why_not = c->ops_note;
+        rc = 0;
+        goto out;
+    }
+    TRY(rc);
+    judge(c);
+    if (c->out && c->where->capsule) {
+        snprintf(path, sizeof path, "%s/capsule.gguf", c->out);
+        TRY(capsule_save(c->where->capsule, path, e));
+        c->has_capsule = true;
+    }
+out:
+    heap_free(token);
+    return rc;
+}
+
+/* Share of its limit that an error takes up. */
+static double share(const struct op_error *s, const struct op_limit *l) {
+    return s->n ? s->max_rel / l->max_rel : (double)NAN;
+}
+
+int compare_ops_rows(struct compare_cmd *c, struct err *e) {
+    int rc = 0;
+    char subject[TENSOR_NAME_MAX + 16];
+    if (!c->where) return 0;
+    for (int i = 0; i < c->where->n_nodes; i++) {
+        const struct op_report *r = &c->where->nodes[i];
+        double a = share(&r->err_a, &r->limit_a), b = share(&r->err_b, &r->limit_b);
+        snprintf(subject, sizeof subject, "%s/%d", r->name, r->occurrence);
+        if (!isnan(a))
+            TRY(run_rows_put(&c->rows, RUN_ROWS_ALL, subject, METRIC_op_error_a, a, NULL,
+                             r->n_judged, r->wrong & WRONG_A ? "FAIL" : "PASS", e));
+        if (!isnan(b))
+            TRY(run_rows_put(&c->rows, RUN_ROWS_ALL, subject, METRIC_op_error, b, NULL, r->n_judged,
+                             r->wrong & WRONG_B ? "FAIL" : "PASS", e));
+    }
+out:
+    return rc;
+}
+
+void compare_ops_print(const struct compare_cmd *c, FILE *out) {
+    char path[4096];
+    const struct localise *l = c->where;
+    if (!l) {
+        fprintf(out, "operations        not looked into: %s\n", c->ops_why_not);
+        return;
+    }
+    if (l->first.kind == FINDING_NONE) {
+        const struct op_report *worst = NULL;
+        double most = 0;
+        for (int i = 0; i < l->n_nodes; i++) {
+            double s = share(&l->nodes[i].err_b, &l->nodes[i].limit_b);
+            if (!(s > most)) continue;
+            most = s;
+            worst = &l->nodes[i];
+        }
+        fprintf(out, "operations        all %d within their limits", l->n_examined);
+        if (worst)
+            fprintf(out, "; worst %s (%s): %.0f %% of its limit", worst->name, worst->cell_b,
+                    100 * most);
+        fprintf(out, " (%.1f s)\n", l->seconds);
+        return;
+    }
+    snprintf(path, sizeof path, "%s/capsule.gguf", c->out ? c->out : "");
+    fputc('\n', out);
+    ops_print(out, l, c->has_capsule ? path : NULL);
+    if (!c->out && l->capsule)
+        fputs("\nreproduce: give --out DIR to keep the operation in a file of its own\n", out);
+    fputc('\n', out);
+}
