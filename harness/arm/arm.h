@@ -114,6 +114,10 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
  * ..."; "arm broke the protocol: ...". Observers see nodes without the data of their sources. tok is
  * NULL if this program cannot read the model's file. */
 int arm_open_worker(struct arm **out, const struct arm_params *p, struct err *e);
+/* The same for a worker that is there already (tests, fuzzing): `in` and `out_fd` are O_NONBLOCK and
+ * belong to the arm, also when this fails, but for ERR_ARG and ERR_NOMEM. */
+int arm_attach_worker(struct arm **out, int in, int out_fd, const struct arm_params *p,
+                      struct err *e);
 
 /* Logits saved as kld_file.h says (file.c): log-probabilities, for whole chunks of the file's n_ctx
  * and its scored positions only; position 0 may hold a BOS that the file does not. Tokens that the

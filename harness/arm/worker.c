@@ -453,19 +453,26 @@ out:
     return rc;
 }
 
-int arm_open_worker(struct arm **out, const struct arm_params *p, struct err *e) {
+static int worker_new(struct worker **out, const struct arm_params *p, struct err *e) {
     int rc = 0;
-    *out = NULL;
     struct worker *s = heap_calloc(1, sizeof *s, e);
     if (!s) return ERR_NOMEM;
     s->arm.ops = &worker_ops;
-    s->child = (struct child){ .in = -1, .out = -1 };
+    s->child = (struct child){ .in = -1, .out = -1, .status = -1 };
     row_init(&s->what);
     FAIL_IF(!p->model, e, ERR_ARG, "the arm of a worker needs a model");
     FAIL_IF(p->timeout_s < 0, e, ERR_ARG, "a timeout of %d s", p->timeout_s);
     s->limit_ns = (p->timeout_s ? p->timeout_s : ANSWER_S) * (int64_t)1000000000;
     s->beats = !p->launch; /* ssh and srun may take their time */
-    TRY(child_start(&s->child, p->launch, p->path, e));
+    *out = s;
+out:
+    if (rc < 0) release(&s->arm);
+    return rc;
+}
+
+/* The process is there: from the greeting to an arm that answers. s is released on failure. */
+static int begin(struct arm **out, struct worker *s, const struct arm_params *p, struct err *e) {
+    int rc = 0;
     s->io = (struct frame_io){ .in = s->child.out, .out = s->child.in, .wait = wait_io, .arg = s };
     TRY(greet(s, e));
     TRY(open_remote(s, p, e));
@@ -474,5 +481,31 @@ int arm_open_worker(struct arm **out, const struct arm_params *p, struct err *e)
     *out = &s->arm;
 out:
     if (rc < 0) release(&s->arm);
+    return rc;
+}
+
+int arm_open_worker(struct arm **out, const struct arm_params *p, struct err *e) {
+    int rc = 0;
+    struct worker *s = NULL;
+    *out = NULL;
+    TRY(worker_new(&s, p, e));
+    rc = child_start(&s->child, p->launch, p->path, e);
+    if (rc < 0) release(&s->arm);
+    TRY(rc);
+    TRY(begin(out, s, p, e));
+out:
+    return rc;
+}
+
+int arm_attach_worker(struct arm **out, int in, int out_fd, const struct arm_params *p,
+                      struct err *e) {
+    int rc = 0;
+    struct worker *s = NULL;
+    *out = NULL;
+    TRY(worker_new(&s, p, e));
+    s->child.out = in; /* what the worker writes, we read */
+    s->child.in = out_fd;
+    TRY(begin(out, s, p, e));
+out:
     return rc;
 }
