@@ -3,7 +3,8 @@
 
 The rows come from the SQLite history or straight from CSV files. Either way the caller gets a
 connection with the view `selected`: the rows of table `result` (results/schema.sql) that pass its
-filters. Python standard library only; nothing here writes to the history.
+filters, with row_no, which rises in the order in which the rows of a run were written. Python
+standard library only; nothing here writes to the history.
 """
 
 import argparse
@@ -100,7 +101,7 @@ def select(conn, runs=(), where=None, last=0):
         if runs or last > 0:
             terms.append("run_id IN (SELECT run_id FROM temp.wanted_run)")
         conn.execute(
-            "CREATE TEMP VIEW selected AS SELECT * FROM result"
+            "CREATE TEMP VIEW selected AS SELECT *, rowid AS row_no FROM result"
             + (" WHERE " + " AND ".join(terms) if terms else "")
         )
         missing = [

@@ -11,6 +11,10 @@ query reads the view `selected` and names its columns by what they are for:
     run_id, series_FIELD  also keep curves apart, without being written
     scale_y               0: the point does not count for the range of the y axis
     from_zero             1: the y axis begins at 0, unless all values are close to each other
+    x_log                 1: the x axis is logarithmic
+    y_mark                a level above and below 0 that the curve is to be read against
+    name_FIELD            written behind the name of the curve, as its verdict
+    node, heat            instead of x and y: a heat map for each curve (see heat.py)
 
 The data go to OUT/<chart>.dat (blocks for gnuplot's `index`), so that they can be drawn again.
 Exit codes: 0 drawn, or nothing to draw; 2 usage; 3 no gnuplot, unusable history, gnuplot failed.
@@ -27,6 +31,7 @@ import statistics
 import subprocess
 import sys
 
+import heat
 import history
 import labels
 
@@ -50,7 +55,10 @@ Point = collections.namedtuple("Point", "x y low high fields scales")
 class Curve:
     def __init__(self, run_id, fields):
         self.run_id, self.fields, self.points, self.name = run_id, fields, [], ""
-        self.from_zero = False
+        self.from_zero = self.x_log = False
+        self.y_mark = math.nan
+        self.says = ""
+        self.nodes = []  # of a heat map: (node, heat)
 
 
 def chart_names():
@@ -76,7 +84,12 @@ def load_curves(conn, chart):
             v for n, v in row.items() if n == "run_id" or n.startswith(("label_", "series_"))
         )
         curve = curves.setdefault(key, Curve(row.get("run_id") or "", fields))
-        curve.from_zero = row.get("from_zero") == 1
+        curve.from_zero, curve.x_log = row.get("from_zero") == 1, row.get("x_log") == 1
+        curve.y_mark = history.number(row.get("y_mark"))
+        curve.says = ", ".join(str(v) for n, v in row.items() if n.startswith("name_") and v)
+        if "heat" in row:
+            curve.nodes.append((str(row["node"]), history.number(row["heat"])))
+            continue
         curve.points.append(
             Point(
                 *(history.number(row.get(n)) for n in ("x", "y", "y_low", "y_high")),
@@ -88,6 +101,7 @@ def load_curves(conn, chart):
 
 
 def is_drawn(point):
+    """Whether a point has a place in the chart."""
     return math.isfinite(point.x) and math.isfinite(point.y)
 
 
@@ -97,7 +111,14 @@ def keep_newest(curves):
     return [c for c in curves if c in newest]
 
 
-def y_axis(points, from_zero):
+def log_tics(low, high):
+    """Tics of a logarithmic axis, as gnuplot wants them."""
+    steps = (1, 2, 5) if high / low < 3000 else (1,)
+    tics = [m * 10**k for k in range(-12, 13) for m in steps]
+    return ", ".join(f"{t:g}" for t in tics if low <= t <= high)
+
+
+def y_axis(points, from_zero, marks):
     """(low, high, logarithmic, tics as gnuplot wants them) so that every value can be read."""
     scaling = [p for p in points if p.scales] or points
     low, high = min(p.y for p in scaling), max(p.y for p in scaling)
@@ -105,22 +126,23 @@ def y_axis(points, from_zero):
     if bars and len(scaling) < len(points):  # a curve that settles: its first bands may be cut
         widest = 4 * statistics.median(b[1] - b[0] for b in bars)
         bars = [b for b in bars if b[1] - b[0] <= widest]
-    low, high = min([low] + [b[0] for b in bars]), max([high] + [b[1] for b in bars])
+    low = min([low] + [b[0] for b in bars] + [-m for m in marks])
+    high = max([high] + [b[1] for b in bars] + marks)
     if low > 0 and high / low > LOG_RATIO:
         low, high = low / 1.3, high * 1.3
-        tics = [
-            m * 10**k for k in range(-12, 13) for m in ((1, 2, 5) if high / low < 3000 else (1,))
-        ]
-        return low, high, True, ", ".join(f"{t:g}" for t in tics if low <= t <= high)
+        return low, high, True, log_tics(low, high)
     if from_zero and 0 <= low < 0.5 * high:
         return 0.0, high * 1.06, False, ""
     pad = 0.08 * (high - low) or 0.02 * abs(high) or 1.0
     return low - pad, high + pad, False, ""
 
 
-def x_axis(points, has_texts):
+def x_axis(points, has_texts, x_log):
     """(low, high, logarithmic, tics)."""
     low, high = min(p.x for p in points), max(p.x for p in points)
+    if x_log:
+        low, high = low / 1.3, high * 1.3
+        return low, high, True, log_tics(low, high)
     if has_texts and low > 0 and high / low > 3:  # sizes: the small ones lie close together
         low, high = low / 1.2, high * 1.2
         tics = ", ".join(str(t) for t in BPW_TICS if low <= t <= high)
@@ -238,50 +260,50 @@ def run_gnuplot(chart, fmt, out, variables, names):
     os.replace(part, out)
 
 
-def render_chart(conn, chart, out_dir, formats=FORMATS):
-    """Draw one chart; returns the files written, or () if there is nothing to draw."""
-    found = load_curves(conn, chart)
-    n_bad = sum(not is_drawn(p) for c in found for p in c.points)
-    found = [c for c in found if any(map(is_drawn, c.points))]
-    curves = keep_newest(found)
-    if not curves:
-        return ()
+def name_curves(curves):
+    """Give every curve its name; returns what all share."""
     names, common = labels.distinguish(
         [c.fields for c in curves], always=("model", "qtype", "backend")
     )
     for curve, name in zip(curves, names):
-        curve.name = name
+        curve.name = labels.shorten(": ".join(filter(None, (name, curve.says))), labels.MAX_LABEL)
+    return common
+
+
+def canvas(data, height, box, notes):
+    """What every chart tells style.gp."""
+    return {
+        "data": data,
+        "subtitle": labels.shorten("; ".join(filter(None, notes)), labels.MAX_SUBTITLE),
+        "canvas_w": CANVAS_W,
+        "canvas_h": height,
+        "plot_left": box[0] / CANVAS_W,
+        "plot_right": box[2] / CANVAS_W,
+        "plot_bottom": box[1] / height,
+        "plot_top": box[3] / height,
+    }
+
+
+def lay_out_curves(chart, curves, notes, out_dir):
+    """Write the data of curves; returns the variables of style.gp."""
     points = [p for c in curves for p in c.points if is_drawn(p)]
     has_texts = bool(points[0].fields)
-    legend_lines = math.ceil(len(curves) / (1 if max(map(len, names)) > 42 else 2))
-    y_lo, y_hi, y_log, y_tics = y_axis(points, curves[0].from_zero)
-    x_lo, x_hi, x_log, x_tics = x_axis(points, has_texts)
+    legend_lines = math.ceil(len(curves) / (1 if max(len(c.name) for c in curves) > 42 else 2))
+    marks = sorted({c.y_mark for c in curves if math.isfinite(c.y_mark)})
+    y_lo, y_hi, y_log, y_tics = y_axis(points, curves[0].from_zero, marks)
+    x_lo, x_hi, x_log, x_tics = x_axis(points, has_texts, curves[0].x_log)
     frame = Frame((x_lo, x_hi), x_log, (y_lo, y_hi), y_log, legend_lines)
     texts = {}
     if has_texts:
         texts, shared = place_texts(curves, frame)
-        common = ", ".join(filter(None, (common, shared)))
-    notes = [common]
-    if len(found) > len(curves):
-        notes.append(f"newest {len(curves)} of {len(found)} curves")
-    if n_bad:
-        notes.append(f"{n_bad} values are not finite")
-    os.makedirs(out_dir, exist_ok=True)
+        notes[0] = ", ".join(filter(None, (notes[0], shared)))
     data = os.path.join(out_dir, chart + ".dat")
     write_data(data, chart, curves, texts)
-    h = frame.canvas_h
     has_bars = any(math.isfinite(p.low) and math.isfinite(p.high) for p in points)
-    variables = {
-        "data": data,
+    return {
+        **canvas(data, frame.canvas_h, frame.box, notes),
         "n_series": len(curves),
         "legend_lines": legend_lines,
-        "subtitle": labels.shorten("; ".join(filter(None, notes)), labels.MAX_SUBTITLE),
-        "canvas_w": CANVAS_W,
-        "canvas_h": h,
-        "plot_left": frame.box[0] / CANVAS_W,
-        "plot_right": frame.box[2] / CANVAS_W,
-        "plot_bottom": frame.box[1] / h,
-        "plot_top": frame.box[3] / h,
         "x_lo": x_lo,
         "x_hi": x_hi,
         "y_lo": y_lo,
@@ -290,13 +312,53 @@ def render_chart(conn, chart, out_dir, formats=FORMATS):
         "x_tics": x_tics,
         "y_log": int(y_log),
         "y_tics": y_tics,
+        "y_marks": " ".join(f"{m:.9g}" for m in marks),
         "bars": "; bars: 95 % interval" if has_bars else "",
     }
+
+
+def lay_out_heat(chart, curves, notes, out_dir):
+    """The same for heat maps, whose coordinates are the pixels of the canvas."""
+    maps = [heat.Map(heat.head_of(c.name, c.nodes), c.nodes) for c in curves]
+    layout = heat.Layout(maps, CANVAS_W)
+    data = os.path.join(out_dir, chart + ".dat")
+    heat.write_data(data, chart, layout, [(c.name, c.nodes) for c in curves])
+    box = (heat.EDGE, 0, CANVAS_W - heat.EDGE, layout.height)
+    return {
+        **canvas(data, layout.height, box, notes),
+        "legend_lines": 1,
+        "x_lo": 0,
+        "x_hi": CANVAS_W,
+        "y_lo": 0,
+        "y_hi": layout.height,
+        "x_log": 0,
+        "x_tics": "",
+        "y_log": 0,
+        "y_tics": "",
+    }
+
+
+def render_chart(conn, chart, out_dir, formats=FORMATS):
+    """Draw one chart; returns the files written, or () if there is nothing to draw."""
+    found = load_curves(conn, chart)
+    n_bad = sum(not is_drawn(p) for c in found for p in c.points)
+    found = [c for c in found if c.nodes or any(map(is_drawn, c.points))]
+    curves = keep_newest(found)
+    if not curves:
+        return ()
+    notes = [name_curves(curves)]
+    if len(found) > len(curves):
+        notes.append(f"newest {len(curves)} of {len(found)} curves")
+    if n_bad:
+        notes.append(f"{n_bad} values are not finite")
+    os.makedirs(out_dir, exist_ok=True)
+    lay_out = lay_out_heat if curves[0].nodes else lay_out_curves
+    variables = lay_out(chart, curves, notes, out_dir)
     files = []
     for fmt in formats:
         files.append(os.path.join(out_dir, f"{chart}.{fmt}"))
-        run_gnuplot(chart, fmt, files[-1], variables, names)
-    return (*files, data)
+        run_gnuplot(chart, fmt, files[-1], variables, [c.name for c in curves])
+    return (*files, variables["data"])
 
 
 def main():

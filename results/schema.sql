@@ -74,7 +74,7 @@ CREATE INDEX result_commit ON result (commit_id, metric);
 CREATE VIEW run AS
 SELECT run_id, min(time_utc) AS time_utc, commit_id, dirty, host, cpu, gpu,
        group_concat(DISTINCT test) AS tests, count(*) AS n_rows,
-       sum(status NOT LIKE 'PASS%') AS n_not_pass
+       sum(status NOT LIKE 'PASS%' AND status <> 'open') AS n_not_pass
 FROM result
 GROUP BY run_id;
 
@@ -100,3 +100,19 @@ SELECT run_id, model, model_fp, qtype, engine, backend, n_threads, n_pp, n_tg, n
 FROM result
 WHERE metric IN ('pp_s', 'pp_tps', 'tg_s', 'tg_tps') AND test = 'sweep-bench'
 GROUP BY run_id, model_fp, engine, backend, n_threads, n_pp, n_tg, n_kv;
+
+-- One line per comparison of two arms. A comparison is known by its first five fields, which its
+-- other rows share. verdict: "PASS", "FAIL MEAN", "UNDECIDED", ...; arms: "ref against avx2", B's
+-- options left out where they are A's.
+CREATE VIEW comparison AS
+SELECT run_id, model_fp, backend, arm_b, settings, verdict, ln_ratio, ci_low, ci_high, chunks, margin,
+       COALESCE(backend, 'file') || ' against '
+       || CASE WHEN arm_b LIKE '% ' || options
+               THEN substr(arm_b, 1, length(arm_b) - length(options) - 1)
+               ELSE arm_b END AS arms
+FROM (SELECT run_id, model_fp, backend, arm_b, settings, status AS verdict, value AS ln_ratio,
+             ci_low, ci_high, n_rep AS chunks,
+             CASE WHEN json_valid(settings) THEN json_extract(settings, '$.margin') END AS margin,
+             '-t ' || n_threads || ' -ub ' || n_ubatch || ' ' || type_k || '/' || type_v AS options
+      FROM result
+      WHERE test = 'compare' AND metric = 'ln_ratio' AND subject = 'run');

@@ -353,8 +353,10 @@ static int write_rows(struct compare_cmd *c, struct err *e) {
     const struct {
         const char *subject;
         double p;
-    } q[] = { { "p50", 0.5 },     { "p90", 0.9 },       { "p99", 0.99 },
-              { "p99.9", 0.999 }, { "p99.99", 0.9999 }, { "max", 1.0 } };
+    } q[] = { { "p10", 0.1 },       { "p25", 0.25 },     { "p50", 0.5 },     { "p75", 0.75 },
+              { "p90", 0.9 },       { "p95", 0.95 },     { "p98", 0.98 },    { "p99", 0.99 },
+              { "p99.5", 0.995 },   { "p99.8", 0.998 },  { "p99.9", 0.999 }, { "p99.95", 0.9995 },
+              { "p99.98", 0.9998 }, { "p99.99", 0.9999 }, { "max", 1.0 } };
     for (size_t i = 0; i < N_ELEMS(q); i++)
         TRY(run_rows_value(&c->rows, q[i].subject, METRIC_d_abs,
                            quantile_sorted(r->d_abs, r->n_positions, q[i].p), NULL, r->n_positions,
