@@ -158,6 +158,7 @@ static inline void load_k(const struct side *side, const char *row, int64_t n, f
                 memset(line + i * side->pad, 0, (size_t)side->pad * sizeof *line);
         }
         columns(whole ? &cells : &lines, side->pad, k + c / PANEL * PANEL * side->pad + c % PANEL);
+        if (FAULT(q8_cache_pp) && side->t->type == QT_q8_0) k[0] = NAN;
     }
 }
 

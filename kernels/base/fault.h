@@ -85,6 +85,9 @@
     X(q8_cache_scale, "ik#364", "tiny-qwen3-q8_0", "-c 512 --chunks 8 -ctk q8_0",                  \
       "-c 512 --chunks 2", "attn@avx2",                                                            \
       "every block of a quantised head has the scale of the head's first")                         \
+    X(q8_cache_pp, "ik#103", "tiny-qwen3-q8_0", "-c 512 --chunks 2 -ctk q8_0",                     \
+      "-c 512 --chunks 1 -ctk q8_0 -ub 2", "attn@avx2",                                            \
+      "a NaN where a quantised K is unpacked for many tokens")                                     \
     X(kv_head_order, "lc#13280", "tiny-qwen3-q8_0", "-c 512 --chunks 2",                           \
       "", "attn@avx2",                                                                             \
       "groups of heads read the kv heads in reverse order")                                        \

@@ -79,7 +79,7 @@ static void decode(struct arm *a, float *logits) {
 static void one_arm_of_two(void **state) {
     (void)state;
     static float before[N_TOK * N_VOCAB], faulty[N_TOK * N_VOCAB], after[N_TOK * N_VOCAB];
-    struct arm *good, *bad;
+    struct arm *good = NULL, *bad = NULL;
     struct err e = { 0 };
     if (open_arm(&good, NULL, &e) || open_arm(&bad, "bias", &e)) fail_msg("%s", e.msg);
     decode(good, before);
