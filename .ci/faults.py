@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Every seeded fault (kernels/base/fault.h) against a healthy run: the perplexity of both, with the options
-under which the fault shows, and whether it changes nothing where it should hide. A fault without effect, or
-one that does not hide, is an exit code of 1.
+under which the fault shows, whether it changes nothing where it should hide, and what compare says of a
+healthy and a faulty arm on the whole text. A fault without effect, one that does not hide, or one that
+compare takes for healthy is an exit code of 1.
 
-usage: faults.py GGAUGE MODELS_DIR TEXT [--check]     GGAUGE: of `make faults`; --check: TAP, no results/faults.csv
+usage: faults.py GGAUGE MODELS_DIR TEXT [--check]     GGAUGE: of `make faults`
+                                                     --check: TAP, no compare, no results/faults.csv
 
 Columns of results/faults.csv: those of `ggauge types --faults`; ppl, ppl_fault and their ratio; what the
-faulty run ended with if not with a perplexity."""
+faulty run ended with if not with a perplexity; of compare the verdict, its reason, and the chunks that it
+took."""
 import csv
 import functools
+import json
 import pathlib
 import subprocess
 import sys
@@ -47,6 +51,21 @@ class Runs:
         return row["value"], ""
 
 
+    def compare(self, model, options, fault):
+        """verdict, reason and chunks of a healthy arm A and a faulty arm B"""
+        with tempfile.TemporaryDirectory() as tmp:
+            words = options.split()
+            if "--chunks" in words:  # compare stops when it knows
+                i = words.index("--chunks")
+                del words[i:i + 2]
+            subprocess.run([self.ggauge, "compare", "-m", f"{self.models}/{model}.gguf", "-f", self.text,
+                            "--a", "avx2", "--b", f"avx2 --fault {fault}", "--out", tmp,
+                            "--floor-file", f"{tmp}/floors", *words],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            summary = json.loads((pathlib.Path(tmp) / "summary.json").read_text())
+        return {k: summary[k] for k in ("verdict", "reason", "chunks")}
+
+
 def measure(runs, f):
     healthy, error = runs.ppl(f["model"], f["options"])
     if error:
@@ -66,19 +85,24 @@ def main():
     runs, bad, rows = Runs(*args), 0, []
     for f in catalogue(args[0]):
         if not f["options"]:  # shown by tests/unit/test_fault.c
-            rows.append({**f, "ppl": "", "ppl_fault": "", "ratio": "", "ended": ""})
+            rows.append(f)
             continue
         row, shows, hides = measure(runs, f)
         rows.append(row)
-        ok = shows and hides
+        found = True
+        if not check:
+            row.update(runs.compare(f["model"], f["options"], f["fault"]))
+            found = row["verdict"] in ("FAIL", "MISTRUSTED")
+        ok = shows and hides and found
         bad += not ok
         print(f"{'ok' if ok else 'not ok'} - {f['fault']}: {row['ppl']} -> "
               f"{row['ppl_fault'] or row['ended']} {row['ratio']}"
-              f"{'' if shows else ', NO EFFECT'}{'' if hides else ', shows where it should hide: ' + f['hidden']}",
-              flush=True)
+              f"{'' if shows else ', NO EFFECT'}{'' if hides else ', shows where it should hide: ' + f['hidden']}"
+              f"{'' if check else ', compare: {verdict} {reason} {chunks}'.format(**row)}", flush=True)
     if not check:
         with OUT.open("w", newline="") as out:
-            w = csv.DictWriter(out, rows[0].keys(), lineterminator="\n")
+            fields = [*catalogue(args[0])[0], "ppl", "ppl_fault", "ratio", "ended", "verdict", "reason", "chunks"]
+            w = csv.DictWriter(out, fields, restval="", lineterminator="\n")
             w.writeheader()
             w.writerows(rows)
     return bool(bad)
