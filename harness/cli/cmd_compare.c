@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/timer.h"
 #include "cli/cmd.h"
@@ -159,6 +160,12 @@ static bool same_field(const struct compare_cmd *c, enum row_field f) {
     return !strcmp(row_get(&c->what[SIDE_A], f), row_get(&c->what[SIDE_B], f));
 }
 
+/* A fingerprint samples a file; of two files only the tensors' bytes could tell (localise.h does). */
+static bool same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return a && b && !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 /* Whether differences can only be arithmetic, and whether there may be any. */
 static void relate(struct compare_cmd *c) {
     static const enum row_field decisive[] = { ROW_engine, ROW_engine_commit, ROW_backend,
@@ -169,7 +176,7 @@ static void relate(struct compare_cmd *c) {
     r->margin = c->margin;
     r->alpha = c->alpha;
     r->same_weights = *row_get(&c->what[SIDE_A], ROW_model_fp) && same_field(c, ROW_model_fp);
-    r->bitwise = r->same_weights && !a->path && !b->path && !a->launch && !b->launch &&
+    r->bitwise = same_file(a->model, b->model) && !a->path && !b->path && !a->launch && !b->launch &&
                  c->arm[SIDE_A]->info.promise == ARM_BITWISE &&
                  c->arm[SIDE_B]->info.promise == ARM_BITWISE && !a->act_like == !b->act_like &&
                  (!a->act_like || !strcmp(a->act_like, b->act_like));
@@ -245,12 +252,19 @@ static bool verdict_of_error(struct compare_cmd *c, int rc, const struct err *e)
     struct verdict *v = &c->verdict;
     v->status = STATUS_FAIL;
     v->reason = rc == ERR_ARM ? REASON_ARM : REASON_VOCABULARY;
-    int side = c->run.walk.failed;
-    if (side < 0 || !strncmp(e->msg, "arm ", 4))
-        snprintf(v->text, sizeof v->text, "%.300s", e->msg);
+    const int side = c->run.walk.failed;
+    const char *msg = e->msg;
+    /* "arm died: ..." of a worker, "arm B: ..." of ours: the letter belongs behind the first word.
+     */
+    if (!strncmp(msg, "arm A: ", 7) || !strncmp(msg, "arm B: ", 7)) msg += 7;
+    if (side < 0)
+        snprintf(v->text, sizeof v->text, "%.300s", msg);
+    else if (!strncmp(msg, "arm ", 4))
+        snprintf(v->text, sizeof v->text, "arm %c %.270s after %" PRId64 " chunks",
+                 side == SIDE_A ? 'A' : 'B', msg + 4, c->run.n_chunks);
     else
-        snprintf(v->text, sizeof v->text, "arm %c: %.290s (after %" PRId64 " chunks)",
-                 side == SIDE_A ? 'A' : 'B', e->msg, c->run.n_chunks);
+        snprintf(v->text, sizeof v->text, "arm %c: %.270s, after %" PRId64 " chunks",
+                 side == SIDE_A ? 'A' : 'B', msg, c->run.n_chunks);
     return true;
 }
 
@@ -295,6 +309,24 @@ static void check_floors(struct compare_cmd *c) {
     }
 }
 
+static void undecided(struct compare_cmd *c) {
+    const struct compare *r = &c->run;
+    char *text = c->verdict.text;
+    const size_t n = sizeof c->verdict.text;
+    const char *more = c->chunks >= 0 ? "; try more --chunks" : "";
+    double u = confseq_radius(&r->d, c->alpha);
+    if (r->n_chunks < CONFSEQ_MIN_N)
+        snprintf(text, n,
+                 "no rule is broken, but %" PRId64
+                 " chunks are too few for the mean, which needs %d%s",
+                 r->n_chunks, CONFSEQ_MIN_N, more);
+    else
+        snprintf(text, n,
+                 "ln(PPL_B/PPL_A) = %+.6f +/- %.6f after %" PRId64
+                 " chunks: neither inside nor outside of +/- %g%s",
+                 r->d.mean, u, r->n_chunks, c->margin, more);
+}
+
 /* After the last chunk: what the rules over single chunks and the mean left open. */
 static int conclude(struct compare_cmd *c, struct err *e) {
     int rc = 0;
@@ -314,11 +346,7 @@ static int conclude(struct compare_cmd *c, struct err *e) {
     }
     if (v->status == STATUS_OPEN) {
         v->status = STATUS_UNDECIDED;
-        snprintf(v->text, sizeof v->text,
-                 "ln(PPL_B/PPL_A) = %+.6f +/- %.6f after %" PRId64
-                 " chunks: neither inside nor outside of +/- %g%s",
-                 c->run.d.mean, confseq_radius(&c->run.d, c->alpha), c->run.n_chunks, c->margin,
-                 c->run.n_chunks < c->win.n || c->chunks >= 0 ? "; try more --chunks" : "");
+        undecided(c);
     }
     c->t_verdict = timer_s() - c->t_start;
     for (int s = 0; s < SIDE_count; s++)
@@ -353,9 +381,9 @@ static int write_rows(struct compare_cmd *c, struct err *e) {
     const struct {
         const char *subject;
         double p;
-    } q[] = { { "p10", 0.1 },       { "p25", 0.25 },     { "p50", 0.5 },     { "p75", 0.75 },
-              { "p90", 0.9 },       { "p95", 0.95 },     { "p98", 0.98 },    { "p99", 0.99 },
-              { "p99.5", 0.995 },   { "p99.8", 0.998 },  { "p99.9", 0.999 }, { "p99.95", 0.9995 },
+    } q[] = { { "p10", 0.1 },       { "p25", 0.25 },      { "p50", 0.5 },     { "p75", 0.75 },
+              { "p90", 0.9 },       { "p95", 0.95 },      { "p98", 0.98 },    { "p99", 0.99 },
+              { "p99.5", 0.995 },   { "p99.8", 0.998 },   { "p99.9", 0.999 }, { "p99.95", 0.9995 },
               { "p99.98", 0.9998 }, { "p99.99", 0.9999 }, { "max", 1.0 } };
     for (size_t i = 0; i < N_ELEMS(q); i++)
         TRY(run_rows_value(&c->rows, q[i].subject, METRIC_d_abs,

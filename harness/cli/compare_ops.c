@@ -133,7 +133,7 @@ void compare_ops_print(const struct compare_cmd *c, FILE *out) {
     char path[4096];
     const struct localise *l = c->where;
     if (!l) {
-        fprintf(out, "operations        not looked into: %s\n", c->ops_why_not);
+        if (c->ops_why_not) fprintf(out, "operations        not looked into: %s\n", c->ops_why_not);
         return;
     }
     if (l->first.kind == FINDING_NONE) {

@@ -191,6 +191,7 @@ struct tail compare_tail(const struct compare *c) {
 /* Chunks arrive shuffled; sums are added in the text's order, as perplexity does. */
 struct ppl_stats compare_ppl(const struct compare *c, enum side side) {
     struct ppl_stats s = { 0 };
+    if (!c->chunk_of) return s; /* it never began */
     for (int64_t w = 0; w < c->walk.win->n; w++) {
         if (c->chunk_of[w] < 0) continue;
         const struct compare_chunk *k = &c->chunks[c->chunk_of[w]];
