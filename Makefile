@@ -115,7 +115,12 @@ tsan: ## tsan: the tests under ThreadSanitizer
 asan ubsan tsan:
 	$(Q)QUICK=1 $(MAKE) --no-print-directory CONFIG=$@ O=$(O)/san-$@ test
 
-.PHONY: faults
+.PHONY: faults aa
+aa: ## aa: N=1000 comparisons of healthy arms, none of which may alarm; writes results/aa.csv (SHARED=../shared)
+aa: $(O)/ggauge
+	$(Q).ci/aa.py $(O)/ggauge $(SHARED)/datasets/wiki.test.raw $(or $(filter-out 50000,$(N)),1000) \
+	    $(wildcard $(patsubst %,$(SHARED)/models/tiny-%.gguf,qwen3-q8_0 qwen3-iq4_kt qwen3-iq2_kt qwen3-f16 \
+	    qwen3-q4_0 qwen3-iq3_kt llama-f16 llama-iq4_kt))
 faults: ## faults: build/faults/ggauge, a build whose arms can have seeded faults (ggauge types --faults)
 	$(Q)$(MAKE) --no-print-directory CONFIG=$@ $(O)/$@/ggauge $(O)/$@/tests/test_fault
 
