@@ -78,9 +78,29 @@ static int fail_hold(struct arm *a, const struct arm_batch *b, bool append, stru
     return sound->hold(a, b, append, e);
 }
 
-/* Rows without an end, or too few. */
+struct nan_call {
+    arm_row_fn fn;
+    void *arg;
+};
+
+static int row_of_nan(void *arg, const struct arm_row *r, struct err *e) {
+    const struct nan_call *c = arg;
+    float bad[N_VOCAB];
+    struct arm_row x = *r;
+    for (int i = 0; i < N_VOCAB; i++)
+        bad[i] = i < 17 ? 1.0f : NAN;
+    x.nll = x.max = x.lse = (double)NAN;
+    x.top1 = -5;
+    x.bad = 17;
+    if (r->logits) x.logits = bad;
+    return c->fn(c->arg, &x, e);
+}
+
+/* Rows of NaN, too few, or with other numbers. */
 static int fail_rows(struct arm *a, int64_t r0, int64_t n, const int32_t *target, bool logits,
                      arm_row_fn fn, void *arg, struct err *e) {
+    struct nan_call c = { fn, arg };
+    if (fault_is("nan")) return sound->rows(a, r0, n, target, logits, row_of_nan, &c, e);
     if (fault_is("few")) n--;
     if (fault_is("shifted")) r0++, n--;
     return sound->rows(a, r0, n, target, logits, fn, arg, e);
@@ -546,6 +566,28 @@ static void each_breach_has_its_words(void **state) {
     expect_fault("shifted", "row 1 where row 0 of 30 was expected");
 }
 
+static int expect_nan(void *arg, const struct arm_row *r, struct err *e) {
+    (void)e;
+    ++*(int *)arg;
+    assert_true(isnan(r->nll) && isnan(r->max) && r->bad == 17);
+    if (r->logits) assert_true(r->logits[16] == 1.0f && isnan(r->logits[17]));
+    return 0;
+}
+
+/* Not a fault of the process: the rows arrive, and the measurement judges them. */
+static void rows_of_nan_arrive(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct arm *a = open_worker("nan");
+    struct arm_batch b = batch();
+    int n = 0;
+    if (arm_hold(a, &b, false, &e) || arm_rows(a, 0, 9, target, true, expect_nan, &n, &e) ||
+        arm_rows(a, 9, 9, target, false, expect_nan, &n, &e))
+        fail_msg("%s", e.msg);
+    assert_int_equal(n, 18);
+    close_and_leave_nobody(a);
+}
+
 static void one_answer_has_its_time(void **state) {
     (void)state;
     struct err e = { 0 };
@@ -620,6 +662,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(no_file_is_inherited),
         cmocka_unit_test(each_death_has_its_words),
         cmocka_unit_test(each_breach_has_its_words),
+        cmocka_unit_test(rows_of_nan_arrive),
         cmocka_unit_test(one_answer_has_its_time),
         cmocka_unit_test(silence_is_noticed_and_work_is_not),
     };
