@@ -83,7 +83,7 @@ static inline int faulty_arm_init(struct faulty_arm *f, struct arm *inner, const
                               .spoil = spoil };
     f->base.ops = &ops;
     f->base.info = inner->info;
-    f->mine = (struct observer){ f, faulty_want, faulty_see };
+    f->mine = (struct observer){ .arg = f, .want = faulty_want, .see = faulty_see };
     return arm_observe(inner, &f->mine, e);
 }
 
