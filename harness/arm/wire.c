@@ -25,6 +25,7 @@ void put_params(struct payload *p, const struct arm_params *a) {
     put_str(p, a->act_like);
     put_str(p, a->type_k);
     put_str(p, a->type_v);
+    put_str(p, a->fault);
     put_i32(p, a->n_ctx);
     put_i32(p, a->n_seq);
     put_i32(p, a->n_batch);
@@ -40,6 +41,7 @@ void get_params(struct payload *p, struct arm_params *a) {
     a->act_like = get_str(p);
     a->type_k = get_str(p);
     a->type_v = get_str(p);
+    a->fault = get_str(p);
     a->n_ctx = get_i32(p);
     a->n_seq = get_i32(p);
     a->n_batch = get_i32(p);
