@@ -179,7 +179,8 @@ static void relate(struct compare_cmd *c) {
     r->bitwise = same_file(a->model, b->model) && !a->path && !b->path && !a->launch && !b->launch &&
                  c->arm[SIDE_A]->info.promise == ARM_BITWISE &&
                  c->arm[SIDE_B]->info.promise == ARM_BITWISE && !a->act_like == !b->act_like &&
-                 (!a->act_like || !strcmp(a->act_like, b->act_like));
+                 (!a->act_like || !strcmp(a->act_like, b->act_like)) && !a->fault &&
+                 !b->fault; /* a seeded fault stands for another engine's */
     for (size_t i = 0; i < N_ELEMS(decisive); i++)
         if (!same_field(c, decisive[i])) r->bitwise = false;
 }
