@@ -26,7 +26,7 @@ OPT.tsan    := -O1 -g -fsanitize=thread
 OPT.faults  := -O2 -DGGAUGE_FAULTS
 OPT.fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 ISA.avx2    := -mavx2 -mfma -mf16c
-ISA.avx512  := $(ISA.avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+ISA.avx512  := $(ISA.avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi
 ISA.amx     := $(ISA.avx512) -mamx-tile -mamx-int8 -mamx-bf16
 
 CFLAGS  := -std=c11 -D_GNU_SOURCE $(OPT.$(CONFIG)) -ffp-contract=off $(WARN) -Ikernels -Iharness
@@ -149,9 +149,9 @@ check: lint
 	$(Q).ci/check_cells.py $(LIB)
 	$(Q).ci/coverage.sh $(O)/ggauge check
 lint: $(O)/ggauge
-	$(Q)for h in $(filter kernels/%.h harness/%.h,$(C_FILES)); do case $$h in *avx2*) i="$(ISA.avx2)";; *) i=;; esac; \
+	$(Q)for h in $(filter kernels/%.h harness/%.h,$(C_FILES)); do case $$h in *avx512*) i="$(ISA.avx512)";; *avx2*) i="$(ISA.avx2)";; *) i=;; esac; \
 	    printf '#include "%s"\nint one;\n' $$h | $(CC) $(CFLAGS) $$i -I. -Werror -x c -fsyntax-only - || exit 1; done
-	$(Q)for c in $(filter %.c,$(C_FILES)); do case $$c in *avx2/*) i="$(ISA.avx2)";; *) i=;; esac; \
+	$(Q)for c in $(filter %.c,$(C_FILES)); do case $$c in *avx512/*) i="$(ISA.avx512)";; *avx2/*) i="$(ISA.avx2)";; *) i=;; esac; \
 	    clang $(CFLAGS) $$i $(CFLAGS.$$c) -Werror -fsyntax-only $$c || exit 1; done
 format: ## format: apply clang-format to all C files
 	$(Q)clang-format --style=file:.ci/clang-format -i $(filter-out %_table.c,$(FORMATTED))

@@ -13,7 +13,7 @@
 #define BACKEND_LIST(X)                                                                            \
     X(ref,    none,   "nothing")                                                                   \
     X(avx2,   ref,    "AVX2, FMA, F16C")                                                           \
-    X(avx512, avx2,   "AVX-512 F, BW, DQ, VL, VNNI")                                               \
+    X(avx512, avx2,   "AVX-512 F, BW, DQ, VL, VNNI, VBMI")                                         \
     X(amx,    avx512, "AMX int8 and bf16 tiles")                                                   \
     X(cuda,   none,   "an NVIDIA GPU and libggauge-cuda.so")
 

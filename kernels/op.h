@@ -44,7 +44,7 @@
     X(rms_norm,   2, Y, Y, _, _, _)                                                                \
     X(add,        2, Y, _, _, _, _)                                                                \
     X(swiglu,     2, Y, Y, _, _, _)                                                                \
-    X(mul_mat,    2, Y, Y, _, _, _)                                                                \
+    X(mul_mat,    2, Y, Y, Y, _, _)                                                                \
     X(rope_table, 2, Y, _, _, _, _)                                                                \
     X(rope,       2, Y, _, _, _, _)                                                                \
     X(set_rows,   2, Y, _, _, _, _)                                                                \

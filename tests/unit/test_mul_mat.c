@@ -295,6 +295,32 @@ static void case_check_chunks(struct cell_case *c) {
     }
 }
 
+/* A matrix of more rows than any cell decodes at a time, made of the case's rows again and again:
+ * each has the bits of its original. */
+static void case_check_many_rows(struct cell_case *c) {
+    enum { MANY = 511 };
+    static const int64_t tokens[] = { 1, 2, 9 };
+    char *rows = must_alloc(MANY * c->w_stride);
+    float *got = must_alloc(9 * MANY * sizeof *got);
+    for (int64_t r = 0; r < MANY; r++)
+        memcpy(rows + (size_t)r * c->w_stride, c->w + (size_t)(r % MAX_ROWS) * c->w_stride,
+               qtype_row_bytes(c->t, c->n));
+    for (size_t i = 0; i < N_ELEMS(tokens); i++) {
+        const float *want = case_run(c, 0, 0, MAX_ROWS, tokens[i]);
+        c->k->mul_mat(c->n, rows, c->w_stride, MANY, c->x, c->x_stride, tokens[i], got, MANY,
+                      c->scratch);
+        for (int64_t j = 0; j < tokens[i] * MANY; j++) {
+            const float w = want[j / MANY * (MAX_ROWS + PAD) + j % MANY % MAX_ROWS];
+            if (f32_bits(got[j]) != f32_bits(w))
+                fail_msg("%s, %d rows, %lld tokens: row %lld of token %lld is %a, among %d rows %a",
+                         describe(c), MANY, (long long)tokens[i], (long long)(j % MANY),
+                         (long long)(j / MANY), (double)got[j], MAX_ROWS, (double)w);
+        }
+    }
+    heap_free(rows);
+    heap_free(got);
+}
+
 /* A token has the bits in any call that it has in the longest one, whatever its place. */
 static void case_check_tokens(struct cell_case *c) {
     enum { N_ROWS = 19 };
@@ -361,6 +387,7 @@ static void check_type(enum qtype t, enum column col) {
                 for (size_t b = 0; b < N_ELEMS(tokens_tried); b++)
                     case_check(&c, rows_tried[a], tokens_tried[b], &largest);
             if (n_tried[i] <= 512) case_check_chunks(&c);
+            if (n_tried[i] == 256 || n_tried[i] == 160) case_check_many_rows(&c);
             case_check_tokens(&c);
             if (n_tried[i] == 256 || n_tried[i] == 96) case_check_nan(&c);
             case_release(&c);

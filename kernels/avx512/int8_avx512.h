@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT
+ * int8_avx512.h - products of integer weights with q8_2_x4 activations on AVX-512 VNNI; a type
+ * brings its decoder.
+ *
+ * A weight is an unsigned byte less the bias of its type, because vpdpbusd multiplies unsigned by
+ * signed bytes; it adds the four products of a lane in int32 and cannot overflow. bias * sum(x) is
+ * where a sum starts. A product's share of dst is d * dx * isum + m * dx * sum(x) in f32, m being
+ * the minimum of q4_1 and q5_1.
+ *
+ * A lane of a register is a row, 16 of them:
+ *
+ *   panels    More than one token. A panel of 16 rows holds bytes by [k / 4][row][k % 4], decoded
+ *             once; 4 activations broadcast to all lanes meet it.
+ *   streaming One token. What is streamed is the type's own business: legacy_avx512.c,
+ *             trellis_avx512.c.
+ *
+ * Either way the 32 products of a block are added up exactly, then blocks in order by f32
+ * multiply-adds, then parts of INT8_K_BLOCK weights in order: every element of dst has the same
+ * bits whatever the number of tokens in the call. It is the order of the avx2 column too. */
+#ifndef GGAUGE_INT8_AVX512_H
+#define GGAUGE_INT8_AVX512_H
+
+#include "qtype.h"
+#include "simd_avx512.h"
+#include "tmpl/gemm_tmpl.h"
+
+#define INT8_ROWS 16
+#define INT8_TOKENS 8     /* packed at a time */
+#define INT8_K_BLOCK 4096 /* weights: 4 panels then take 320 KiB of the second level cache */
+#define INT8_PANELS 4
+/* Largest seen on random data, n up to 8448: 6.9e-13, from adding n / 32 terms in f32. */
+#define INT8_TOL_NMSE 3e-12
+
+/* 16 rows x 32 weights. */
+struct int8_panel {
+    uint8_t q[8][16][4]; // [k / 4][row][k % 4]
+    float d[16], m[16];  /* m only if the type has minimums */
+};
+
+/* INT8_TOKENS tokens x 32 activations. */
+struct int8_acts {
+    int8_t q[INT8_TOKENS][32];
+    float d[INT8_TOKENS];
+    float s[INT8_TOKENS];      /* d * sum of q */
+    int32_t start[INT8_TOKENS]; /* - bias * sum of q */
+};
+
+/* One token's activations of a block of k, in the order that the type's stream wants. */
+struct int8_stream {
+    int8_t q[4 * INT8_K_BLOCK];
+    float d[INT8_K_BLOCK / 32];
+    float s[INT8_K_BLOCK / 32];
+    int32_t start[INT8_K_BLOCK / 32];
+};
+
+/* 16 rows that are read where they lie. */
+struct int8_rows {
+    const char *row[INT8_ROWS];
+    int64_t k0;      /* first weight */
+    ptrdiff_t ahead; /* bytes from a row to the row after these 16 that takes its place */
+};
+
+/* Pack n_tok <= INT8_TOKENS tokens; the places of missing ones are left alone. */
+void int8_fill_acts_avx512(int bias, const char *x, size_t x_stride, int64_t n_tok, int64_t n,
+                           int64_t k0, int64_t nk, struct int8_acts *acts);
+/* A panel by packed tokens. */
+void int8_tile_avx512(bool has_min, const void *panel, const void *acts, int64_t nk,
+                      struct gemm_out out);
+
+static inline void int8_point_at_rows(const char *const *row, int64_t k0, int64_t nk, void *panel) {
+    struct int8_rows *p = panel;
+    (void)nk;
+    memcpy(p->row, row, sizeof p->row);
+    p->k0 = k0;
+    p->ahead = INT8_ROWS * (row[1] - row[0]);
+}
+
+/* Scales, sums and starting values of one token; q is left to the caller. */
+ALWAYS_INLINE void int8_fill_stream(int bias, const char *x, int64_t n, int64_t k0, int64_t nk,
+                                    struct int8_stream *a) {
+    for (int64_t b = 0; b < nk / 32; b++) {
+        const struct q8_2_view v = q8_2_x4_block(x, k0 / 32 + b, n / 32);
+        a->d[b] = bf16_to_f32(v.d);
+        a->s[b] = a->d[b] * (float)v.s;
+        a->start[b] = -bias * v.s;
+    }
+}
+
+/* 16 rows of one token. */
+ALWAYS_INLINE void int8_store(__m512 sum, float *dst, int64_t n_rows, bool add) {
+    const __mmask16 lanes = first_lanes(n_rows);
+    if (add) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, dst), sum);
+    _mm512_mask_storeu_ps(dst, lanes, sum);
+}
+
+/* Fetch bytes [offset, offset + n_bytes) of what takes the place of row r in the next 16 rows: the
+ * processor does not foresee 16 short streams by itself. Past the last row it is a hint that does
+ * no harm. */
+ALWAYS_INLINE void int8_prefetch(const struct int8_rows *p, int r, int64_t offset,
+                                 int64_t n_bytes) {
+    const uintptr_t at = (uintptr_t)p->row[r] + (uintptr_t)(p->ahead + offset);
+    for (int64_t i = 0; i < n_bytes; i += 64)
+        _mm_prefetch((const void *)(at + (uintptr_t)i), _MM_HINT_T0);
+}
+
+static inline size_t int8_scratch(int64_t n) {
+    (void)n;
+    return INT8_PANELS * (INT8_K_BLOCK / 32) * sizeof(struct int8_panel) +
+           INT8_K_BLOCK / 32 * sizeof(struct int8_acts);
+}
+
+/* The cell of type NAME from NAME_panel, NAME_stream and NAME_stream_tile, which are the `panel`,
+ * `acts` and `tile` of struct gemm for panels and for one token's stream. */
+#define INT8_CELL(NAME, BIAS, HAS_MIN)                                                             \
+    static void NAME##_acts(const char *x, size_t x_stride, int64_t n_tok, int64_t n, int64_t k0,  \
+                            int64_t nk, void *acts) {                                              \
+        int8_fill_acts_avx512(BIAS, x, x_stride, n_tok, n, k0, nk, acts);                          \
+    }                                                                                              \
+    static void NAME##_tile(const void *panel, const void *acts, int64_t nk,                       \
+                            struct gemm_out out) {                                                 \
+        int8_tile_avx512(HAS_MIN, panel, acts, nk, out);                                           \
+    }                                                                                              \
+    static NOINLINE void NAME##_many(int64_t n, const void *w, size_t w_stride, int64_t n_rows,    \
+                                     const void *x, size_t x_stride, int64_t n_tok, float *dst,    \
+                                     int64_t dst_stride, void *scratch) {                          \
+        static const struct gemm g = { .rows = INT8_ROWS,                                          \
+                                       .tokens = INT8_TOKENS,                                      \
+                                       .k_block = INT8_K_BLOCK,                                    \
+                                       .n_panels = INT8_PANELS,                                    \
+                                       .panel_bytes =                                              \
+                                           INT8_K_BLOCK / 32 * sizeof(struct int8_panel),          \
+                                       .panel = NAME##_panel,                                      \
+                                       .acts = NAME##_acts,                                        \
+                                       .tile = NAME##_tile };                                      \
+        gemm_run(&g, n, w, w_stride, n_rows, x, x_stride, n_tok, dst, dst_stride, scratch);        \
+    }                                                                                              \
+    static NOINLINE void NAME##_one(int64_t n, const void *w, size_t w_stride, int64_t n_rows,     \
+                                    const void *x, size_t x_stride, float *dst, void *scratch) {   \
+        static const struct gemm g = { .rows = INT8_ROWS,                                          \
+                                       .tokens = 1,                                                \
+                                       .k_block = INT8_K_BLOCK,                                    \
+                                       .n_panels = INT8_PANELS,                                    \
+                                       .panel_bytes = sizeof(struct int8_rows),                    \
+                                       .panel = int8_point_at_rows,                                \
+                                       .acts = NAME##_stream,                                      \
+                                       .tile = NAME##_stream_tile };                               \
+        gemm_run(&g, n, w, w_stride, n_rows, x, x_stride, 1, dst, 0, scratch);                     \
+    }                                                                                              \
+    static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
+                               const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
+                               int64_t dst_stride, void *scratch) {                                \
+        if (n_tok == 1)                                                                            \
+            NAME##_one(n, w, w_stride, n_rows, x, x_stride, dst, scratch);                         \
+        else                                                                                       \
+            NAME##_many(n, w, w_stride, n_rows, x, x_stride, n_tok, dst, dst_stride, scratch);     \
+    }                                                                                              \
+    const struct qkernel NAME##_avx512 = { .act = QT_q8_2_x4,                                      \
+                                           .tol_nmse = INT8_TOL_NMSE,                              \
+                                           .mul_mat = NAME##_mul_mat,                              \
+                                           .mul_mat_scratch = int8_scratch }
+
+#endif
