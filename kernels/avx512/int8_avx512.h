@@ -100,7 +100,7 @@ ALWAYS_INLINE void int8_prefetch(const struct int8_rows *p, int r, int64_t offse
                                  int64_t n_bytes) {
     const uintptr_t at = (uintptr_t)p->row[r] + (uintptr_t)(p->ahead + offset);
     for (int64_t i = 0; i < n_bytes; i += 64)
-        _mm_prefetch((const void *)(at + (uintptr_t)i), _MM_HINT_T0);
+        _mm_prefetch((const void *)(at + (uintptr_t)i), _MM_HINT_T1);
 }
 
 static inline size_t int8_scratch(int64_t n) {

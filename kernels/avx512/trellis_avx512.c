@@ -285,13 +285,14 @@ static void kt_stream_acts(int times, const char *x, int64_t n, int64_t k0, int6
         struct kt_block u;                                                                         \
         for (int64_t i = 0; i < nk / QK_KT; i++) {                                                 \
             const int64_t block = p->k0 / QK_KT + i;                                               \
-            for (int r = 0; r < INT8_ROWS; r++)                                                    \
-                int8_prefetch(p, r, block *(int64_t)sizeof(struct blk_##NAME),                     \
-                              sizeof(struct blk_##NAME));                                          \
             NAME##_unpack(p->row, &rows, block, &u);                                               \
             UNROLL                                                                                 \
             for (int b = 0; b < 8; b++) {                                                          \
                 const int64_t at = 8 * i + b;                                                      \
+                UNROLL                                                                             \
+                for (int r = 2 * b; r < 2 * b + 2; r++)                                            \
+                    int8_prefetch(p, r, block * (int64_t)sizeof(struct blk_##NAME),                \
+                                  sizeof(struct blk_##NAME));                                      \
                 __m512i isum =                                                                     \
                     NAME##_dot(&u, b, a->q + 32 * TIMES * at, _mm512_set1_epi32(a->start[at]));    \
                 __m512 scale = _mm512_mul_ps(u.d[b], _mm512_set1_ps(a->d[at]));                    \
