@@ -75,15 +75,33 @@ static inline void int8_point_at_rows(const char *const *row, int64_t k0, int64_
     p->ahead = INT8_ROWS * (row[1] - row[0]);
 }
 
+/* Scales, sums and starting values of blocks b .. b + count - 1 of one token, b a multiple of 4. */
+ALWAYS_INLINE void int8_fill_blocks(int bias, const char *x, int64_t b, int count, int64_t n_blocks,
+                                    float *d, float *s, int32_t *start) {
+    if (LIKELY(count == 4)) {
+        const struct blk_q8_2_x4 *g = (const struct blk_q8_2_x4 *)x + b / 4;
+        const __m128i scales = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)g->d));
+        const __m128i sums = _mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)g->s));
+        const __m128 f = _mm_castsi128_ps(_mm_slli_epi32(scales, 16));
+        _mm_storeu_ps(d, f);
+        _mm_storeu_ps(s, _mm_mul_ps(f, _mm_cvtepi32_ps(sums)));
+        _mm_storeu_si128((__m128i *)start, _mm_mullo_epi32(sums, _mm_set1_epi32(-bias)));
+        return;
+    }
+    for (int j = 0; j < count; j++) {
+        const struct q8_2_view v = q8_2_x4_block(x, b + j, n_blocks);
+        d[j] = bf16_to_f32(v.d);
+        s[j] = d[j] * (float)v.s;
+        start[j] = -bias * v.s;
+    }
+}
+
 /* Scales, sums and starting values of one token; q is left to the caller. */
 ALWAYS_INLINE void int8_fill_stream(int bias, const char *x, int64_t n, int64_t k0, int64_t nk,
                                     struct int8_stream *a) {
-    for (int64_t b = 0; b < nk / 32; b++) {
-        const struct q8_2_view v = q8_2_x4_block(x, k0 / 32 + b, n / 32);
-        a->d[b] = bf16_to_f32(v.d);
-        a->s[b] = a->d[b] * (float)v.s;
-        a->start[b] = -bias * v.s;
-    }
+    for (int64_t b = 0; b < nk / 32; b += 4)
+        int8_fill_blocks(bias, x, k0 / 32 + b, (int)gemm_min(nk / 32 - b, 4), n / 32, a->d + b,
+                         a->s + b, a->start + b);
 }
 
 /* 16 rows of one token. */
@@ -95,7 +113,7 @@ ALWAYS_INLINE void int8_store(__m512 sum, float *dst, int64_t n_rows, bool add) 
 
 /* Fetch bytes [offset, offset + n_bytes) of what takes the place of row r in the next 16 rows: the
  * processor does not foresee 16 short streams by itself. Past the last row it is a hint that does
- * no harm. */
+ * no harm. Into the second level: the first is full of what is in use. */
 ALWAYS_INLINE void int8_prefetch(const struct int8_rows *p, int r, int64_t offset,
                                  int64_t n_bytes) {
     const uintptr_t at = (uintptr_t)p->row[r] + (uintptr_t)(p->ahead + offset);

@@ -117,24 +117,6 @@ ALWAYS_INLINE void transpose16x16(__m512i r[16]) {
         r[i] = t[i];
 }
 
-/* Lane r of out[c] = 32-bit element c of the 8 at row[r] + offset. */
-ALWAYS_INLINE void load_columns8(const char *const row[16], int64_t offset, __m512i out[8]) {
-    __m512i r[8];
-    UNROLL
-    for (int i = 0; i < 8; i++) {
-        const char *const *p = row + i % 4 + i / 4 * 8;
-        r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(load256(p[0] + offset)),
-                                  load256(p[4] + offset), 1);
-    }
-    transpose4x4_32(r);
-    transpose4x4_32(r + 4);
-    UNROLL
-    for (int c = 0; c < 4; c++) {
-        out[c] = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
-        out[4 + c] = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
-    }
-}
-
 /* Lane r of out[j] = sum of the lanes 4 j .. 4 j + 3 of a[r]. */
 ALWAYS_INLINE void sum_quarters(const __m512i a[16], __m512i out[4]) {
     __m512i four[4];

@@ -8,11 +8,11 @@
  * lanes, which makes it an operand in memory.
  *
  *   streaming IQ2_KT and IQ4_KT: the four bytes of a state, whose sum is the weight, meet the
- *             weight's activation four times in one vpdpbusd. 4 vector instructions of one cycle
- *             each (vpmulld counts as two) for 16 weights: 8 weights a cycle on two ports, less
+ *             weight's activation four times in one vpdpbusd. With the two steps of vpmulld that
+ *             is 4 instructions for 16 weights, or 8 weights a cycle on the two vector ports, less
  *             what it takes to unpack indices.
- *   packed    IQ3_KT, whose magnitude needs the sum, and panels: vpdpbusd by ones adds up the
- *             bytes; four weights of a row share a lane by shifts in between.
+ *   packed    IQ3_KT, whose magnitude needs the sum, and panels: the bytes are added up first and
+ *             four weights of a row share a lane.
  *
  * Weights have a bias of KT_OFFSET: bytes 0..252.
  *
@@ -27,15 +27,20 @@ ALWAYS_INLINE __m512i kt_state(__m512i x, int k) {
                             _mm512_set1_epi32((int)KT_MASK));
 }
 
-/* Weights first .. first + 3 of 16 seeds, as the bytes of a lane. A sum fits a byte. */
+/* Weights first .. first + 3 of 16 seeds, as the bytes of a lane; a sum fits a byte. vdbpsadbw
+ * against zero leaves the sum of a lane's bytes in both of its halves, and a mask keeps one half
+ * for the next but one weight. */
 ALWAYS_INLINE __m512i kt_four(__m512i x, int first) {
-    const __m512i ones = _mm512_set1_epi8(1);
-    __m512i w = _mm512_setzero_si512();
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i up =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 2, 0, 4, 0, 6, 0, 8, 0, 10, 0, 12, 0, 14));
+    __m512i w[2];
     UNROLL
-    for (int k = 3; k >= 0; k--) {
-        w = _mm512_dpbusd_epi32(_mm512_slli_epi32(w, 8), kt_state(x, first + k), ones);
+    for (int i = 0; i < 2; i++) {
+        w[i] = _mm512_dbsad_epu8(kt_state(x, first + i), zero, 0);
+        w[i] = _mm512_mask_dbsad_epu8(w[i], 0xaaaaaaaa, kt_state(x, first + 2 + i), zero, 0);
     }
-    return w;
+    return _mm512_mask_shuffle_epi8(w[0], 0xaaaaaaaaaaaaaaaa, w[1], up);
 }
 
 /* The two seeds of a pair of indices. */
@@ -45,74 +50,42 @@ ALWAYS_INLINE __m512i kt_seed(__m512i pair, int which) {
     return _mm512_add_epi32(x, _mm512_set1_epi32(KT_BASE));
 }
 
-/* What is known of 16 rows before their first block. */
-struct kt_rows {
-    __m512i offsets; /* bytes from row 0 to each row */
-    __m512 d;        /* row scales times gain */
-};
-
-ALWAYS_INLINE struct kt_rows kt_rows(const char *const row[INT8_ROWS], double gain) {
-    int32_t at[INT8_ROWS];
-    float d[INT8_ROWS];
-    for (int r = 0; r < INT8_ROWS; r++) {
-        at[r] = (int32_t)(row[r] - row[0]);
-        d[r] = (float)(load_f32(row[r]) * gain);
-    }
-    return (struct kt_rows){ load512(at), _mm512_loadu_ps(d) };
-}
-
-/* A block of 16 rows, unpacked. */
+/* A block of 16 rows, a row in each lane. */
 struct kt_block {
-    __m512i pairs[32]; /* indices in order, 2 a lane; IQ4_KT has 64 of them, the others 32 */
-    __m512i signs[8];  /* IQ3_KT: sg, 4 weights a lane */
-    __m512 d[8];       /* scales of the sub-blocks */
+    __m512i pairs[32]; /* indices in order, 2 a lane: IQ4_KT has 32 pairs, the others 16 */
+    __m512i words[8];  /* IQ3_KT: sg, 4 weights a lane; IQ4_KT: S */
+    __m512i nibbles;   /* IQ2_KT, IQ3_KT: sc */
 };
 
-/* d[b] = row scale * nibble b of the 4 bytes at sc of row 0, by way of `values` if there are any.
- */
-ALWAYS_INLINE void kt_nibble_scales(const struct kt_rows *rows, const uint8_t *sc,
-                                    const float *values, __m512 d[8]) {
-    const __m512i four = _mm512_i32gather_epi32(rows->offsets, sc, 1);
-    UNROLL
-    for (int b = 0; b < 8; b++) {
-        __m512i n = _mm512_srli_epi32(four, 8 * (b % 4) + 4 * (b / 4));
-        __m512 s;
-        if (values) /* the permutation looks at the lower 4 bits only */
-            s = _mm512_permutexvar_ps(n, _mm512_loadu_ps(values));
-        else
-            s = _mm512_cvtepi32_ps(_mm512_and_si512(n, _mm512_set1_epi32(15)));
-        d[b] = _mm512_mul_ps(rows->d, s);
-    }
+/* The same half way: transposed within 128 bits only. */
+struct kt_middle {
+    __m512i pairs[2][4][4]; // [half][quad of rows][column % 4]
+    __m512i words[2][4];    // [8 rows][column % 4]
+};
+
+struct kt_format {
+    /* The 32 indices of a block of one row; or, with halves = 2, those of the even sub-blocks, 8 in
+     * each 128 bits, and those of the odd ones. */
+    void (*indices)(const char *block, __m512i out[2]);
+    /* Scales of sub-block b from those of the rows. */
+    __m512 (*scales)(const struct kt_block *u, int b, __m512 d);
+    /* Weights 4 i .. 4 i + 3 of sub-block b as bytes with the bias. */
+    __m512i (*four)(const struct kt_block *u, int b, int i);
+    /* Add the 32 products of sub-block b with the stream's activations to `start`. */
+    __m512i (*dot)(const struct kt_block *u, int b, const int8_t *x, __m512i start);
+    int halves;
+    int64_t words_at; /* where in a block the words are; -1 = none */
+    int64_t block_bytes;
+    double gain;
+    int times; /* how often `dot` wants each activation */
+};
+
+ALWAYS_INLINE void iq2_kt_indices(const char *block, __m512i out[2]) {
+    out[0] = load512(((const struct blk_iq2_kt *)block)->idx);
 }
 
-/* The 64 bytes at offset of each row as columns of 4 bytes. */
-ALWAYS_INLINE void kt_columns(const char *const row[INT8_ROWS], int64_t offset, __m512i out[16]) {
-    __m512i r[16];
-    UNROLL
-    for (int i = 0; i < 16; i++)
-        r[i] = load512(row[i] + offset);
-    transpose16x16(r);
-    UNROLL
-    for (int i = 0; i < 16; i++)
-        out[i] = r[i];
-}
-
-ALWAYS_INLINE void iq2_kt_unpack(const char *const row[INT8_ROWS], const struct kt_rows *rows,
-                                 int64_t i, struct kt_block *u) {
-    static const float values[16] = KT_SCALES;
-    const int64_t at = KT_ROW_META + i * (int64_t)sizeof(struct blk_iq2_kt);
-    kt_nibble_scales(rows, (const uint8_t *)row[0] + at + offsetof(struct blk_iq2_kt, sc), values,
-                     u->d);
-    kt_columns(row, at + (int64_t)offsetof(struct blk_iq2_kt, idx), u->pairs);
-}
-
-ALWAYS_INLINE void iq3_kt_unpack(const char *const row[INT8_ROWS], const struct kt_rows *rows,
-                                 int64_t i, struct kt_block *u) {
-    const int64_t at = KT_ROW_META + i * (int64_t)sizeof(struct blk_iq3_kt);
-    kt_nibble_scales(rows, (const uint8_t *)row[0] + at + offsetof(struct blk_iq3_kt, sc), NULL,
-                     u->d);
-    kt_columns(row, at + (int64_t)offsetof(struct blk_iq3_kt, idx), u->pairs);
-    load_columns8(row, at + (int64_t)offsetof(struct blk_iq3_kt, sg), u->signs);
+ALWAYS_INLINE void iq3_kt_indices(const char *block, __m512i out[2]) {
+    out[0] = load512(((const struct blk_iq3_kt *)block)->idx);
 }
 
 /* The 64 indices of a block of one row: out[0] has those of the even sub-blocks, 8 in each 128
@@ -121,7 +94,9 @@ ALWAYS_INLINE void iq3_kt_unpack(const char *const row[INT8_ROWS], const struct 
  * Bits 8 + 3j .. 10 + 3j of S belong to bits 12-14 of index j, bit 0 to bit 15. vpmultishiftqb
  * takes any 8 bits of a quadword, round its end if need be, so each field costs one instruction for
  * all 64 indices. */
-ALWAYS_INLINE void iq4_kt_indices(const struct blk_iq4_kt *q, __m512i out[2]) {
+ALWAYS_INLINE void iq4_kt_indices(const char *block, __m512i out[2]) {
+    static_assert(KT_BASE_STEP == 1 << 15, "bit 15 of an index");
+    const struct blk_iq4_kt *q = (const struct blk_iq4_kt *)block;
     const __m512i nibble_at = _mm512_setr_epi64(
         0x3830282018100800, 0x3830282018100800, 0x3830282018100800, 0x3830282018100800,
         0x3c342c241c140c04, 0x3c342c241c140c04, 0x3c342c241c140c04, 0x3c342c241c140c04);
@@ -139,32 +114,85 @@ ALWAYS_INLINE void iq4_kt_indices(const struct blk_iq4_kt *q, __m512i out[2]) {
     out[1] = _mm512_unpackhi_epi8(l, h);
 }
 
-ALWAYS_INLINE void iq4_kt_unpack(const char *const row[INT8_ROWS], const struct kt_rows *rows,
-                                 int64_t i, struct kt_block *u) {
-    static_assert(KT_BASE_STEP == 1 << 15, "bit 15 of an index");
-    const int64_t at = KT_ROW_META + i * (int64_t)sizeof(struct blk_iq4_kt);
-    __m512i half[2][16], S[8];
+ALWAYS_INLINE void kt_store_middle(__m512i r[4], __m512i out[4]) {
+    transpose4x4_32(r);
     UNROLL
-    for (int r = 0; r < 16; r++) {
-        __m512i idx[2];
-        iq4_kt_indices((const struct blk_iq4_kt *)(row[r] + at), idx);
-        half[0][r] = idx[0];
-        half[1][r] = idx[1];
-    }
-    UNROLL
-    for (int odd = 0; odd < 2; odd++) {
-        transpose16x16(half[odd]);
+    for (int c = 0; c < 4; c++)
+        out[c] = r[c];
+}
+
+/* One of the 8 steps that unpack a block of 16 rows, `at` bytes from their starts: four of them
+ * take 4 rows each, four a quarter of the columns. */
+ALWAYS_INLINE void kt_unpack(const struct kt_format *f, const char *const row[INT8_ROWS],
+                             int64_t at, int step, struct kt_middle *m, struct kt_block *u) {
+    if (step < 4) {
+        __m512i even[4], odd[4];
         UNROLL
-        for (int c = 0; c < 16; c++)
-            u->pairs[8 * (c / 4) + 4 * odd + c % 4] = half[odd][c];
+        for (int i = 0; i < 4; i++) {
+            __m512i idx[2];
+            f->indices(row[4 * step + i] + at, idx);
+            even[i] = idx[0];
+            if (f->halves == 2) odd[i] = idx[1];
+        }
+        kt_store_middle(even, m->pairs[0][step]);
+        if (f->halves == 2) kt_store_middle(odd, m->pairs[1][step]);
+        if (f->words_at >= 0 && step % 2) {
+            const char *const *p = row + 4 * (step - 1);
+            __m512i words[4];
+            UNROLL
+            for (int i = 0; i < 4; i++)
+                words[i] =
+                    _mm512_inserti64x4(_mm512_castsi256_si512(load256(p[i] + at + f->words_at)),
+                                       load256(p[4 + i] + at + f->words_at), 1);
+            kt_store_middle(words, m->words[step / 2]);
+        }
+        return;
     }
-    load_columns8(row, at + (int64_t)offsetof(struct blk_iq4_kt, S), S);
+    const int c = step - 4;
     UNROLL
-    for (int b = 0; b < 8; b++) {
-        __m512i s = _mm512_and_si512(_mm512_srli_epi32(S[b], 1), _mm512_set1_epi32(127));
-        s = _mm512_sub_epi32(s, _mm512_set1_epi32(64));
-        u->d[b] = _mm512_mul_ps(rows->d, _mm512_cvtepi32_ps(s));
+    for (int h = 0; h < f->halves; h++) {
+        const __m512i in[4] = { m->pairs[h][0][c], m->pairs[h][1][c], m->pairs[h][2][c],
+                                m->pairs[h][3][c] };
+        __m512i out[4];
+        transpose4x4_128(in, out);
+        UNROLL
+        for (int l = 0; l < 4; l++)
+            u->pairs[4 * (f->halves * l + h) + c] = out[l];
     }
+    if (f->words_at >= 0) {
+        u->words[c] = _mm512_shuffle_i32x4(m->words[0][c], m->words[1][c], 0x88);
+        u->words[4 + c] = _mm512_shuffle_i32x4(m->words[0][c], m->words[1][c], 0xdd);
+    }
+}
+
+/* The nibbles of a block of 16 rows. */
+ALWAYS_INLINE __m512i kt_nibbles_of_rows(const char *const row[INT8_ROWS], int64_t at) {
+    uint32_t sc[INT8_ROWS];
+    for (int r = 0; r < INT8_ROWS; r++)
+        sc[r] = load_u32(row[r] + at);
+    return load512(sc);
+}
+
+ALWAYS_INLINE __m512i kt_nibble(const struct kt_block *u, int b) {
+    return _mm512_srli_epi32(u->nibbles, (unsigned)(8 * (b % 4) + 4 * (b / 4)));
+}
+
+ALWAYS_INLINE __m512 iq2_kt_scales(const struct kt_block *u, int b, __m512 d) {
+    static const float values[16] = KT_SCALES;
+    /* The permutation looks at the lower 4 bits only. */
+    return _mm512_mul_ps(d, _mm512_permutexvar_ps(kt_nibble(u, b), _mm512_loadu_ps(values)));
+}
+
+ALWAYS_INLINE __m512 iq3_kt_scales(const struct kt_block *u, int b, __m512 d) {
+    const __m512i s = _mm512_and_si512(kt_nibble(u, b), _mm512_set1_epi32(15));
+    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(s));
+}
+
+/* d * (code / 2 - 64), rounded once; the code is even. */
+ALWAYS_INLINE __m512 iq4_kt_scales(const struct kt_block *u, int b, __m512 d) {
+    const __m512i code = _mm512_and_si512(u->words[b], _mm512_set1_epi32(254));
+    return _mm512_fmsub_ps(_mm512_cvtepi32_ps(code), _mm512_mul_ps(d, _mm512_set1_ps(0.5f)),
+                           _mm512_mul_ps(d, _mm512_set1_ps(64.0f)));
 }
 
 /* Sums of 32 weights of sub-block b with spread activations. Four chains, because a product waits
@@ -207,7 +235,7 @@ ALWAYS_INLINE __m512i iq2_kt_four(const struct kt_block *u, int b, int i) {
 ALWAYS_INLINE __m512i iq3_kt_four(const struct kt_block *u, int b, int i) {
     const __m512i w = iq2_kt_four(u, b, i);
     const __m512i other = _mm512_sub_epi8(_mm512_set1_epi8((char)(2 * KT_OFFSET)), w);
-    const __mmask64 neg = _mm512_test_epi8_mask(u->signs[i], _mm512_set1_epi8((char)(1 << b)));
+    const __mmask64 neg = _mm512_test_epi8_mask(u->words[i], _mm512_set1_epi8((char)(1 << b)));
     return _mm512_mask_min_epu8(_mm512_max_epu8(w, other), neg, w, other);
 }
 
@@ -253,23 +281,89 @@ static void kt_stream_acts(int times, const char *x, int64_t n, int64_t k0, int6
     }
 }
 
-/* The functions and the cell of type NAME from NAME_unpack, NAME_four and NAME_dot; TIMES is how
- * often NAME_dot wants each activation. */
-#define KT_CELL(NAME, GAIN, TIMES)                                                                 \
+typedef void (*kt_visit)(const struct kt_format *f, const struct kt_block *u, int b, __m512 d,
+                         void *arg);
+
+/* Call `visit` for every sub-block of blocks [first, end) of 16 rows. With each goes one step of
+ * unpacking the next block, because shuffles keep only one of the two vector ports busy, and the
+ * fetching of two rows of the 16 after these, if `rows` says where those are, because a burst of
+ * fetches would stop everything else. */
+ALWAYS_INLINE void kt_for_blocks(const struct kt_format *f, const char *const row[INT8_ROWS],
+                                 const struct int8_rows *rows, int64_t first, int64_t end,
+                                 kt_visit visit, void *arg) {
+    struct kt_block u[2];
+    struct kt_middle m;
+    float row_d[INT8_ROWS];
+    int64_t at = KT_ROW_META + first * f->block_bytes;
+    for (int r = 0; r < INT8_ROWS; r++)
+        row_d[r] = (float)(load_f32(row[r]) * f->gain);
+    const __m512 d = _mm512_loadu_ps(row_d);
+    UNROLL
+    for (int step = 0; step < 8; step++)
+        kt_unpack(f, row, at, step, &m, &u[0]);
+    if (f->halves == 1) u[0].nibbles = kt_nibbles_of_rows(row, at);
+    struct kt_block *now = &u[0], *next = &u[1];
+    for (int64_t i = first; i < end; i++, at += f->block_bytes) {
+        UNROLL
+        for (int b = 0; b < 8; b++) {
+            if (rows) {
+                int8_prefetch(rows, 2 * b, at, f->block_bytes);
+                int8_prefetch(rows, 2 * b + 1, at, f->block_bytes);
+            }
+            if (i + 1 < end) {
+                kt_unpack(f, row, at + f->block_bytes, b, &m, next);
+                if (f->halves == 1 && b == 0)
+                    next->nibbles = kt_nibbles_of_rows(row, at + f->block_bytes);
+            }
+            visit(f, now, b, f->scales(now, b, d), arg);
+        }
+        struct kt_block *t = now;
+        now = next;
+        next = t;
+    }
+}
+
+ALWAYS_INLINE void kt_store_panel(const struct kt_format *f, const struct kt_block *u, int b,
+                                  __m512 d, void *arg) {
+    struct int8_panel **p = arg;
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        _mm512_storeu_si512((*p)->q[i], f->four(u, b, i));
+    _mm512_storeu_ps((*p)->d, d);
+    ++*p;
+}
+
+struct kt_sum {
+    const struct int8_stream *a;
+    int64_t b;
+    __m512 sum;
+};
+
+ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_block *u, int b,
+                                   __m512 d, void *arg) {
+    struct kt_sum *s = arg;
+    const struct int8_stream *a = s->a;
+    __m512i isum = f->dot(u, b, a->q + 32 * f->times * s->b, _mm512_set1_epi32(a->start[s->b]));
+    d = _mm512_mul_ps(d, _mm512_set1_ps(a->d[s->b]));
+    s->sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), d, s->sum);
+    s->b++;
+}
+
+/* The functions and the cell of type NAME from NAME_unpack, NAME_scales, NAME_four and NAME_dot. */
+#define KT_CELL(NAME, HALVES, WORDS_AT, GAIN, TIMES)                                               \
+    static const struct kt_format NAME##_format = { .indices = NAME##_indices,                     \
+                                                    .scales = NAME##_scales,                       \
+                                                    .four = NAME##_four,                           \
+                                                    .dot = NAME##_dot,                             \
+                                                    .halves = HALVES,                              \
+                                                    .words_at = WORDS_AT,                          \
+                                                    .block_bytes = sizeof(struct blk_##NAME),      \
+                                                    .gain = GAIN,                                  \
+                                                    .times = TIMES };                              \
     static void NAME##_panel(const char *const *row, int64_t k0, int64_t nk, void *panel) {        \
-        const struct kt_rows rows = kt_rows(row, GAIN);                                            \
         struct int8_panel *p = panel;                                                              \
-        struct kt_block u;                                                                         \
-        for (int64_t i = k0 / QK_KT; i < (k0 + nk) / QK_KT; i++) {                                 \
-            NAME##_unpack(row, &rows, i, &u);                                                      \
-            UNROLL                                                                                 \
-            for (int b = 0; b < 8; b++, p++) {                                                     \
-                UNROLL                                                                             \
-                for (int j = 0; j < 8; j++)                                                        \
-                    _mm512_storeu_si512(p->q[j], NAME##_four(&u, b, j));                           \
-                _mm512_storeu_ps(p->d, u.d[b]);                                                    \
-            }                                                                                      \
-        }                                                                                          \
+        kt_for_blocks(&NAME##_format, row, NULL, k0 / QK_KT, (k0 + nk) / QK_KT, kt_store_panel,    \
+                      &p);                                                                         \
     }                                                                                              \
     static void NAME##_stream(const char *x, size_t x_stride, int64_t n_tok, int64_t n,            \
                               int64_t k0, int64_t nk, void *acts) {                                \
@@ -279,30 +373,13 @@ static void kt_stream_acts(int times, const char *x, int64_t n, int64_t k0, int6
     static void NAME##_stream_tile(const void *panel, const void *acts, int64_t nk,                \
                                    struct gemm_out out) {                                          \
         const struct int8_rows *p = panel;                                                         \
-        const struct int8_stream *a = acts;                                                        \
-        const struct kt_rows rows = kt_rows(p->row, GAIN);                                         \
-        __m512 sum = _mm512_setzero_ps();                                                          \
-        struct kt_block u;                                                                         \
-        for (int64_t i = 0; i < nk / QK_KT; i++) {                                                 \
-            const int64_t block = p->k0 / QK_KT + i;                                               \
-            NAME##_unpack(p->row, &rows, block, &u);                                               \
-            UNROLL                                                                                 \
-            for (int b = 0; b < 8; b++) {                                                          \
-                const int64_t at = 8 * i + b;                                                      \
-                UNROLL                                                                             \
-                for (int r = 2 * b; r < 2 * b + 2; r++)                                            \
-                    int8_prefetch(p, r, block * (int64_t)sizeof(struct blk_##NAME),                \
-                                  sizeof(struct blk_##NAME));                                      \
-                __m512i isum =                                                                     \
-                    NAME##_dot(&u, b, a->q + 32 * TIMES * at, _mm512_set1_epi32(a->start[at]));    \
-                __m512 scale = _mm512_mul_ps(u.d[b], _mm512_set1_ps(a->d[at]));                    \
-                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), scale, sum);                       \
-            }                                                                                      \
-        }                                                                                          \
-        int8_store(sum, out.dst, out.n_rows, out.add);                                             \
+        struct kt_sum s = { acts, 0, _mm512_setzero_ps() };                                        \
+        kt_for_blocks(&NAME##_format, p->row, p, p->k0 / QK_KT, (p->k0 + nk) / QK_KT,              \
+                      kt_add_products, &s);                                                        \
+        int8_store(s.sum, out.dst, out.n_rows, out.add);                                           \
     }                                                                                              \
     INT8_CELL(NAME, KT_OFFSET, false)
 
-KT_CELL(iq2_kt, IQ2_KT_GAIN, 4);
-KT_CELL(iq3_kt, IQ3_KT_GAIN, 1);
-KT_CELL(iq4_kt, IQ4_KT_GAIN, 4);
+KT_CELL(iq2_kt, 1, -1, IQ2_KT_GAIN, 4);
+KT_CELL(iq3_kt, 1, offsetof(struct blk_iq3_kt, sg), IQ3_KT_GAIN, 1);
+KT_CELL(iq4_kt, 2, offsetof(struct blk_iq4_kt, S), IQ4_KT_GAIN, 4);
