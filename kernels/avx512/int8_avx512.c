@@ -1,55 +1,72 @@
 /* SPDX-License-Identifier: MIT
- * int8_avx512.c - panels of integer weights by packed activations, for all types; the arithmetic
+ * int8_avx512.c - panels of integer weights by tiles of tokens, for all types; the arithmetic
  * and its order are described in int8_avx512.h. */
 #include "int8_avx512.h"
 
 void int8_fill_acts_avx512(int bias, const char *x, size_t x_stride, int64_t n_tok, int64_t n,
-                           int64_t k0, int64_t nk, struct int8_acts *acts) {
-    const int64_t first = k0 / 32, end = (k0 + nk) / 32;
-    for (int64_t t = 0; t < n_tok; t++, x += x_stride) {
-        struct int8_acts *a = acts;
-        for (int64_t b = first; b < end; b++, a++) {
-            const struct q8_2_view v = q8_2_x4_block(x, b, n / 32);
-            const float d = bf16_to_f32(v.d);
-            _mm256_storeu_si256((__m256i *)a->q[t], load256(v.qs));
-            a->d[t] = d;
-            a->s[t] = d * (float)v.s;
-            a->start[t] = -bias * v.s;
-        }
+                           int64_t k0, int64_t nk, struct int8_acts *a) {
+    a->x = x;
+    a->stride = x_stride;
+    a->first = k0 / 32;
+    for (int64_t t = 0; t < n_tok; t++, x += x_stride)
+        for (int64_t b = 0; b < nk / 32; b += 4)
+            int8_fill_blocks(bias, x, a->first + b, (int)gemm_min(nk / 32 - b, 4), n / 32,
+                             a->d[t] + b, a->s[t] + b, a->start[t] + b);
+}
+
+/* Add block b of the tile to the sums of nt tokens, whose activations are at q[t] + offset. */
+ALWAYS_INLINE void add_block(int nt, bool has_min, const struct int8_panel *p,
+                             const struct int8_acts *a, int64_t b, const int8_t *const *q,
+                             size_t offset, __m512 *sum) {
+    __m512i acc[INT8_TOKENS];
+    UNROLL
+    for (int t = 0; t < nt; t++)
+        acc[t] = _mm512_set1_epi32(a->start[t][b]);
+    UNROLL
+    for (int i = 0; i < 8; i++) {
+        const __m512i w = load512(p->q[i]);
+        UNROLL
+        for (int t = 0; t < nt; t++)
+            acc[t] = _mm512_dpbusd_epi32(acc[t], w, spread_u32(q[t] + offset + 4 * i));
+    }
+    const __m512 d = _mm512_loadu_ps(p->d);
+    UNROLL
+    for (int t = 0; t < nt; t++) {
+        const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(a->d[t][b]));
+        sum[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[t]), scale, sum[t]);
+        if (has_min)
+            sum[t] = _mm512_fmadd_ps(_mm512_loadu_ps(p->m), _mm512_set1_ps(a->s[t][b]), sum[t]);
     }
 }
 
 /* nt, a constant up to INT8_TOKENS, tokens. */
 ALWAYS_INLINE void tile(int nt, bool has_min, const struct int8_panel *p, const struct int8_acts *a,
                         int64_t nk, struct gemm_out out) {
+    const int64_t n_blocks = nk / 32;
+    const int8_t *q[INT8_TOKENS];
     __m512 sum[INT8_TOKENS];
+    int64_t b = 0;
     UNROLL
-    for (int t = 0; t < nt; t++)
-        sum[t] = _mm512_setzero_ps();
-    for (int64_t b = 0; b < nk / 32; b++, p++, a++) {
-        __m512i acc[INT8_TOKENS];
+    for (int t = 0; t < nt; t++) {
+        q[t] = (const int8_t *)a->x + (size_t)t * a->stride +
+               (size_t)a->first / 4 * sizeof(struct blk_q8_2_x4);
+        sum[t] = int8_resume(out.dst + t * out.stride, out.n_rows, out.add);
+    }
+    for (; b + 4 <= n_blocks; b += 4, p += 4) {
+        for (int j = 0; j < 4; j++)
+            add_block(nt, has_min, p + j, a, b + j, q,
+                      offsetof(struct blk_q8_2_x4, qs) + 32 * (size_t)j, sum);
         UNROLL
         for (int t = 0; t < nt; t++)
-            acc[t] = _mm512_set1_epi32(a->start[t]);
-        UNROLL
-        for (int i = 0; i < 8; i++) {
-            const __m512i w = load512(p->q[i]);
-            UNROLL
-            for (int t = 0; t < nt; t++)
-                acc[t] = _mm512_dpbusd_epi32(acc[t], w, spread_u32(a->q[t] + 4 * i));
-        }
-        const __m512 d = _mm512_loadu_ps(p->d);
-        UNROLL
-        for (int t = 0; t < nt; t++) {
-            const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(a->d[t]));
-            sum[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[t]), scale, sum[t]);
-            if (has_min)
-                sum[t] = _mm512_fmadd_ps(_mm512_loadu_ps(p->m), _mm512_set1_ps(a->s[t]), sum[t]);
-        }
+            q[t] += sizeof(struct blk_q8_2_x4);
+    }
+    for (size_t offset = offsetof(struct blk_q8_2, qs); b < n_blocks; b++, p++) {
+        add_block(nt, has_min, p, a, b, q, offset, sum);
+        offset += sizeof(struct blk_q8_2);
     }
     UNROLL
     for (int t = 0; t < nt; t++)
-        int8_store(sum[t], out.dst + t * out.stride, out.n_rows, out.add);
+        int8_store(sum[t], out.dst + t * out.stride, out.n_rows);
 }
 
 ALWAYS_INLINE void tile_of(bool has_min, const void *panel, const void *acts, int64_t nk,

@@ -15,8 +15,8 @@
  *             trellis_avx512.c.
  *
  * Either way the 32 products of a block are added up exactly, then blocks in order by f32
- * multiply-adds, then parts of INT8_K_BLOCK weights in order: every element of dst has the same
- * bits whatever the number of tokens in the call. It is the order of the avx2 column too. */
+ * multiply-adds; the sum rests in dst where a part of k ends. So every element of dst has the same
+ * bits whatever the number of tokens in the call, and up to 4096 weights also those of avx2. */
 #ifndef GGAUGE_INT8_AVX512_H
 #define GGAUGE_INT8_AVX512_H
 
@@ -25,9 +25,10 @@
 #include "tmpl/gemm_tmpl.h"
 
 #define INT8_ROWS 16
-#define INT8_TOKENS 8     /* packed at a time */
-#define INT8_K_BLOCK 4096 /* weights: 4 panels then take 320 KiB of the second level cache */
+#define INT8_TOKENS 8     /* of a tile */
+#define INT8_K_BLOCK 1024 /* weights: a tile's activations then stay in the first level cache */
 #define INT8_PANELS 4
+#define INT8_K_STREAM 4096 /* of one token, where a part costs a start */
 /* Largest seen on random data, n up to 8448: 6.9e-13, from adding n / 32 terms in f32. */
 #define INT8_TOL_NMSE 3e-12
 
@@ -37,20 +38,22 @@ struct int8_panel {
     float d[16], m[16];  /* m only if the type has minimums */
 };
 
-/* INT8_TOKENS tokens x 32 activations. */
+/* A tile of tokens, read where they lie but for the scales. */
 struct int8_acts {
-    int8_t q[INT8_TOKENS][32];
-    float d[INT8_TOKENS];
-    float s[INT8_TOKENS];      /* d * sum of q */
-    int32_t start[INT8_TOKENS]; /* - bias * sum of q */
+    const char *x; /* rows of q8_2_x4 */
+    size_t stride;
+    int64_t first; /* block, a multiple of 4 */
+    float d[INT8_TOKENS][INT8_K_BLOCK / 32];
+    float s[INT8_TOKENS][INT8_K_BLOCK / 32];            /* d * sum of q */
+    int32_t start[INT8_TOKENS][INT8_K_BLOCK / 32];      /* - bias * sum of q */
 };
 
 /* One token's activations of a block of k, in the order that the type's stream wants. */
 struct int8_stream {
-    int8_t q[4 * INT8_K_BLOCK];
-    float d[INT8_K_BLOCK / 32];
-    float s[INT8_K_BLOCK / 32];
-    int32_t start[INT8_K_BLOCK / 32];
+    int8_t q[4 * INT8_K_STREAM];
+    float d[INT8_K_STREAM / 32];
+    float s[INT8_K_STREAM / 32];
+    int32_t start[INT8_K_STREAM / 32];
 };
 
 /* 16 rows that are read where they lie. */
@@ -60,10 +63,10 @@ struct int8_rows {
     ptrdiff_t ahead; /* bytes from a row to the row after these 16 that takes its place */
 };
 
-/* Pack n_tok <= INT8_TOKENS tokens; the places of missing ones are left alone. */
+/* n_tok <= INT8_TOKENS tokens. */
 void int8_fill_acts_avx512(int bias, const char *x, size_t x_stride, int64_t n_tok, int64_t n,
                            int64_t k0, int64_t nk, struct int8_acts *acts);
-/* A panel by packed tokens. */
+/* A panel by a tile of tokens. */
 void int8_tile_avx512(bool has_min, const void *panel, const void *acts, int64_t nk,
                       struct gemm_out out);
 
@@ -104,11 +107,13 @@ ALWAYS_INLINE void int8_fill_stream(int bias, const char *x, int64_t n, int64_t 
                          a->s + b, a->start + b);
 }
 
-/* 16 rows of one token. */
-ALWAYS_INLINE void int8_store(__m512 sum, float *dst, int64_t n_rows, bool add) {
-    const __mmask16 lanes = first_lanes(n_rows);
-    if (add) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, dst), sum);
-    _mm512_mask_storeu_ps(dst, lanes, sum);
+/* The sums of 16 rows of one token so far. */
+ALWAYS_INLINE __m512 int8_resume(const float *dst, int64_t n_rows, bool add) {
+    return _mm512_maskz_loadu_ps(add ? first_lanes(n_rows) : 0, dst);
+}
+
+ALWAYS_INLINE void int8_store(__m512 sum, float *dst, int64_t n_rows) {
+    _mm512_mask_storeu_ps(dst, first_lanes(n_rows), sum);
 }
 
 /* Fetch bytes [offset, offset + n_bytes) of what takes the place of row r in the next 16 rows: the
@@ -123,8 +128,8 @@ ALWAYS_INLINE void int8_prefetch(const struct int8_rows *p, int r, int64_t offse
 
 static inline size_t int8_scratch(int64_t n) {
     (void)n;
-    return INT8_PANELS * (INT8_K_BLOCK / 32) * sizeof(struct int8_panel) +
-           INT8_K_BLOCK / 32 * sizeof(struct int8_acts);
+    return INT8_PANELS * (INT8_K_BLOCK / 32) * sizeof(struct int8_panel) + sizeof(struct int8_acts) +
+           sizeof(struct int8_stream);
 }
 
 /* The cell of type NAME from NAME_panel, NAME_stream and NAME_stream_tile, which are the `panel`,
@@ -156,7 +161,7 @@ static inline size_t int8_scratch(int64_t n) {
                                     const void *x, size_t x_stride, float *dst, void *scratch) {   \
         static const struct gemm g = { .rows = INT8_ROWS,                                          \
                                        .tokens = 1,                                                \
-                                       .k_block = INT8_K_BLOCK,                                    \
+                                       .k_block = INT8_K_STREAM,                                   \
                                        .n_panels = INT8_PANELS,                                    \
                                        .panel_bytes = sizeof(struct int8_rows),                    \
                                        .panel = int8_point_at_rows,                                \

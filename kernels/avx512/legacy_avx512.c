@@ -210,12 +210,12 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
         const struct int8_rows *p = panel;                                                         \
         const int64_t n_blocks = nk / 32;                                                          \
         const __m512i offsets = row_offsets(p->row);                                               \
-        __m512 sum = _mm512_setzero_ps();                                                          \
+        __m512 sum = int8_resume(out.dst, out.n_rows, out.add);                                    \
         int64_t b = 0;                                                                             \
         for (; b + 4 <= n_blocks; b += 4)                                                          \
             sum = NAME##_blocks(p, offsets, acts, b, 4, sum);                                      \
         if (b < n_blocks) sum = NAME##_blocks(p, offsets, acts, b, (int)(n_blocks - b), sum);      \
-        int8_store(sum, out.dst, out.n_rows, out.add);                                             \
+        int8_store(sum, out.dst, out.n_rows);                                                      \
     }                                                                                              \
     INT8_CELL(NAME, BIAS, HAS_MIN)
 

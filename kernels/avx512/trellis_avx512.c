@@ -373,10 +373,10 @@ ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_bl
     static void NAME##_stream_tile(const void *panel, const void *acts, int64_t nk,                \
                                    struct gemm_out out) {                                          \
         const struct int8_rows *p = panel;                                                         \
-        struct kt_sum s = { acts, 0, _mm512_setzero_ps() };                                        \
+        struct kt_sum s = { acts, 0, int8_resume(out.dst, out.n_rows, out.add) };                  \
         kt_for_blocks(&NAME##_format, p->row, p, p->k0 / QK_KT, (p->k0 + nk) / QK_KT,              \
                       kt_add_products, &s);                                                        \
-        int8_store(s.sum, out.dst, out.n_rows, out.add);                                           \
+        int8_store(s.sum, out.dst, out.n_rows);                                                    \
     }                                                                                              \
     INT8_CELL(NAME, KT_OFFSET, false)
 
