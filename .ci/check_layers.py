@@ -16,7 +16,7 @@ LAYERS = {
     "kernels/ref": ["kernels/base", "kernels", "kernels/tmpl"],
     "kernels/avx2": ["kernels/base", "kernels", "kernels/tmpl"],
     "kernels/avx512": ["kernels/base", "kernels", "kernels/tmpl"],
-    "kernels/amx": ["kernels/base", "kernels", "kernels/tmpl"],
+    "kernels/amx": ["kernels/base", "kernels", "kernels/tmpl", "kernels/avx512"],
     "kernels/cuda": ["kernels/base", "kernels", "kernels/tmpl"],
     "harness/stats": ["kernels/base"],
     "harness/gguf": ["kernels/base", "kernels"],

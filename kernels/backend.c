@@ -7,6 +7,8 @@
 
 #include <cpuid.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* PICK_Y(symbol) is its address, PICK__(symbol) nothing. The columns are called c0..c4 because a
  * parameter named like a column would replace the suffix that is being pasted. */
@@ -91,6 +93,20 @@ static bool cpu_has_f16c(void) {
     return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
 }
 
+/* AMX tiles (leaf 7: EDX bit 24 tile, 25 int8, 22 bf16), whose 8 KiB of state the kernel gives to a
+ * process only on request. The request is cheap, may be repeated and holds for all threads. */
+static bool cpu_has_amx(void) {
+#ifdef __linux__
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    unsigned a, b, c, d;
+    const unsigned bits = 1u << 24 | 1u << 25 | 1u << 22;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & bits) != bits) return false;
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
+#endif
+}
+
 bool column_available(enum column c) {
     if (!column_has_cells(c)) return false;
     __builtin_cpu_init();
@@ -105,7 +121,8 @@ bool column_available(enum column c) {
     case COL_ref: return true;
     case COL_avx2: return avx2;
     case COL_avx512: return avx512;
-    default: return false; /* amx and cuda have no cells yet, so no probe either */
+    case COL_amx: return avx512 && cpu_has_amx();
+    default: return false; /* cuda has no cells yet, so no probe either */
     }
 }
 

@@ -48,6 +48,13 @@
 #define STEP_BY_STEP(v) ((void)0)
 #endif
 
+/* The compiler keeps memory accesses on their side of this point. */
+#if defined(__GNUC__)
+#define COMPILER_BARRIER() __asm__ volatile("" ::: "memory")
+#else
+#define COMPILER_BARRIER() ((void)0)
+#endif
+
 #define N_ELEMS(a) (sizeof(a) / sizeof((a)[0]))
 
 #endif

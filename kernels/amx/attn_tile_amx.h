@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT
+ * attn_tile_amx.h - the arithmetic of attention on bf16 tiles: the cache as tiles, scores, weights,
+ * weighted sums.
+ *
+ * A bf16 has 8 significant bits and an f16 of the cache 11, so every number x is split into
+ * hi = bf16(x) and lo = bf16(x - hi), together 16 bits or more (f16 exactly), and a product is
+ * hi * hi + hi * lo + lo * hi. What is dropped, lo * lo, is below 2^-16 of a product. hi of the
+ * cache is cut off, which is two instructions for 32 numbers, hi of q and of the weights is
+ * rounded, so that lo has no sign of its own and the dropped part no bias.
+ *
+ * Tiles, 16 rows of 64 bytes each. A dword holds two numbers that meet in one step of a dot product:
+ *   k  A  row = cell, dword j = elements (32 b + j, 32 b + j + 16)
+ *   q  B  column = query row, row j = the same elements
+ *   s  C  row = cell, column = query row: maxima and sums over cells need no step across lanes
+ *   p  A  row = query row, dword j = weights of cells (32 c + j, 32 c + j + 16); lies where the two
+ *         tiles of scores lay that it was made from
+ *   v  B  row j = the same cells, column = element
+ * Wherever a hi tile lies, its lo tile follows.
+ *
+ * Each score and each sum is a chain of tile steps over its own row and column only, in one order
+ * everywhere, so its bits do not depend on what else is in the tiles; cells that a row does not see
+ * get weight zero. Tiles take numbers below 2^-126 for zero. Source: Intel ISA extensions reference,
+ * TDPBF16PS. */
+#ifndef GGAUGE_ATTN_TILE_AMX_H
+#define GGAUGE_ATTN_TILE_AMX_H
+
+#include "avx512/attn_avx512.h"
+
+#define TILE_DIM 16      /* rows of a tile, f32 columns */
+#define TILE_BYTES 1024
+#define PAIR_BYTES (2 * TILE_BYTES) /* a hi tile and its lo tile */
+#define STEP_CELLS 32    /* cells that meet in one tile step of a weighted sum */
+#define CELLS_AHEAD 32   /* cells fetched ahead while the cache becomes tiles */
+
+/* x and y as bf16 in the halves of dwords, and what is left of both; each rounded or cut off. */
+ALWAYS_INLINE void split_pair(bool round_hi, bool round_lo, __m512 x, __m512 y, __m512i *hi,
+                              __m512i *lo) {
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    const __m512i half = _mm512_set1_epi32(0x8000);
+    __m512i a = _mm512_castps_si512(x), b = _mm512_castps_si512(y);
+    if (round_hi) a = _mm512_add_epi32(a, half), b = _mm512_add_epi32(b, half);
+    a = _mm512_and_si512(a, high), b = _mm512_and_si512(b, high);
+    *hi = _mm512_or_si512(_mm512_srli_epi32(a, 16), b);
+    __m512i c = _mm512_castps_si512(_mm512_sub_ps(x, _mm512_castsi512_ps(a)));
+    __m512i d = _mm512_castps_si512(_mm512_sub_ps(y, _mm512_castsi512_ps(b)));
+    if (round_lo) c = _mm512_add_epi32(c, half), d = _mm512_add_epi32(d, half);
+    *lo = _mm512_ternarylogic_epi32(_mm512_srli_epi32(c, 16), d, high, 0xf8); /* c | (d & high) */
+}
+
+ALWAYS_INLINE void store_tile_row(char *tile, int64_t row, __m512i x) {
+    _mm512_store_si512(tile + row * 64, x);
+}
+
+/* n cells from `row` on as k tiles [n / 16 rounded up, pad / 32]; missing cells are zeros. */
+ALWAYS_INLINE void k_tiles_of(enum qtype type, const struct attn_side *k, const char *row,
+                              int64_t n, char *tiles) {
+    int64_t n_blocks = k->pad / 32;
+    size_t stride = k->t->row_bytes;
+    for (int64_t c = 0; c < attn_round_up(n, TILE_DIM); c++, row += stride) {
+        char *to = tiles + c / TILE_DIM * n_blocks * PAIR_BYTES;
+        if (c < n) attn_fetch(row, k->head_bytes, stride, CELLS_AHEAD);
+        for (int64_t b = 0; b < n_blocks; b++, to += PAIR_BYTES) {
+            int64_t left = c < n ? k->hd - 32 * b : 0;
+            __m512i hi, lo;
+            split_pair(false, type != QT_f16, load16_cache(type, row, 32 * b, lanes16(left)),
+                       load16_cache(type, row, 32 * b + 16, lanes16(left - 16)), &hi, &lo);
+            store_tile_row(to, c % TILE_DIM, hi);
+            store_tile_row(to + TILE_BYTES, c % TILE_DIM, lo);
+        }
+    }
+}
+
+static void k_tiles(const struct attn_side *k, const char *row, int64_t n, char *tiles) {
+    switch (k->t->type) {
+    case QT_f32: k_tiles_of(QT_f32, k, row, n, tiles); break;
+    case QT_f16: k_tiles_of(QT_f16, k, row, n, tiles); break;
+    default: k_tiles_of(QT_q8_0, k, row, n, tiles); break;
+    }
+}
+
+/* n <= STEP_CELLS cells from `row` on as v tiles of n_blocks blocks of 16 elements from block b0 on;
+ * missing cells are zeros. */
+ALWAYS_INLINE void v_tiles_of(enum qtype type, const struct attn_side *v, const char *row,
+                              int64_t n, int64_t b0, int64_t n_blocks, char *tiles) {
+    size_t stride = v->t->row_bytes, other = TILE_DIM * stride;
+    for (int64_t j = 0; j < TILE_DIM; j++, row += stride) {
+        if (b0 == 0 && j < n) attn_fetch(row, v->head_bytes, stride, CELLS_AHEAD);
+        if (b0 == 0 && j + TILE_DIM < n) attn_fetch(row + other, v->head_bytes, stride, CELLS_AHEAD);
+        for (int64_t b = 0; b < n_blocks; b++) {
+            int64_t d = (b0 + b) * TILE_DIM;
+            __mmask16 m = lanes16(v->hd - d);
+            __m512i hi, lo;
+            split_pair(false, type != QT_f16, load16_cache(type, row, d, j < n ? m : 0),
+                       load16_cache(type, row + other, d, j + TILE_DIM < n ? m : 0), &hi, &lo);
+            store_tile_row(tiles + b * PAIR_BYTES, j, hi);
+            store_tile_row(tiles + b * PAIR_BYTES + TILE_BYTES, j, lo);
+        }
+    }
+}
+
+static void v_tiles(const struct attn_side *v, const char *row, int64_t n, int64_t b0,
+                    int64_t n_blocks, char *tiles) {
+    switch (v->t->type) {
+    case QT_f32: v_tiles_of(QT_f32, v, row, n, b0, n_blocks, tiles); break;
+    case QT_f16: v_tiles_of(QT_f16, v, row, n, b0, n_blocks, tiles); break;
+    default: v_tiles_of(QT_q8_0, v, row, n, b0, n_blocks, tiles); break;
+    }
+}
+
+/* q tiles [pad / 32] of n <= 16 query rows x[r] [hd], scaled; missing rows are zeros. */
+static void q_tiles(const float *const *x, int64_t n, int64_t hd, int64_t pad, float scale,
+                    char *tiles) {
+    const __m512 s = _mm512_set1_ps(scale);
+    for (int64_t b = 0; b < pad / 32; b++, tiles += PAIR_BYTES) {
+        __m512i hi[16], lo[16];
+        UNROLL for (int64_t r = 0; r < 16; r++) {
+            const float *y = x[r < n ? r : 0] + 32 * b;
+            int64_t left = r < n ? hd - 32 * b : 0;
+            split_pair(true, true, _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes16(left), y), s),
+                       _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes16(left - 16), y + 16), s), &hi[r],
+                       &lo[r]);
+        }
+        transpose16x16(hi);
+        transpose16x16(lo);
+        UNROLL for (int r = 0; r < 16; r++) {
+            store_tile_row(tiles, r, hi[r]);
+            store_tile_row(tiles + TILE_BYTES, r, lo[r]);
+        }
+    }
+}
+
+/* Scores of 16 query rows with n_cells / 16 <= 4 tiles of cells: q and k tiles [.., n_blocks], s
+ * tiles one behind the other. */
+static inline void score_one(const char *k, const char *q, int64_t n_blocks, int64_t n_tiles,
+                             char *s) {
+    size_t next = (size_t)n_blocks * PAIR_BYTES;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t b = 0; b < n_blocks; b++, k += PAIR_BYTES, q += PAIR_BYTES) {
+        _tile_loadd(4, q, 64);
+        _tile_loadd(5, q + TILE_BYTES, 64);
+#define CELLS(acc, i)                                                                              \
+    if (i < n_tiles) {                                                                             \
+        _tile_loadd(6, k + i * next, 64);                                                          \
+        _tile_dpbf16ps(acc, 6, 5);                                                                 \
+        _tile_dpbf16ps(acc, 6, 4);                                                                 \
+        _tile_loadd(7, k + i * next + TILE_BYTES, 64);                                             \
+        _tile_dpbf16ps(acc, 7, 4);                                                                 \
+    }
+        CELLS(0, 0)
+        CELLS(1, 1)
+        CELLS(2, 2)
+        CELLS(3, 3)
+#undef CELLS
+    }
+    _tile_stored(0, s, 64);
+    if (n_tiles > 1) _tile_stored(1, s + TILE_BYTES, 64);
+    if (n_tiles > 2) _tile_stored(2, s + 2 * TILE_BYTES, 64);
+    if (n_tiles > 3) _tile_stored(3, s + 3 * TILE_BYTES, 64);
+}
+
+/* The same for 32 query rows and two tiles of cells; q1 and s1 are of the second 16 rows. */
+static inline void score_two(const char *k, const char *q0, const char *q1, int64_t n_blocks,
+                             char *s0, char *s1) {
+    size_t next = (size_t)n_blocks * PAIR_BYTES;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t b = 0; b < n_blocks; b++, k += PAIR_BYTES, q0 += PAIR_BYTES, q1 += PAIR_BYTES) {
+#define PRODUCTS                                                                                   \
+    _tile_dpbf16ps(0, 4, 6);                                                                       \
+    _tile_dpbf16ps(1, 5, 6);                                                                       \
+    _tile_dpbf16ps(2, 4, 7);                                                                       \
+    _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(4, k, 64);
+        _tile_loadd(5, k + next, 64);
+        _tile_loadd(6, q0 + TILE_BYTES, 64);
+        _tile_loadd(7, q1 + TILE_BYTES, 64);
+        PRODUCTS
+        _tile_loadd(6, q0, 64);
+        _tile_loadd(7, q1, 64);
+        PRODUCTS
+        _tile_loadd(4, k + TILE_BYTES, 64);
+        _tile_loadd(5, k + next + TILE_BYTES, 64);
+        PRODUCTS
+    }
+    _tile_stored(0, s0, 64);
+    _tile_stored(1, s0 + TILE_BYTES, 64);
+    _tile_stored(2, s1, 64);
+    _tile_stored(3, s1 + TILE_BYTES, 64);
+}
+
+/* Largest score of each of 16 rows over n_steps steps; scores that a row does not see become -inf.
+ * seen: cells that each row sees, in all rows from `common` on at least. A NaN is skipped. */
+static inline __m512 score_max(char *s, int64_t n_steps, __m512i seen, int64_t common) {
+    __m512 m0 = _mm512_set1_ps(-INFINITY), m1 = m0;
+    int64_t n = n_steps * STEP_CELLS, c = 0;
+    float *x = (float *)s;
+    for (; c + 2 <= common && c < n; c += 2, x += 32) {
+        m0 = _mm512_max_ps(_mm512_load_ps(x), m0);
+        m1 = _mm512_max_ps(_mm512_load_ps(x + 16), m1);
+    }
+    for (; c < n; c++, x += 16) {
+        __mmask16 see = _mm512_cmpgt_epi32_mask(seen, _mm512_set1_epi32((int)c));
+        __m512 y = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), see, _mm512_load_ps(x));
+        _mm512_store_ps(x, y);
+        m0 = _mm512_max_ps(y, m0);
+    }
+    return _mm512_max_ps(m1, m0);
+}
+
+/* Scores become weights 2^(s - max), as p tiles; returns the sums of 16 rows. */
+static inline __m512 weights(char *s, int64_t n_steps, __m512 max) {
+    __mmask16 none = _mm512_cmp_ps_mask(max, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
+    max = _mm512_mask_mov_ps(max, none, _mm512_setzero_ps());
+    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
+    for (int64_t step = 0; step < n_steps; step++, s += PAIR_BYTES) {
+        const float *x = (const float *)s;
+        __m512i hi[16], lo[16];
+        UNROLL for (int j = 0; j < 16; j++) {
+            __m512 a = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 16 * j), max));
+            __m512 b = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 256 + 16 * j), max));
+            sum0 = _mm512_add_ps(sum0, a);
+            sum1 = _mm512_add_ps(sum1, b);
+            split_pair(true, false, a, b, &hi[j], &lo[j]);
+        }
+        transpose16x16(hi);
+        transpose16x16(lo);
+        UNROLL for (int j = 0; j < 16; j++) {
+            store_tile_row(s, j, hi[j]);
+            store_tile_row(s + TILE_BYTES, j, lo[j]);
+        }
+    }
+    return _mm512_add_ps(sum0, sum1);
+}
+
+/* acc [16, n_blocks * 16] += p (a step) * v tiles [n_blocks] in tile registers 0 .. n_blocks - 1. */
+static inline void sum_step_one(const char *p, const char *v, int64_t n_blocks) {
+    _tile_loadd(4, p, 64);
+    _tile_loadd(5, p + TILE_BYTES, 64);
+#define BLOCK(acc, i)                                                                              \
+    if (i < n_blocks) {                                                                            \
+        _tile_loadd(6, v + i * PAIR_BYTES, 64);                                                    \
+        _tile_dpbf16ps(acc, 5, 6);                                                                 \
+        _tile_dpbf16ps(acc, 4, 6);                                                                 \
+        _tile_loadd(7, v + i * PAIR_BYTES + TILE_BYTES, 64);                                       \
+        _tile_dpbf16ps(acc, 4, 7);                                                                 \
+    }
+    BLOCK(0, 0)
+    BLOCK(1, 1)
+    BLOCK(2, 2)
+    BLOCK(3, 3)
+#undef BLOCK
+}
+
+/* The same for 32 rows and one or two blocks: registers 0, 1 of the first rows, 2, 3 of the others.
+ */
+static inline void sum_step_two(const char *p0, const char *p1, const char *v, int64_t n_blocks) {
+#define PRODUCTS_OF_ONE                                                                            \
+    _tile_dpbf16ps(0, 4, 6);                                                                       \
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_loadd(4, p0 + TILE_BYTES, 64);
+    _tile_loadd(5, p1 + TILE_BYTES, 64);
+    _tile_loadd(6, v, 64);
+    if (n_blocks == 1) {
+        PRODUCTS_OF_ONE
+        _tile_loadd(4, p0, 64);
+        _tile_loadd(5, p1, 64);
+        PRODUCTS_OF_ONE
+        _tile_loadd(6, v + TILE_BYTES, 64);
+        PRODUCTS_OF_ONE
+        return;
+    }
+#undef PRODUCTS_OF_ONE
+#define SUMS                                                                                       \
+    _tile_dpbf16ps(0, 4, 6);                                                                       \
+    _tile_dpbf16ps(1, 4, 7);                                                                       \
+    _tile_dpbf16ps(2, 5, 6);                                                                       \
+    _tile_dpbf16ps(3, 5, 7);
+    _tile_loadd(7, v + PAIR_BYTES, 64);
+    SUMS
+    _tile_loadd(4, p0, 64);
+    _tile_loadd(5, p1, 64);
+    SUMS
+    _tile_loadd(6, v + TILE_BYTES, 64);
+    _tile_loadd(7, v + PAIR_BYTES + TILE_BYTES, 64);
+    SUMS
+#undef SUMS
+}
+
+#endif

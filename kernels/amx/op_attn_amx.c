@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT
+ * op_attn_amx.c - causal attention over the cache on bf16 tiles; contract in op.h, who computes what
+ * in attn_tmpl.h, the arithmetic in attn_tile_amx.h.
+ *
+ * A range of cells becomes tiles once per unit and stays in the L2 cache for all of the unit's rows.
+ * Up to two blocks of rows (16 rows each) walk it in step with that conversion, so that the tiles
+ * never leave the L1 cache: with few rows the cache is read at the speed of memory.
+ *
+ * An infinity or NaN in the cache cannot be split, and no weight, not even zero, keeps it from the
+ * other rows of a tile. It shows as a NaN of what it met; then the range is computed again with the
+ * bad cells left out of the tiles and added one by one, only for the rows that see them. */
+#include "amx/tile_amx.h"
+#include "attn_tile_amx.h"
+
+#define RANGE_CELLS 256
+#define RANGE_STEPS (RANGE_CELLS / STEP_CELLS)
+#define S_BYTES (RANGE_STEPS * PAIR_BYTES) /* scores of 16 rows with a range */
+
+/* Cells of a range that hold an infinity or NaN. */
+struct bad {
+    int n_k, n_v;
+    int32_t k[RANGE_CELLS], v[RANGE_CELLS];
+};
+
+/* The column's own scratch of a thread. */
+struct bufs {
+    char *q;    /* tiles [tile_rows / 16, k.pad / 32] */
+    char *k;    /* tiles [RANGE_CELLS / 16, k.pad / 32] */
+    char *v;    /* tiles [RANGE_STEPS, v.pad / 16] */
+    char *s;    /* scores, then weights of two blocks of rows [2, RANGE_STEPS] */
+    float *row; /* [max(k.pad, v.pad)], one head of one cell */
+    struct bad *bad;
+};
+
+/* A range as one unit sees it. */
+struct piece {
+    const struct attn *a;
+    const struct attn_unit *u;
+    const struct bufs *b;
+    int64_t p0, n; /* positions p0 .. p0 + n - 1 */
+    bool stream;   /* the cache becomes tiles as it is walked, each step over the last one's */
+    const struct bad *bad; /* NULL = none known */
+};
+
+/* Up to 16 rows and the cells of the range that they see. */
+struct rows {
+    int64_t r0, n;
+    int64_t n_steps;
+    int64_t common; /* cells that all rows see */
+    __m512i seen;
+    char *q, *s;
+};
+
+static size_t carve(const struct attn *a, char *memory, struct bufs *b) {
+    size_t used = 0, k_blocks = (size_t)a->k.pad / 32, v_blocks = (size_t)a->v.pad / 16;
+    size_t line = (size_t)attn_max(a->k.pad, a->v.pad);
+    struct {
+        void *p; /* to a pointer of b */
+        size_t bytes;
+    } parts[] = {
+        { &b->q, (size_t)a->tile_rows / TILE_DIM * k_blocks * PAIR_BYTES },
+        { &b->k, RANGE_CELLS / TILE_DIM * k_blocks * PAIR_BYTES },
+        { &b->v, RANGE_STEPS * v_blocks * PAIR_BYTES },
+        { &b->s, 2 * S_BYTES },
+        { &b->row, line * sizeof *b->row },
+        { &b->bad, sizeof *b->bad },
+    };
+    for (size_t i = 0; i < N_ELEMS(parts); i++) {
+        void *at = memory ? memory + used : NULL;
+        memcpy(parts[i].p, &at, sizeof at);
+        used += (parts[i].bytes + 63) / 64 * 64; /* whole cache lines */
+    }
+    return used;
+}
+
+static size_t own_bytes(const struct attn *a) {
+    struct bufs b;
+    return carve(a, NULL, &b);
+}
+
+static const float *q_row(const struct attn *a, const struct attn_unit *u, int64_t r) {
+    int64_t head = u->g * a->group + r % a->group;
+    return (const float *)tensor_row(a->node->src[0], u->t0 + r / a->group) + head * a->k.hd;
+}
+
+static float q_scale(const struct attn *a) {
+    return a->node->p.attn.scale * ATTN_LOG2E;
+}
+
+static void begin(const struct attn *a, const struct attn_unit *u, char *own) {
+    struct bufs b;
+    carve(a, own, &b);
+    for (int64_t r0 = 0; r0 < u->n_rows; r0 += TILE_DIM) {
+        const float *x[TILE_DIM];
+        int64_t n = attn_min(TILE_DIM, u->n_rows - r0);
+        for (int64_t r = 0; r < n; r++)
+            x[r] = q_row(a, u, r0 + r);
+        q_tiles(x, n, a->k.hd, a->k.pad, q_scale(a), b.q + r0 / TILE_DIM * a->k.pad / 32 * PAIR_BYTES);
+    }
+}
+
+static const char *k_row(const struct piece *p, int64_t c) {
+    return attn_row(&p->a->k, p->u->first + p->p0 + c, p->u->g);
+}
+
+static const char *v_row(const struct piece *p, int64_t c) {
+    return attn_row(&p->a->v, p->u->first + p->p0 + c, p->u->g);
+}
+
+/* Block `block` of the unit's rows, the i-th of those that go together. */
+static struct rows rows_of(const struct piece *p, int64_t block, int64_t i) {
+    struct rows w = { .r0 = block * TILE_DIM, .common = RANGE_CELLS };
+    int32_t seen[TILE_DIM] = { 0 };
+    int64_t most = 0;
+    w.n = attn_min(TILE_DIM, p->u->n_rows - w.r0);
+    for (int64_t r = 0; r < w.n; r++) {
+        int64_t t = p->u->t0 + (w.r0 + r) / p->a->group;
+        int64_t n = attn_max(0, attn_min(p->n, p->a->pos[t] + 1 - p->p0));
+        seen[r] = (int32_t)n;
+        most = attn_max(most, n);
+        w.common = attn_min(w.common, n);
+    }
+    w.seen = _mm512_loadu_si512(seen);
+    w.n_steps = (most + STEP_CELLS - 1) / STEP_CELLS;
+    w.q = p->b->q + block * (p->a->k.pad / 32) * PAIR_BYTES;
+    w.s = p->b->s + i * S_BYTES;
+    return w;
+}
+
+/* ---- bad cells ----------------------------------------------------------------------------- */
+
+/* A head of a cell as f32; returns whether all of it is finite. */
+static bool load_row(const struct attn_side *side, const char *row, float *y) {
+    __mmask16 bad = 0;
+    for (int64_t d = 0; d < side->hd; d += 16) {
+        __mmask16 m = lanes16(side->hd - d);
+        __m512 x = side->t->type == QT_f32   ? load16_cache(QT_f32, row, d, m)
+                   : side->t->type == QT_f16 ? load16_cache(QT_f16, row, d, m)
+                                             : load16_cache(QT_q8_0, row, d, m);
+        _mm512_mask_storeu_ps(y + d, m, x);
+        bad |= _mm512_fpclass_ps_mask(x, 0x99); /* quiet and signalling NaN, both infinities */
+    }
+    return bad == 0;
+}
+
+static void find_bad(const struct piece *p, struct bad *bad) {
+    bad->n_k = bad->n_v = 0;
+    for (int64_t c = 0; c < p->n; c++) {
+        if (!load_row(&p->a->k, k_row(p, c), p->b->row)) bad->k[bad->n_k++] = (int32_t)c;
+        if (!load_row(&p->a->v, v_row(p, c), p->b->row)) bad->v[bad->n_v++] = (int32_t)c;
+    }
+}
+
+/* Scores of bad cells of K, in f32. */
+static void bad_scores(const struct piece *p, const struct rows *w) {
+    for (int i = 0; i < p->bad->n_k; i++) {
+        int32_t c = p->bad->k[i];
+        if (c >= w->n_steps * STEP_CELLS) return;
+        load_row(&p->a->k, k_row(p, c), p->b->row);
+        for (int64_t r = 0; r < w->n; r++) {
+            const float *q = q_row(p->a, p->u, w->r0 + r);
+            float s = 0;
+            for (int64_t d = 0; d < p->a->k.hd; d++)
+                s += q[d] * q_scale(p->a) * p->b->row[d];
+            ((float *)w->s)[c * TILE_DIM + r] = s;
+        }
+    }
+}
+
+/* Take bad cells of V out of the tiles. */
+static void clear_bad(const struct piece *p, char *tiles) {
+    int64_t n_tiles = p->a->v.pad / 16 * 2;
+    for (int i = 0; i < p->bad->n_v; i++) {
+        int32_t c = p->bad->v[i], j = c % TILE_DIM, half = c / TILE_DIM % 2;
+        char *tile = tiles + c / STEP_CELLS * n_tiles * TILE_BYTES + j * 64;
+        for (int64_t t = 0; t < n_tiles; t++, tile += TILE_BYTES)
+            for (int64_t x = 0; x < 16; x++)
+                ((uint16_t *)(void *)tile)[2 * x + half] = 0;
+    }
+}
+
+/* And add them, in f32, to acc [16, v.pad]. */
+static void bad_sums(const struct piece *p, const struct rows *w, float *acc) {
+    int32_t seen[TILE_DIM];
+    _mm512_storeu_si512(seen, w->seen);
+    for (int i = 0; i < p->bad->n_v; i++) {
+        int32_t c = p->bad->v[i], j = c % TILE_DIM, half = c / TILE_DIM % 2;
+        load_row(&p->a->v, v_row(p, c), p->b->row);
+        for (int64_t r = 0; r < w->n; r++) {
+            if (c >= seen[r]) continue;
+            const char *tile = w->s + c / STEP_CELLS * PAIR_BYTES;
+            const uint16_t *hi = (const uint16_t *)(const void *)tile + r * 32;
+            const uint16_t *lo = hi + TILE_BYTES / sizeof *lo;
+            float weight = bf16_to_f32(hi[2 * j + half]) + bf16_to_f32(lo[2 * j + half]);
+            for (int64_t d = 0; d < p->a->v.hd; d++)
+                acc[r * p->a->v.pad + d] += weight * p->b->row[d];
+        }
+    }
+}
+
+/* ---- a range ------------------------------------------------------------------------------- */
+
+/* k tiles of n_steps steps from `step` on. */
+static const char *k_step(const struct piece *p, int64_t step, int64_t n_steps) {
+    int64_t c = step * STEP_CELLS;
+    if (!p->stream) return p->b->k + c / TILE_DIM * (p->a->k.pad / 32) * PAIR_BYTES;
+    k_tiles(&p->a->k, k_row(p, c), attn_min(n_steps * STEP_CELLS, p->n - c), p->b->k);
+    TILES_SEE_MEMORY();
+    return p->b->k;
+}
+
+static const char *v_step(const struct piece *p, int64_t step, int64_t b0, int64_t n_blocks) {
+    int64_t c = step * STEP_CELLS;
+    if (!p->stream) return p->b->v + (step * (p->a->v.pad / 16) + b0) * PAIR_BYTES;
+    v_tiles(&p->a->v, v_row(p, c), attn_min(STEP_CELLS, p->n - c), b0, n_blocks, p->b->v);
+    TILES_SEE_MEMORY();
+    return p->b->v;
+}
+
+/* Scores of one or two blocks of rows. The last step may have one tile of cells only. */
+static void scores(const struct piece *p, const struct rows *w, int n_blocks) {
+    int64_t depth = p->a->k.pad / 32, n_steps = w[0].n_steps;
+    if (n_blocks == 2) n_steps = attn_max(n_steps, w[1].n_steps);
+    for (int64_t step = 0; step < n_steps; step += 2) {
+        int64_t now = attn_min(2, n_steps - step);
+        const char *k = k_step(p, step, now);
+        if (n_blocks == 1) {
+            score_one(k, w->q, depth, 2 * now, w->s + step * PAIR_BYTES);
+            continue;
+        }
+        for (int64_t i = 0; i < now; i++, k += 2 * depth * PAIR_BYTES)
+            score_two(k, w[0].q, w[1].q, depth, w[0].s + (step + i) * PAIR_BYTES,
+                      w[1].s + (step + i) * PAIR_BYTES);
+    }
+}
+
+/* acc = weights * V of 16 rows each, row stride v.pad. */
+static void sums_one(const struct piece *p, const struct rows *w, float *acc) {
+    int64_t pad = p->a->v.pad, n_blocks = pad / 16;
+    for (int64_t b = 0; b < n_blocks; b += 4, acc += 64) {
+        int64_t now = attn_min(4, n_blocks - b);
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t step = 0; step < w->n_steps; step++)
+            sum_step_one(w->s + step * PAIR_BYTES, v_step(p, step, b, now), now);
+        _tile_stored(0, acc, pad * 4);
+        if (now > 1) _tile_stored(1, acc + 16, pad * 4);
+        if (now > 2) _tile_stored(2, acc + 32, pad * 4);
+        if (now > 3) _tile_stored(3, acc + 48, pad * 4);
+    }
+}
+
+static void sums_two(const struct piece *p, const struct rows *w, float *acc) {
+    int64_t pad = p->a->v.pad, n_blocks = pad / 16;
+    int64_t n_steps = attn_max(w[0].n_steps, w[1].n_steps);
+    float *acc1 = acc + TILE_DIM * pad;
+    for (int64_t b = 0; b < n_blocks; b += 2, acc += 32, acc1 += 32) {
+        int64_t now = attn_min(2, n_blocks - b);
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t step = 0; step < n_steps; step++)
+            sum_step_two(w[0].s + step * PAIR_BYTES, w[1].s + step * PAIR_BYTES,
+                         v_step(p, step, b, now), now);
+        _tile_stored(0, acc, pad * 4);
+        _tile_stored(2, acc1, pad * 4);
+        if (now == 1) continue;
+        _tile_stored(1, acc + 16, pad * 4);
+        _tile_stored(3, acc1 + 16, pad * 4);
+    }
+}
+
+/* Whether the sums of a block of rows and acc [16, v.pad] are finite. */
+static bool all_finite(const struct attn *a, const struct rows *w, const float *acc, __m512 sum) {
+    const __m512 zero = _mm512_setzero_ps();
+    __m512 x = _mm512_maskz_mul_ps(lanes16(w->n), sum, zero);
+    for (int64_t i = 0; i < w->n * a->v.pad; i += 16)
+        x = _mm512_fmadd_ps(_mm512_load_ps(acc + i), zero, x);
+    return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) == 0;
+}
+
+/* One or two blocks of rows from `block` on; returns whether all is finite. */
+static bool run_blocks(const struct piece *p, int64_t block, int n_blocks,
+                       const struct attn_part *part) {
+    struct rows w[2] = { rows_of(p, block, 0) };
+    int64_t pad = p->a->v.pad;
+    bool finite = true;
+    if (n_blocks == 2) {
+        w[1] = rows_of(p, block + 1, 1);
+        w[0].n_steps = w[1].n_steps = attn_max(w[0].n_steps, w[1].n_steps);
+    }
+    scores(p, w, n_blocks);
+    __m512 sum[2];
+    for (int i = 0; i < n_blocks; i++) {
+        if (p->bad) bad_scores(p, &w[i]);
+        __m512 max = score_max(w[i].s, w[i].n_steps, w[i].seen, w[i].common);
+        sum[i] = weights(w[i].s, w[i].n_steps, max);
+        _mm512_store_ps(part->max + w[i].r0, max);
+        _mm512_store_ps(part->sum + w[i].r0, sum[i]);
+    }
+    TILES_SEE_MEMORY();
+    float *acc = part->acc + w[0].r0 * pad;
+    if (n_blocks == 2)
+        sums_two(p, w, acc);
+    else
+        sums_one(p, w, acc);
+    for (int i = 0; i < n_blocks; i++, acc += TILE_DIM * pad) {
+        if (p->bad) bad_sums(p, &w[i], acc);
+        finite &= all_finite(p->a, &w[i], acc, sum[i]);
+    }
+    return finite;
+}
+
+static void fill_tiles(const struct piece *p) {
+    int64_t v_blocks = p->a->v.pad / 16;
+    k_tiles(&p->a->k, k_row(p, 0), p->n, p->b->k);
+    for (int64_t c = 0; c < p->n; c += STEP_CELLS)
+        v_tiles(&p->a->v, v_row(p, c), attn_min(STEP_CELLS, p->n - c), 0, v_blocks,
+                p->b->v + c / STEP_CELLS * v_blocks * PAIR_BYTES);
+}
+
+static void range(const struct attn *a, const struct attn_unit *u, int64_t index,
+                  const struct attn_part *part, char *own) {
+    struct bufs b;
+    carve(a, own, &b);
+    struct piece p = { .a = a, .u = u, .b = &b, .p0 = index * RANGE_CELLS };
+    p.n = attn_min(u->end - p.p0, RANGE_CELLS);
+    int64_t n_blocks = (u->n_rows + TILE_DIM - 1) / TILE_DIM;
+    p.stream = n_blocks <= 2;
+    if (!p.stream) fill_tiles(&p);
+    TILES_SEE_MEMORY();
+    for (int64_t block = 0; block < n_blocks; block += 2) {
+        int now = (int)attn_min(2, n_blocks - block);
+        if (run_blocks(&p, block, now, part) || p.bad) continue;
+        find_bad(&p, b.bad);
+        p.bad = b.bad;
+        if (p.stream) fill_tiles(&p);
+        p.stream = false;
+        clear_bad(&p, b.v);
+        TILES_SEE_MEMORY();
+        run_blocks(&p, block, now, part);
+    }
+}
+
+static const struct attn_cell cell = {
+    .range_cells = RANGE_CELLS,
+    .tile_tokens = 256,
+    .tile_rows = 256,
+    .row_unit = TILE_DIM,
+    .k_unit = 32,
+    .v_unit = TILE_DIM,
+    .own_bytes = own_bytes,
+    .begin = begin,
+    .range = range,
+    .fold = attn_fold,
+    .finish = attn_finish,
+};
+
+static size_t shared_bytes(const struct node *n) {
+    return attn_shared_bytes(&cell, n);
+}
+
+static size_t scratch_bytes(const struct node *n) {
+    return attn_scratch_bytes(&cell, n);
+}
+
+static void run(const struct node *n, struct work *w) {
+    tiles_begin();
+    attn_run(&cell, n, w);
+    tiles_end();
+}
+
+const struct op_cell op_attn_amx = { .run = run,
+                                     .shared_bytes = shared_bytes,
+                                     .scratch_bytes = scratch_bytes };

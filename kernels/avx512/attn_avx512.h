@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ * attn_avx512.h - what the attention cells of the avx512 and amx columns share: reading the cache
+ * as f32, powers of two, transposition, and the fold of one range of cells into what came before.
+ *
+ * Scores are kept in units of ln 2 (q is scaled by log2(e) as well), so a weight is a power of two.
+ */
+#ifndef GGAUGE_ATTN_AVX512_H
+#define GGAUGE_ATTN_AVX512_H
+
+#include <immintrin.h>
+#include <math.h>
+
+#include "base/fp16.h"
+#include "tmpl/attn_tmpl.h"
+
+#define ATTN_LOG2E 0x1.715476p+0f
+
+/* 2^t for t <= 0 or so, NaN stays NaN. The polynomial of degree 5 for |t - n| <= 1/2 is exactly 1 at
+ * 0 and minimises the largest relative error (Lawson's iteration, 9.2e-8). Below 2^-150 all is 0. */
+ALWAYS_INLINE __m512 exp2_f32x16(__m512 t) {
+    t = _mm512_max_ps(_mm512_set1_ps(-160.0f), t); /* the second operand if one is a NaN */
+    __m512 n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 f = _mm512_sub_ps(t, n);
+    __m512 p = _mm512_set1_ps(0x1.5bb966p-10f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3cea76p-7f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c6b754p-5f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebf9bcp-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e42ap-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+/* Transpose a 16 x 16 matrix of 32-bit elements held in 16 registers. */
+ALWAYS_INLINE void transpose16x16(__m512i r[16]) {
+    __m512i a[16];
+    UNROLL for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4) { /* r[i + j]: column 4 lane + j of rows i .. i + 3 */
+        r[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+    UNROLL for (int j = 0; j < 4; j++) {
+        a[j] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0x88);
+        a[j + 4] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0xdd);
+        a[j + 8] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0x88);
+        a[j + 12] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0xdd);
+    }
+    UNROLL for (int j = 0; j < 4; j++) {
+        r[j] = _mm512_shuffle_i32x4(a[j], a[j + 8], 0x88);
+        r[j + 8] = _mm512_shuffle_i32x4(a[j], a[j + 8], 0xdd);
+        r[j + 4] = _mm512_shuffle_i32x4(a[j + 4], a[j + 12], 0x88);
+        r[j + 12] = _mm512_shuffle_i32x4(a[j + 4], a[j + 12], 0xdd);
+    }
+}
+
+/* Lanes 0 .. n - 1; none for n <= 0, all from 16 on. */
+ALWAYS_INLINE __mmask16 lanes16(int64_t n) {
+    return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+}
+
+/* Elements d .. d + 15 of a head of type f32, f16 or q8_0 as f32; those outside of m are zero and
+ * their memory is not touched. d is a multiple of 16. */
+ALWAYS_INLINE __m512 load16_cache(enum qtype type, const char *row, int64_t d, __mmask16 m) {
+    if (type == QT_f32) return _mm512_maskz_loadu_ps(m, (const float *)row + d);
+    if (type == QT_f16)
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, (const f16_t *)row + d));
+    if (!m) return _mm512_setzero_ps();
+    const struct blk_q8_0 *b = (const struct blk_q8_0 *)row + d / QK_LEGACY;
+    __m512i q = _mm512_cvtepi8_epi32(
+        _mm_loadu_si128((const __m128i *)(const void *)(b->qs + d % QK_LEGACY)));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(q), _mm512_set1_ps(_cvtsh_ss(b->d)));
+}
+
+/* Cells fetched ahead: a head's part of a row is too short for the hardware to see the pattern. A
+ * prefetch never faults, so nobody asks whether the cell exists. */
+ALWAYS_INLINE void attn_fetch(const char *row, size_t n_bytes, size_t stride, int64_t ahead) {
+    for (size_t i = 0; i < n_bytes; i += 64)
+        _mm_prefetch(row + (size_t)ahead * stride + i, _MM_HINT_T0);
+}
+
+/* What sums relative to `old` are worth relative to `now`; -inf stands for "no score yet". */
+ALWAYS_INLINE __m512 attn_rescale(__m512 old, __m512 now) {
+    __mmask16 same = _mm512_cmp_ps_mask(old, now, _CMP_EQ_OQ);
+    return _mm512_mask_mov_ps(exp2_f32x16(_mm512_sub_ps(old, now)), same, _mm512_set1_ps(1.0f));
+}
+
+static inline void attn_fold(int64_t n_rows, int64_t v_pad, const struct attn_part *into,
+                             const struct attn_part *part) {
+    for (int64_t r0 = 0; r0 < n_rows; r0 += 16) {
+        __mmask16 m = lanes16(n_rows - r0);
+        __m512 max = _mm512_maskz_loadu_ps(m, into->max + r0);
+        __m512 part_max = _mm512_maskz_loadu_ps(m, part->max + r0);
+        __m512 sum = _mm512_maskz_loadu_ps(m, into->sum + r0);
+        __m512 part_sum = _mm512_maskz_loadu_ps(m, part->sum + r0);
+        __mmask16 none =
+            _mm512_cmp_ps_mask(part_max, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ) &
+            _mm512_cmp_ps_mask(part_sum, _mm512_setzero_ps(), _CMP_EQ_OQ);
+        m &= (__mmask16)~none;
+        __m512 now = _mm512_max_ps(max, part_max);
+        __m512 a = attn_rescale(max, now), b = attn_rescale(part_max, now);
+        _mm512_mask_storeu_ps(into->max + r0, m, now);
+        _mm512_mask_storeu_ps(into->sum + r0, m,
+                              _mm512_fmadd_ps(part_sum, b, _mm512_mul_ps(sum, a)));
+        float older[16], newer[16];
+        _mm512_storeu_ps(older, a);
+        _mm512_storeu_ps(newer, b);
+        for (unsigned left = m; left; left &= left - 1) {
+            int r = __builtin_ctz(left);
+            const __m512 x = _mm512_set1_ps(older[r]), y = _mm512_set1_ps(newer[r]);
+            float *to = into->acc + (r0 + r) * v_pad;
+            const float *from = part->acc + (r0 + r) * v_pad;
+            for (int64_t d = 0; d < v_pad; d += 16) {
+                __m512 t = _mm512_mul_ps(_mm512_loadu_ps(to + d), x);
+                _mm512_storeu_ps(to + d, _mm512_fmadd_ps(_mm512_loadu_ps(from + d), y, t));
+            }
+        }
+    }
+}
+
+static inline void attn_finish(float *acc, float sum, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 m = lanes16(n - i);
+        __m512 x = _mm512_maskz_loadu_ps(m, acc + i);
+        _mm512_mask_storeu_ps(y + i, m, _mm512_div_ps(x, _mm512_set1_ps(sum)));
+    }
+}
+
+#endif
