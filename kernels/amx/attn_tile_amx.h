@@ -47,65 +47,78 @@ ALWAYS_INLINE void split_pair(bool round_hi, bool round_lo, __m512 x, __m512 y, 
     *lo = _mm512_ternarylogic_epi32(_mm512_srli_epi32(c, 16), d, high, 0xf8); /* c | (d & high) */
 }
 
-ALWAYS_INLINE void store_tile_row(char *tile, int64_t row, __m512i x) {
-    _mm512_store_si512(tile + row * 64, x);
-}
-
-/* n cells from `row` on as k tiles [n / 16 rounded up, pad / 32]; missing cells are zeros. */
-ALWAYS_INLINE void k_tiles_of(enum qtype type, const struct attn_side *k, const char *row,
-                              int64_t n, char *tiles) {
-    int64_t n_blocks = k->pad / 32;
+/* n <= 16 cells from `row` on as k tiles [n_blocks], missing cells are zeros. whole: there are 16, and
+ * hd is a multiple of 32. */
+ALWAYS_INLINE void k_tile_of(enum qtype type, bool whole, const struct attn_side *k,
+                             const char *row, int64_t n, int64_t n_blocks, char *tiles) {
     size_t stride = k->t->row_bytes;
-    for (int64_t c = 0; c < attn_round_up(n, TILE_DIM); c++, row += stride) {
-        char *to = tiles + c / TILE_DIM * n_blocks * PAIR_BYTES;
-        if (c < n) attn_fetch(row, k->head_bytes, stride, CELLS_AHEAD);
+    for (int64_t c = 0; c < TILE_DIM; c++, row += stride, tiles += 64) {
+        attn_fetch(row, k->head_bytes, stride, CELLS_AHEAD);
+        char *to = tiles;
         for (int64_t b = 0; b < n_blocks; b++, to += PAIR_BYTES) {
-            int64_t left = c < n ? k->hd - 32 * b : 0;
+            int64_t left = whole ? 32 : c < n ? k->hd - 32 * b : 0;
             __m512i hi, lo;
             split_pair(false, type != QT_f16, load16_cache(type, row, 32 * b, lanes16(left)),
                        load16_cache(type, row, 32 * b + 16, lanes16(left - 16)), &hi, &lo);
-            store_tile_row(to, c % TILE_DIM, hi);
-            store_tile_row(to + TILE_BYTES, c % TILE_DIM, lo);
+            _mm512_store_si512(to, hi);
+            _mm512_store_si512(to + TILE_BYTES, lo);
         }
-    }
-}
-
-static void k_tiles(const struct attn_side *k, const char *row, int64_t n, char *tiles) {
-    switch (k->t->type) {
-    case QT_f32: k_tiles_of(QT_f32, k, row, n, tiles); break;
-    case QT_f16: k_tiles_of(QT_f16, k, row, n, tiles); break;
-    default: k_tiles_of(QT_q8_0, k, row, n, tiles); break;
     }
 }
 
 /* n <= STEP_CELLS cells from `row` on as v tiles of n_blocks blocks of 16 elements from block b0 on;
- * missing cells are zeros. */
-ALWAYS_INLINE void v_tiles_of(enum qtype type, const struct attn_side *v, const char *row,
-                              int64_t n, int64_t b0, int64_t n_blocks, char *tiles) {
+ * missing cells are zeros. whole: there are STEP_CELLS, and hd is a multiple of 16. */
+ALWAYS_INLINE void v_tiles_of(enum qtype type, bool whole, const struct attn_side *v,
+                              const char *row, int64_t n, int64_t b0, int64_t n_blocks,
+                              char *tiles) {
     size_t stride = v->t->row_bytes, other = TILE_DIM * stride;
-    for (int64_t j = 0; j < TILE_DIM; j++, row += stride) {
-        if (b0 == 0 && j < n) attn_fetch(row, v->head_bytes, stride, CELLS_AHEAD);
-        if (b0 == 0 && j + TILE_DIM < n) attn_fetch(row + other, v->head_bytes, stride, CELLS_AHEAD);
-        for (int64_t b = 0; b < n_blocks; b++) {
-            int64_t d = (b0 + b) * TILE_DIM;
-            __mmask16 m = lanes16(v->hd - d);
+    for (int64_t j = 0; j < TILE_DIM; j++, row += stride, tiles += 64) {
+        if (b0 == 0) attn_fetch(row, v->head_bytes, stride, CELLS_AHEAD);
+        if (b0 == 0) attn_fetch(row + other, v->head_bytes, stride, CELLS_AHEAD);
+        char *to = tiles;
+        for (int64_t d = b0 * TILE_DIM; d < (b0 + n_blocks) * TILE_DIM; d += 16, to += PAIR_BYTES) {
+            __mmask16 m = whole ? 0xffff : lanes16(v->hd - d);
             __m512i hi, lo;
-            split_pair(false, type != QT_f16, load16_cache(type, row, d, j < n ? m : 0),
-                       load16_cache(type, row + other, d, j + TILE_DIM < n ? m : 0), &hi, &lo);
-            store_tile_row(tiles + b * PAIR_BYTES, j, hi);
-            store_tile_row(tiles + b * PAIR_BYTES + TILE_BYTES, j, lo);
+            split_pair(false, type != QT_f16, load16_cache(type, row, d, whole || j < n ? m : 0),
+                       load16_cache(type, row + other, d, whole || j + TILE_DIM < n ? m : 0), &hi,
+                       &lo);
+            _mm512_store_si512(to, hi);
+            _mm512_store_si512(to + TILE_BYTES, lo);
         }
+    }
+}
+
+/* Both for any type and number of cells; k tiles are [n / 16 rounded up, pad / 32]. */
+#define FOR_TYPE(type, whole, f, ...)                                                              \
+    do {                                                                                           \
+        if (whole)                                                                                 \
+            f(type, true, __VA_ARGS__);                                                            \
+        else                                                                                       \
+            f(type, false, __VA_ARGS__);                                                           \
+    } while (0)
+#define BY_TYPE(t, whole, f, ...)                                                                  \
+    switch (t) {                                                                                   \
+    case QT_f32: FOR_TYPE(QT_f32, whole, f, __VA_ARGS__); break;                                   \
+    case QT_f16: FOR_TYPE(QT_f16, whole, f, __VA_ARGS__); break;                                   \
+    default: FOR_TYPE(QT_q8_0, whole, f, __VA_ARGS__); break;                                      \
+    }
+
+static void k_tiles(const struct attn_side *k, const char *row, int64_t n, char *tiles) {
+    int64_t n_blocks = k->pad / 32;
+    for (; n > 0; n -= TILE_DIM, row += TILE_DIM * k->t->row_bytes) {
+        bool whole = n >= TILE_DIM && k->hd == k->pad;
+        BY_TYPE(k->t->type, whole, k_tile_of, k, row, n, n_blocks, tiles)
+        tiles += n_blocks * PAIR_BYTES;
     }
 }
 
 static void v_tiles(const struct attn_side *v, const char *row, int64_t n, int64_t b0,
                     int64_t n_blocks, char *tiles) {
-    switch (v->t->type) {
-    case QT_f32: v_tiles_of(QT_f32, v, row, n, b0, n_blocks, tiles); break;
-    case QT_f16: v_tiles_of(QT_f16, v, row, n, b0, n_blocks, tiles); break;
-    default: v_tiles_of(QT_q8_0, v, row, n, b0, n_blocks, tiles); break;
-    }
+    bool whole = n >= STEP_CELLS && v->hd == v->pad;
+    BY_TYPE(v->t->type, whole, v_tiles_of, v, row, n, b0, n_blocks, tiles)
 }
+#undef BY_TYPE
+#undef FOR_TYPE
 
 /* q tiles [pad / 32] of n <= 16 query rows x[r] [hd], scaled; missing rows are zeros. */
 static void q_tiles(const float *const *x, int64_t n, int64_t hd, int64_t pad, float scale,
@@ -123,8 +136,8 @@ static void q_tiles(const float *const *x, int64_t n, int64_t hd, int64_t pad, f
         transpose16x16(hi);
         transpose16x16(lo);
         UNROLL for (int r = 0; r < 16; r++) {
-            store_tile_row(tiles, r, hi[r]);
-            store_tile_row(tiles + TILE_BYTES, r, lo[r]);
+            _mm512_store_si512(tiles + 64 * r, hi[r]);
+            _mm512_store_si512(tiles + TILE_BYTES + 64 * r, lo[r]);
         }
     }
 }
@@ -212,29 +225,105 @@ static inline __m512 score_max(char *s, int64_t n_steps, __m512i seen, int64_t c
     return _mm512_max_ps(m1, m0);
 }
 
-/* Scores become weights 2^(s - max), as p tiles; returns the sums of 16 rows. */
-static inline __m512 weights(char *s, int64_t n_steps, __m512 max) {
+/* -inf, of a row without a score, counts as 0, so that its weights are 0. */
+ALWAYS_INLINE __m512 finite_max(__m512 max) {
     __mmask16 none = _mm512_cmp_ps_mask(max, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
-    max = _mm512_mask_mov_ps(max, none, _mm512_setzero_ps());
-    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
+    return _mm512_mask_mov_ps(max, none, _mm512_setzero_ps());
+}
+
+/* Scores become weights 2^(s - max), as p tiles; returns the sums of 16 rows: four chains, cells
+ * c % 4, over the steps, in a step by c % 16 and then c, added up pairwise. */
+static inline __m512 weights(char *s, int64_t n_steps, __m512 max) {
+    max = finite_max(max);
+    __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                      _mm512_setzero_ps() };
     for (int64_t step = 0; step < n_steps; step++, s += PAIR_BYTES) {
         const float *x = (const float *)s;
         __m512i hi[16], lo[16];
         UNROLL for (int j = 0; j < 16; j++) {
             __m512 a = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 16 * j), max));
             __m512 b = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 256 + 16 * j), max));
-            sum0 = _mm512_add_ps(sum0, a);
-            sum1 = _mm512_add_ps(sum1, b);
+            sum[j % 4] = _mm512_add_ps(_mm512_add_ps(sum[j % 4], a), b);
             split_pair(true, false, a, b, &hi[j], &lo[j]);
         }
         transpose16x16(hi);
         transpose16x16(lo);
         UNROLL for (int j = 0; j < 16; j++) {
-            store_tile_row(s, j, hi[j]);
-            store_tile_row(s + TILE_BYTES, j, lo[j]);
+            _mm512_store_si512(s + 64 * j, hi[j]);
+            _mm512_store_si512(s + TILE_BYTES + 64 * j, lo[j]);
         }
     }
-    return _mm512_add_ps(sum0, sum1);
+    return _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+}
+
+/* ---- up to four rows: a register holds four cells of each, lane 4 (c % 4) + row --------------- */
+
+#define FEW_ROWS 4
+
+/* score_max for FEW_ROWS rows (lanes 0 .. 3 of `seen` and of the result); scores are packed into
+ * [cells / 4, 16] at the front. */
+static inline __m512 score_max_few(char *s, int64_t n_steps, __m512i seen) {
+    const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    seen = _mm512_shuffle_i32x4(seen, seen, 0);
+    __m512 m = _mm512_set1_ps(-INFINITY);
+    const float *x = (const float *)s;
+    for (int64_t c = 0; c < n_steps * STEP_CELLS; c += 4, x += 64) {
+        __m512i cell = _mm512_add_epi32(lane, _mm512_set1_epi32((int)c));
+        __m512 y = _mm512_castps128_ps512(_mm_load_ps(x));
+        y = _mm512_mask_broadcast_f32x4(y, 0x00f0, _mm_load_ps(x + 16));
+        y = _mm512_mask_broadcast_f32x4(y, 0x0f00, _mm_load_ps(x + 32));
+        y = _mm512_mask_broadcast_f32x4(y, 0xf000, _mm_load_ps(x + 48));
+        __mmask16 see = _mm512_cmpgt_epi32_mask(seen, cell);
+        y = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), see, y);
+        _mm512_store_ps((float *)s + 4 * c, y);
+        m = _mm512_max_ps(y, m);
+    }
+    m = _mm512_max_ps(m, _mm512_shuffle_f32x4(m, m, 0x4e));
+    return _mm512_max_ps(m, _mm512_shuffle_f32x4(m, m, 0xb1));
+}
+
+/* Dwords [cell, row] of four registers become rows [cells] of four. */
+ALWAYS_INLINE void rows_of_few(__m512i x[4]) {
+    const __m512i swap = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    UNROLL for (int i = 0; i < 4; i++) x[i] = _mm512_permutexvar_epi32(swap, x[i]);
+    __m512i a = _mm512_shuffle_i32x4(x[0], x[1], 0x44), b = _mm512_shuffle_i32x4(x[0], x[1], 0xee);
+    __m512i c = _mm512_shuffle_i32x4(x[2], x[3], 0x44), d = _mm512_shuffle_i32x4(x[2], x[3], 0xee);
+    x[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+    x[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    x[2] = _mm512_shuffle_i32x4(b, d, 0x88);
+    x[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
+}
+
+/* weights for FEW_ROWS rows: packed scores [n_steps * 8, 16] become rows 0 .. 3 of p tiles, with
+ * the same sums. Steps go from the last to the first, because tiles are larger than scores. */
+static inline __m512 weights_few(char *s, int64_t n_steps, __m512 max) {
+    max = finite_max(_mm512_shuffle_f32x4(max, max, 0));
+    __m512 sum = _mm512_setzero_ps();
+    float *x = (float *)s;
+    for (int64_t i = 0; i < n_steps * STEP_CELLS / 4; i += 8)
+        UNROLL for (int64_t j = 0; j < 4; j++) {
+            __m512 a = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 16 * (i + j)), max));
+            __m512 b = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 16 * (i + j + 4)), max));
+            sum = _mm512_add_ps(_mm512_add_ps(sum, a), b);
+            _mm512_store_ps(x + 16 * (i + j), a);
+            _mm512_store_ps(x + 16 * (i + j + 4), b);
+        }
+    for (int64_t step = n_steps - 1; step >= 0; step--) {
+        char *p = s + step * PAIR_BYTES;
+        __m512i hi[4], lo[4];
+        UNROLL for (int64_t j = 0; j < 4; j++) {
+            const float *y = x + 16 * (8 * step + j);
+            split_pair(true, false, _mm512_load_ps(y), _mm512_load_ps(y + 64), &hi[j], &lo[j]);
+        }
+        rows_of_few(hi);
+        rows_of_few(lo);
+        UNROLL for (int j = 0; j < 4; j++) {
+            _mm512_store_si512(p + 64 * j, hi[j]);
+            _mm512_store_si512(p + TILE_BYTES + 64 * j, lo[j]);
+        }
+    }
+    __m512 t = _mm512_add_ps(sum, _mm512_shuffle_f32x4(sum, sum, 0xb1)); /* 0 + 1 and 2 + 3 */
+    return _mm512_add_ps(t, _mm512_shuffle_f32x4(t, t, 0x4e));
 }
 
 /* acc [16, n_blocks * 16] += p (a step) * v tiles [n_blocks] in tile registers 0 .. n_blocks - 1. */

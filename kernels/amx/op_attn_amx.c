@@ -296,8 +296,11 @@ static bool run_blocks(const struct piece *p, int64_t block, int n_blocks,
     __m512 sum[2];
     for (int i = 0; i < n_blocks; i++) {
         if (p->bad) bad_scores(p, &w[i]);
-        __m512 max = score_max(w[i].s, w[i].n_steps, w[i].seen, w[i].common);
-        sum[i] = weights(w[i].s, w[i].n_steps, max);
+        bool few = w[i].n <= FEW_ROWS;
+        __m512 max = few ? score_max_few(w[i].s, w[i].n_steps, w[i].seen)
+                         : score_max(w[i].s, w[i].n_steps, w[i].seen, w[i].common);
+        sum[i] = few ? weights_few(w[i].s, w[i].n_steps, max)
+                     : weights(w[i].s, w[i].n_steps, max);
         _mm512_store_ps(part->max + w[i].r0, max);
         _mm512_store_ps(part->sum + w[i].r0, sum[i]);
     }
