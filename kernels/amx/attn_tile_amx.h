@@ -30,7 +30,7 @@
 #define TILE_BYTES 1024
 #define PAIR_BYTES (2 * TILE_BYTES) /* a hi tile and its lo tile */
 #define STEP_CELLS 32    /* cells that meet in one tile step of a weighted sum */
-#define CELLS_AHEAD 32   /* cells fetched ahead while the cache becomes tiles */
+#define CELLS_AHEAD 64   /* cells fetched ahead while the cache becomes tiles */
 
 /* x and y as bf16 in the halves of dwords, and what is left of both; each rounded or cut off. */
 ALWAYS_INLINE void split_pair(bool round_hi, bool round_lo, __m512 x, __m512 y, __m512i *hi,
