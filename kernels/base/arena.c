@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define HAVE_ASAN 1
@@ -25,6 +26,11 @@
 #define POISON(p, n) ((void)(p), (void)(n))
 #define UNPOISON(p, n) ((void)(p), (void)(n))
 #endif
+
+/* Blocks from this size on lie in huge pages where the system has them: a cache of keys is read with
+ * a stride of a few to a page, and every page costs a walk through the page table. */
+#define HUGE_PAGE ((size_t)2 << 20)
+#define HUGE_FROM (2 * HUGE_PAGE)
 
 /* Armed by tests; counts down to the allocation that fails. */
 static _Atomic int64_t fail_in;
@@ -52,8 +58,14 @@ static void *no_memory(size_t n_bytes, struct err *e) {
 
 void *heap_alloc(size_t n_bytes, struct err *e) {
     if (n_bytes > SIZE_MAX / 2 || must_fail()) return no_memory(n_bytes, e);
-    void *p = aligned_alloc(MEM_ALIGN, round_up(n_bytes ? n_bytes : 1, MEM_ALIGN));
-    return p ? p : no_memory(n_bytes, e);
+    bool huge = n_bytes >= HUGE_FROM;
+    size_t align = huge ? HUGE_PAGE : MEM_ALIGN, whole = round_up(n_bytes ? n_bytes : 1, align);
+    void *p = aligned_alloc(align, whole);
+    if (!p) return no_memory(n_bytes, e);
+#ifdef MADV_HUGEPAGE
+    if (huge) (void)madvise(p, whole, MADV_HUGEPAGE); /* only advice: small pages serve as well */
+#endif
+    return p;
 }
 
 void *heap_calloc(size_t count, size_t size, struct err *e) {
