@@ -48,7 +48,7 @@
     X(rope_table, 2, Y, _, _, _, _)                                                                \
     X(rope,       2, Y, _, _, _, _)                                                                \
     X(set_rows,   2, Y, _, _, _, _)                                                                \
-    X(attn,       5, Y, Y, _, Y, _)                                                                \
+    X(attn,       5, Y, Y, Y, Y, _)                                                                \
     X(lse,        1, Y, Y, _, _, _)
 
 enum op {

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT
+ * op_attn_avx512.c - causal attention over the cache in f32; contract in op.h, who computes what in
+ * attn_tmpl.h, the arithmetic in attn_tile_avx512.h.
+ *
+ * Many rows share what it costs to turn K into panels and V into f32; few rows read both where they
+ * lie. */
+#include "attn_tile_avx512.h"
+
+#define DIRECT_ROWS 8 /* up to here K is read where it lies */
+#define V_CELLS 64    /* cells of V held as f32, so that they stay in the L1 cache */
+
+/* The column's own scratch of a thread. */
+struct bufs {
+    float *q; /* scaled: [n_rows, k.pad] if direct, else blocks of rows [16, k.pad / 16, block] */
+    float *k; /* panel [16, k.pad / 16, PANEL] */
+    float *v; /* [V_CELLS, v.pad] */
+    float *s; /* scores, then weights [n_rows, RANGE_CELLS] */
+};
+
+static size_t carve(const struct attn *a, char *memory, struct bufs *b) {
+    size_t used = 0, rows = (size_t)a->tile_rows;
+    struct {
+        void *p; /* to a pointer of b */
+        size_t floats;
+    } parts[] = {
+        { &b->q, rows * (size_t)a->k.pad },
+        { &b->k, PANEL * (size_t)a->k.pad },
+        { &b->v, V_CELLS * (size_t)a->v.pad },
+        { &b->s, rows * RANGE_CELLS + 16 },
+    };
+    for (size_t i = 0; i < N_ELEMS(parts); i++) {
+        void *at = memory ? memory + used : NULL;
+        memcpy(parts[i].p, &at, sizeof at);
+        used += (parts[i].floats * sizeof(float) + 63) / 64 * 64; /* whole cache lines */
+    }
+    return used;
+}
+
+static size_t own_bytes(const struct attn *a) {
+    struct bufs b;
+    return carve(a, NULL, &b);
+}
+
+static bool is_direct(const struct attn_unit *u) {
+    return u->n_rows <= DIRECT_ROWS;
+}
+
+/* Rows per register tile, even shares of n_rows. */
+static int64_t block_of(const struct attn_unit *u) {
+    int64_t n_blocks = (u->n_rows + BLOCK - 1) / BLOCK;
+    return (u->n_rows + n_blocks - 1) / n_blocks;
+}
+
+static void begin(const struct attn *a, const struct attn_unit *u, char *own) {
+    struct bufs b;
+    carve(a, own, &b);
+    const float scale = a->node->p.attn.scale * ATTN_LOG2E;
+    int64_t block = block_of(u), chain = a->k.pad / 16;
+    memset(b.q, 0, (size_t)(attn_round_up(u->n_rows, 4) * a->k.pad) * sizeof *b.q);
+    for (int64_t r = 0; r < u->n_rows; r++) {
+        int64_t head = u->g * a->group + r % a->group, r0 = r / block * block;
+        const float *x =
+            (const float *)tensor_row(a->node->src[0], u->t0 + r / a->group) + head * a->k.hd;
+        if (is_direct(u)) {
+            for (int64_t i = 0; i < a->k.hd; i++)
+                b.q[r * a->k.pad + i] = x[i] * scale;
+            continue;
+        }
+        int64_t n = attn_min(block, u->n_rows - r0);
+        float *y = b.q + r0 * a->k.pad + (r - r0);
+        for (int64_t i = 0; i < a->k.hd; i++)
+            y[(i % 16 * chain + i / 16) * n] = x[i] * scale;
+    }
+}
+
+/* Cells of positions p0 .. p0 + n - 1 that row r sees. */
+static int64_t seen_by(const struct attn *a, const struct attn_unit *u, int64_t r, int64_t p0,
+                       int64_t n) {
+    return attn_max(0, attn_min(n, a->pos[u->t0 + r / a->group] + 1 - p0));
+}
+
+static void scores(const struct attn *a, const struct attn_unit *u, int64_t p0, int64_t n,
+                   const struct bufs *b) {
+    int64_t block = block_of(u);
+    if (is_direct(u)) {
+        score_direct(u->n_rows, b->q, &a->k, attn_row(&a->k, u->first + p0, u->g), n, b->s);
+        return;
+    }
+    for (int64_t c = 0; c < n; c += PANEL) {
+        k_panel(&a->k, attn_row(&a->k, u->first + p0 + c, u->g), attn_min(PANEL, n - c), b->k);
+        for (int64_t r0 = 0; r0 < u->n_rows; r0 += block) {
+            int64_t rows = attn_min(block, u->n_rows - r0), seen = 0;
+            for (int64_t r = r0; r < r0 + rows; r++)
+                seen = attn_max(seen, seen_by(a, u, r, p0, n));
+            if (c < seen)
+                score_panel(rows, b->q + r0 * a->k.pad, b->k, a->k.pad / 16,
+                            b->s + r0 * RANGE_CELLS + c);
+        }
+    }
+}
+
+/* Sums of cells [c0, c1) of the range, V at x in the way of `type`. Rows of a block go together over
+ * the cells that all of them see, then each alone. */
+static void sums(const struct attn *a, const struct attn_unit *u, int64_t p0, int64_t c0,
+                 int64_t c1, enum qtype type, const char *x, size_t stride, const struct bufs *b,
+                 float *acc) {
+    int64_t block = block_of(u), pad = a->v.pad;
+    for (int64_t r0 = 0; r0 < u->n_rows; r0 += block) {
+        int64_t rows = attn_min(block, u->n_rows - r0), common = c1 - c0;
+        float *s = b->s + r0 * RANGE_CELLS + c0;
+        for (int64_t r = r0; r < r0 + rows; r++)
+            common = attn_min(common, seen_by(a, u, r, p0 + c0, c1 - c0));
+        if (common > 0)
+            sum_rows(type, rows, x, stride, s, 0, common, acc + r0 * pad, pad);
+        for (int64_t r = r0; r < r0 + rows; r++) {
+            int64_t seen = seen_by(a, u, r, p0 + c0, c1 - c0);
+            if (seen > common)
+                sum_rows(type, 1, x, stride, s + (r - r0) * RANGE_CELLS, common, seen,
+                         acc + r * pad, pad);
+        }
+    }
+}
+
+static void range(const struct attn *a, const struct attn_unit *u, int64_t index,
+                  const struct attn_part *part, char *own) {
+    struct bufs b;
+    carve(a, own, &b);
+    int64_t p0 = index * RANGE_CELLS, n = attn_min(u->end - p0, RANGE_CELLS);
+    scores(a, u, p0, n, &b);
+    for (int64_t r = 0; r < u->n_rows; r++)
+        softmax_row(b.s + r * RANGE_CELLS, seen_by(a, u, r, p0, n), part->max + r, part->sum + r);
+    memset(part->acc, 0, (size_t)(u->n_rows * a->v.pad) * sizeof *part->acc);
+    const char *row = attn_row(&a->v, u->first + p0, u->g);
+    size_t stride = a->v.t->row_bytes;
+    if (u->n_rows <= BLOCK && a->v.hd % 64 == 0) {
+        sums(a, u, p0, 0, n, (enum qtype)a->v.t->type, row, stride, &b, part->acc);
+        return;
+    }
+    for (int64_t c = 0; c < n; c += V_CELLS, row += V_CELLS * stride) {
+        int64_t end = attn_min(c + V_CELLS, n);
+        load_v(&a->v, row, end - c, b.v);
+        sums(a, u, p0, c, end, QT_f32, (const char *)b.v, (size_t)a->v.pad * sizeof *b.v, &b,
+             part->acc);
+    }
+}
+
+static const struct attn_cell cell = {
+    .range_cells = RANGE_CELLS,
+    .tile_tokens = 64,
+    .tile_rows = 120,
+    .row_unit = 4,
+    .k_unit = 16,
+    .v_unit = 16,
+    .own_bytes = own_bytes,
+    .begin = begin,
+    .range = range,
+    .fold = attn_fold,
+    .finish = attn_finish,
+};
+
+static size_t shared_bytes(const struct node *n) {
+    return attn_shared_bytes(&cell, n);
+}
+
+static size_t scratch_bytes(const struct node *n) {
+    return attn_scratch_bytes(&cell, n);
+}
+
+static void run(const struct node *n, struct work *w) {
+    attn_run(&cell, n, w);
+}
+
+const struct op_cell op_attn_avx512 = { .run = run,
+                                        .shared_bytes = shared_bytes,
+                                        .scratch_bytes = scratch_bytes };
