@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * threads.c - the thread pool; see threads.h.
  *
- * Workers sleep on a condition variable between runs. At the barriers inside a run, hundreds of
- * them a few microseconds apart, they spin first; on a busy machine, where the others may not even
- * be running, they then sleep in a futex and leave the processor to them. */
+ * At the barriers inside a run, a hundred of them a few microseconds apart, and between runs that
+ * follow each other closely, threads spin for a while: a thread that sleeps is woken only after tens
+ * of microseconds. Then they sleep, in a futex or on a condition variable, and leave the processor
+ * to others. A team with more threads than processors does not spin at all, since whoever spins
+ * keeps the one that everybody waits for from running. */
 #include "threads.h"
 
 #include <linux/futex.h>
@@ -16,14 +18,20 @@
 
 #include "arena.h"
 
-#define SPIN_TURNS 4000 /* some 50 us, longer than most waits on a quiet machine */
+#define SPIN_TURNS 1000 /* of some 40 ns each, longer than most waits on a quiet machine */
+
+/* A counter of chunks in a cache line of its own. */
+struct chunks {
+    _Alignas(64) _Atomic int64_t next;
+};
 
 struct work_team {
     _Alignas(64) _Atomic int arrived;
     _Alignas(64) _Atomic uint32_t generation; /* counts completed barriers; the futex word */
     _Atomic int sleeping;                     /* threads in the futex */
-    _Alignas(64) _Atomic int64_t next;
+    struct chunks pieces[WORK_PIECES];
     int nth;
+    int spin_turns;
 };
 
 struct worker {
@@ -33,19 +41,23 @@ struct worker {
     int ith;
 };
 
+/* `call` is the number of the current run and how many threads take part in it, in one word, so
+ * that a thread that wakes late cannot mix up two runs. */
 struct thread_pool {
+    _Alignas(64) _Atomic uint64_t call; /* run << 16 | threads */
+    _Atomic int sleeping;               /* threads that wait for a run on `start` */
+    _Atomic bool stop;
+    _Alignas(64) _Atomic int n_running; /* threads besides the caller that have not finished */
+    _Atomic bool caller_sleeps;
     pthread_mutex_t lock;
     pthread_cond_t start, done;
-    unsigned run;  /* number of the current run */
-    int n_started; /* threads that take part in it */
-    int n_running; /* of those, not finished */
-    bool stop;
     work_fn fn;
     void *arg;
-    struct work_team team;
+    struct work_team team, alone;
     void *shared;
     size_t shared_bytes, scratch_bytes;
-    int size;
+    int size, n_online; /* threads, processors */
+    int idle_turns;     /* to spin before a thread sleeps until the next run */
     struct worker *workers; /* [size]; number 0 is the caller and has no thread */
 };
 
@@ -64,22 +76,28 @@ static void sleep_on(struct work_team *t, uint32_t gen) {
     atomic_fetch_sub(&t->sleeping, 1);
 }
 
+static void reset_chunks(struct work_team *t) {
+    for (int i = 0; i < WORK_PIECES; i++)
+        atomic_store_explicit(&t->pieces[i].next, 0, memory_order_relaxed);
+}
+
 void work_barrier(struct work *w) {
     struct work_team *t = w->team;
+    w->piece = 0;
     if (t->nth == 1) {
-        atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+        reset_chunks(t);
         return;
     }
     uint32_t gen = atomic_load_explicit(&t->generation, memory_order_acquire);
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) == t->nth - 1) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+        reset_chunks(t);
         atomic_fetch_add(&t->generation, 1);
         if (atomic_load(&t->sleeping) > 0)
             syscall(SYS_futex, &t->generation, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
         return;
     }
-    for (int turn = 0; turn < SPIN_TURNS; turn++) {
+    for (int turn = 0; turn < t->spin_turns; turn++) {
         if (atomic_load_explicit(&t->generation, memory_order_acquire) != gen) return;
         cpu_relax();
     }
@@ -87,35 +105,83 @@ void work_barrier(struct work *w) {
 }
 
 int64_t work_next(struct work *w) {
-    return atomic_fetch_add_explicit(&w->team->next, 1, memory_order_relaxed);
+    _Atomic int64_t *next = &w->team->pieces[w->piece].next;
+    if (w->nth > 1) return atomic_fetch_add_explicit(next, 1, memory_order_relaxed);
+    int64_t n = atomic_load_explicit(next, memory_order_relaxed); /* no bus lock for nobody */
+    atomic_store_explicit(next, n + 1, memory_order_relaxed);
+    return n;
+}
+
+void work_piece(struct work *w) {
+    w->piece++;
+}
+
+struct work work_alone(const struct work *w) {
+    struct work a = *w;
+    a.nth = 1;
+    a.team = a.alone;
+    work_barrier(&a);
+    return a;
 }
 
 static void run_share(struct thread_pool *p, struct worker *me, int nth) {
-    struct work w = {
-        .ith = me->ith, .nth = nth, .shared = p->shared, .scratch = me->scratch, .team = &p->team
-    };
+    struct work w = { .ith = me->ith,
+                      .nth = nth,
+                      .shared = p->shared,
+                      .scratch = me->scratch,
+                      .team = &p->team,
+                      .alone = &p->alone };
     p->fn(p->arg, &w);
+}
+
+/* Wait for another call than `seen` and return it. A thread counts itself as sleeping before it
+ * looks a last time, and the caller changes the word before it looks for sleepers, so one of the two
+ * notices the other. */
+static uint64_t next_call(struct thread_pool *p, uint64_t seen) {
+    uint64_t call = seen;
+    for (int i = 0; i < p->idle_turns && !atomic_load(&p->stop); i++) {
+        if ((call = atomic_load(&p->call)) != seen) return call;
+        cpu_relax();
+    }
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->sleeping, 1);
+    while (!atomic_load(&p->stop) && (call = atomic_load(&p->call)) == seen)
+        pthread_cond_wait(&p->start, &p->lock);
+    atomic_fetch_sub(&p->sleeping, 1);
+    pthread_mutex_unlock(&p->lock);
+    return call;
 }
 
 static void *worker_main(void *arg) {
     struct worker *me = arg;
     struct thread_pool *p = me->pool;
-    unsigned seen = 0;
-    pthread_mutex_lock(&p->lock);
+    uint64_t seen = 0;
     for (;;) {
-        while (!p->stop && p->run == seen)
-            pthread_cond_wait(&p->start, &p->lock);
-        if (p->stop) break;
-        seen = p->run;
-        if (me->ith >= p->n_started) continue;
-        int nth = p->n_started;
-        pthread_mutex_unlock(&p->lock);
+        seen = next_call(p, seen);
+        if (atomic_load(&p->stop)) return NULL;
+        int nth = (int)(seen & 0xffff);
+        if (me->ith >= nth) continue;
         run_share(p, me, nth);
-        pthread_mutex_lock(&p->lock);
-        if (--p->n_running == 0) pthread_cond_signal(&p->done);
+        if (atomic_fetch_sub(&p->n_running, 1) == 1 && atomic_load(&p->caller_sleeps)) {
+            pthread_mutex_lock(&p->lock);
+            pthread_cond_signal(&p->done);
+            pthread_mutex_unlock(&p->lock);
+        }
     }
+}
+
+/* The caller waits for the others. */
+static void wait_for_all(struct thread_pool *p, int spin_turns) {
+    for (int i = 0; i < spin_turns; i++) {
+        if (atomic_load(&p->n_running) == 0) return;
+        cpu_relax();
+    }
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->caller_sleeps, true);
+    while (atomic_load(&p->n_running) > 0)
+        pthread_cond_wait(&p->done, &p->lock);
+    atomic_store(&p->caller_sleeps, false);
     pthread_mutex_unlock(&p->lock);
-    return NULL;
 }
 
 int thread_pool_new(struct thread_pool **out, int n_threads, struct err *e) {
@@ -133,6 +199,9 @@ int thread_pool_new(struct thread_pool **out, int n_threads, struct err *e) {
     FAIL_IF(!p->workers, e, ERR_NOMEM, "out of memory for %d threads", n_threads);
     p->workers[0] = (struct worker){ .pool = p };
     p->size = 1;
+    p->n_online = threads_online();
+    p->idle_turns = n_threads > p->n_online ? 0 : SPIN_TURNS;
+    p->alone.nth = 1;
     for (int i = 1; i < n_threads; i++) {
         p->workers[i] = (struct worker){ .pool = p, .ith = i };
         int err = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
@@ -147,10 +216,11 @@ out:
     return rc;
 }
 
+
 void thread_pool_free(struct thread_pool *p) {
     if (!p) return;
     pthread_mutex_lock(&p->lock);
-    p->stop = true;
+    atomic_store(&p->stop, true);
     pthread_cond_broadcast(&p->start);
     pthread_mutex_unlock(&p->lock);
     for (int i = 1; i < p->size; i++)
@@ -189,24 +259,26 @@ int thread_pool_reserve(struct thread_pool *p, size_t shared_bytes, size_t scrat
 void thread_pool_run(struct thread_pool *p, int n_threads, work_fn fn, void *arg) {
     if (n_threads < 1) n_threads = 1;
     if (n_threads > p->size) n_threads = p->size;
-    pthread_mutex_lock(&p->lock);
     p->fn = fn;
     p->arg = arg;
     p->team.nth = n_threads;
-    atomic_store(&p->team.arrived, 0);
-    atomic_store(&p->team.next, 0);
-    p->n_started = n_threads;
-    p->n_running = n_threads - 1;
-    p->run++;
-    if (n_threads > 1) pthread_cond_broadcast(&p->start);
-    pthread_mutex_unlock(&p->lock);
-
+    p->team.spin_turns = n_threads > p->n_online ? 0 : SPIN_TURNS;
+    atomic_store_explicit(&p->team.arrived, 0, memory_order_relaxed);
+    reset_chunks(&p->team);
+    if (n_threads == 1) {
+        run_share(p, &p->workers[0], 1);
+        return;
+    }
+    atomic_store(&p->n_running, n_threads - 1);
+    uint64_t run = (atomic_load_explicit(&p->call, memory_order_relaxed) >> 16) + 1;
+    atomic_store(&p->call, run << 16 | (uint64_t)n_threads);
+    if (atomic_load(&p->sleeping) > 0) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->start);
+        pthread_mutex_unlock(&p->lock);
+    }
     run_share(p, &p->workers[0], n_threads);
-
-    pthread_mutex_lock(&p->lock);
-    while (p->n_running > 0)
-        pthread_cond_wait(&p->done, &p->lock);
-    pthread_mutex_unlock(&p->lock);
+    wait_for_all(p, p->team.spin_turns);
 }
 
 int threads_online(void) {

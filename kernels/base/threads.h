@@ -13,6 +13,8 @@
 
 #define THREADS_MAX 512
 
+#define WORK_PIECES 16 /* pieces of work between two barriers */
+
 struct work_team; /* what the threads of one run share */
 
 /* One thread's view of a run. `shared` and `scratch` are 64-byte aligned and uninitialised. */
@@ -20,7 +22,8 @@ struct work {
     int ith, nth;         /* this thread, number of threads */
     void *shared;         /* one block for the whole team */
     void *scratch;        /* this thread's own block */
-    struct work_team *team;
+    struct work_team *team, *alone;
+    int piece; /* of work since the last barrier, 0 .. WORK_PIECES - 1 */
 };
 
 typedef void (*work_fn)(void *arg, struct work *w);
@@ -39,12 +42,20 @@ int thread_pool_reserve(struct thread_pool *pool, size_t shared_bytes, size_t sc
  * time; fn must not call thread_pool_run. */
 void thread_pool_run(struct thread_pool *pool, int n_threads, work_fn fn, void *arg);
 
-/* Wait until every thread of the team is here; resets work_next. */
+/* Wait until every thread of the team is here; resets work_next and starts piece 0. */
 void work_barrier(struct work *w);
 
-/* Claim the next chunk: 0, 1, 2, ... counted over the whole team since the last barrier (or the
- * start of the run). The caller stops at its own number of chunks. */
+/* Claim the next chunk of this piece of work: 0, 1, 2, ... counted over the whole team. The caller
+ * stops at its own number of chunks. */
 int64_t work_next(struct work *w);
+
+/* Start the next piece of work without waiting for the others, who may still be busy with the last
+ * one. At most WORK_PIECES - 1 times between two barriers, and every thread must do it alike. */
+void work_piece(struct work *w);
+
+/* A view of thread 0 alone, for work that the others would only wait for. Only thread 0 may use it,
+ * and each use starts afresh. */
+struct work work_alone(const struct work *w);
 
 /* Number of processors this process may use. */
 int threads_online(void);
