@@ -41,15 +41,15 @@
 /*    name        n_src  ref avx2 avx512 amx cuda */
 #define OP_LIST(X)                                                                                 \
     X(get_rows,   2, Y, _, _, _, _)                                                                \
-    X(rms_norm,   2, Y, Y, _, _, _)                                                                \
-    X(add,        2, Y, _, _, _, _)                                                                \
-    X(swiglu,     2, Y, Y, _, _, _)                                                                \
+    X(rms_norm,   2, Y, Y, Y, _, _)                                                                \
+    X(add,        2, Y, _, Y, _, _)                                                                \
+    X(swiglu,     2, Y, Y, Y, _, _)                                                                \
     X(mul_mat,    2, Y, Y, Y, _, _)                                                                \
     X(rope_table, 2, Y, _, _, _, _)                                                                \
-    X(rope,       2, Y, _, _, _, _)                                                                \
-    X(set_rows,   2, Y, _, _, _, _)                                                                \
+    X(rope,       2, Y, _, Y, _, _)                                                                \
+    X(set_rows,   2, Y, _, Y, _, _)                                                                \
     X(attn,       5, Y, Y, Y, Y, _)                                                                \
-    X(lse,        1, Y, Y, _, _, _)
+    X(lse,        1, Y, Y, Y, _, _)
 
 enum op {
 #define X(name, ...) OP_##name,

@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "base/fp16.h"
+#include "exp_avx512.h"
 #include "tmpl/attn_tmpl.h"
 
 #define ATTN_LOG2E 0x1.715476p+0f
@@ -55,11 +56,6 @@ ALWAYS_INLINE void transpose16x16(__m512i r[16]) {
         r[j + 4] = _mm512_shuffle_i32x4(a[j + 4], a[j + 12], 0x88);
         r[j + 12] = _mm512_shuffle_i32x4(a[j + 4], a[j + 12], 0xdd);
     }
-}
-
-/* Lanes 0 .. n - 1; none for n <= 0, all from 16 on. */
-ALWAYS_INLINE __mmask16 lanes16(int64_t n) {
-    return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
 }
 
 /* Elements d .. d + 15 of a head of type f32, f16 or q8_0 as f32; those outside of m are zero and

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ * op_rms_norm_avx512.c - root mean square norm of each vector; contract in op.h.
+ *
+ * Squares in f32, their sum in f64, the rest in f32, as the field computes it. */
+#include <math.h>
+
+#include "exp_avx512.h"
+#include "op.h"
+
+#define CHUNK 8192 /* elements, at least one vector */
+
+static double sum_squares(const float *x, int64_t n) {
+    __m512d s0 = _mm512_setzero_pd(), s1 = s0;
+    for (int64_t i = 0; i < n; i += 16) {
+        __m512 v = _mm512_maskz_loadu_ps(lanes16(n - i), x + i);
+        v = _mm512_mul_ps(v, v);
+        s0 = _mm512_add_pd(s0, _mm512_cvtps_pd(_mm512_castps512_ps256(v)));
+        s1 = _mm512_add_pd(s1, _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)));
+    }
+    return _mm512_reduce_add_pd(_mm512_add_pd(s0, s1));
+}
+
+static void norm(const float *x, const float *weight, float *y, int64_t n, float eps) {
+    float mean = (float)(sum_squares(x, n) / (double)n);
+    const __m512 s = _mm512_set1_ps(1.0f / sqrtf(mean + eps));
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 m = lanes16(n - i);
+        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), s);
+        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, weight + i)));
+    }
+}
+
+static void run(const struct node *node, struct work *w) {
+    const struct tensor *x = node->src[0];
+    int64_t n = node->p.rms_norm.n, n_vec = x->ne[0] / n, total = x->ne[1] * n_vec;
+    int64_t per_chunk = n < CHUNK ? CHUNK / n : 1;
+    for (int64_t c; (c = work_next(w)) * per_chunk < total;)
+        for (int64_t i = c * per_chunk; i < total && i < (c + 1) * per_chunk; i++) {
+            int64_t t = i / n_vec, offset = i % n_vec * n;
+            norm((const float *)tensor_row(x, t) + offset, node->src[1]->data,
+                 (float *)tensor_row(node->dst, t) + offset, n, node->p.rms_norm.eps);
+        }
+}
+
+const struct op_cell op_rms_norm_avx512 = { .run = run };

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ * op_swiglu_avx512.c - silu(gate) * up, silu(z) = z / (1 + exp(-z)); contract in op.h. */
+#include "exp_avx512.h"
+#include "op.h"
+
+#define CHUNK 4096 /* elements of one row */
+
+static void swiglu_row(const float *gate, const float *up, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 m = lanes16(n - i);
+        __m512 z = _mm512_maskz_loadu_ps(m, gate + i);
+        __m512 e = exp_f32x16(_mm512_sub_ps(_mm512_setzero_ps(), z));
+        __m512 silu = _mm512_div_ps(z, _mm512_add_ps(e, _mm512_set1_ps(1.0f)));
+        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(m, up + i)));
+    }
+}
+
+static void run(const struct node *node, struct work *w) {
+    const struct tensor *gate = node->src[0], *up = node->src[1];
+    int64_t n = gate->ne[0], per_row = (n + CHUNK - 1) / CHUNK;
+    int64_t rows = n < CHUNK ? CHUNK / n : 1, total = gate->ne[1] * per_row;
+    for (int64_t c; (c = work_next(w) * rows) < total;)
+        for (int64_t j = c; j < total && j < c + rows; j++) {
+            int64_t t = j / per_row, i = j % per_row * CHUNK;
+            swiglu_row((const float *)tensor_row(gate, t) + i,
+                       (const float *)tensor_row(up, t) + i,
+                       (float *)tensor_row(node->dst, t) + i, n - i < CHUNK ? n - i : CHUNK);
+        }
+}
+
+const struct op_cell op_swiglu_avx512 = { .run = run };
