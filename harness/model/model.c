@@ -53,6 +53,7 @@ int model_matrix(struct model *m, int il, const char *suffix, enum need need, in
     const struct gguf_tensor *src;
     *out = NULL;
     tensor_name(name, il, suffix);
+    if (m->lister) return m->lister->fn(m->lister->arg, name, need, n_in, n_out, e);
     TRY(find(m, name, need, n_in, n_out, &src, e));
     if (!src) return 0;
     struct tensor *t = new_tensor(m, name, src->type, n_in, n_out, e);
@@ -71,6 +72,7 @@ int model_vector(struct model *m, int il, const char *suffix, enum need need, in
     const struct gguf_tensor *src;
     *out = NULL;
     tensor_name(name, il, suffix);
+    if (m->lister) return m->lister->fn(m->lister->arg, name, need, n, 1, e);
     TRY(find(m, name, need, n, 1, &src, e));
     if (!src) return 0;
     struct tensor *t = new_tensor(m, name, QT_f32, n, 1, e);
@@ -121,7 +123,7 @@ static int check_all_used(const struct model *m, struct err *e) {
     return 0;
 }
 
-static int load_weights(struct model *m, struct err *e) {
+static int ask_for_weights(struct model *m, struct err *e) {
     int rc = 0;
     const struct hparams *hp = &m->hp;
     TRY(model_matrix(m, -1, "token_embd.weight", NEED_REQUIRED, hp->n_embd, hp->n_vocab,
@@ -133,8 +135,16 @@ static int load_weights(struct model *m, struct err *e) {
     TRY(model_vector(m, -1, "rope_freqs.weight", NEED_OPTIONAL, hp->n_rot / 2, &m->rope_freqs, e));
     for (int il = 0; il < hp->n_layer; il++)
         TRY(arch_ops(hp->arch)->load_layer(m, il, &m->layers[il], e));
-    TRY(check_all_used(m, e));
 out:
+    return rc;
+}
+
+int model_list(const struct hparams *hp, const struct model_lister *l, struct err *e) {
+    struct model m = { .hp = *hp, .lister = l };
+    m.layers = heap_calloc((size_t)hp->n_layer, sizeof *m.layers, e);
+    if (!m.layers) return ERR_NOMEM;
+    int rc = ask_for_weights(&m, e);
+    heap_free(m.layers);
     return rc;
 }
 
@@ -153,7 +163,8 @@ int model_open(struct model *m, const char *path, struct err *e) {
     m->used = heap_calloc((size_t)gguf_n_tensors(m->g) + 1, sizeof *m->used, e);
     FAIL_IF(!m->layers || !m->used, e, ERR_NOMEM, "out of memory for %lld layers",
             (long long)m->hp.n_layer);
-    TRY(load_weights(m, e));
+    TRY(ask_for_weights(m, e));
+    TRY(check_all_used(m, e));
     count(m);
 out:
     if (rc < 0) {

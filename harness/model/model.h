@@ -30,12 +30,24 @@ struct model {
     int64_t n_params;      /* elements of all tensors */
     uint64_t n_bytes;      /* of all tensors */
     enum qtype main_type;  /* the type that holds most elements of matrices */
+    const struct model_lister *lister; /* of model_list; NULL = weights are loaded */
 };
 
 int model_open(struct model *m, const char *path, struct err *e);
 void model_close(struct model *m);
 
 enum need { NEED_OPTIONAL, NEED_REQUIRED };
+
+/* See model_list. fn gets each tensor, [n1, n0]; n1 is 1 for a vector. */
+struct model_lister {
+    int (*fn)(void *arg, const char *name, enum need need, int64_t n0, int64_t n1, struct err *e);
+    void *arg;
+};
+
+/* Every tensor that a file with these hyper-parameters may hold, in the order in which a model asks
+ * for them: what the architecture's own file says, for whoever writes one. fn returns negative to
+ * stop. */
+int model_list(const struct hparams *hp, const struct model_lister *l, struct err *e);
 
 /* For arch_<name>.c: weight matrix [n_out, n_in], or vector [n], by name; layer tensors are
  * blk.<il>.<suffix>. *out = NULL if optional and absent. Wrong shapes and types that no column
