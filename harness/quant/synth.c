@@ -16,6 +16,7 @@
 #include "backend.h"
 #include "base/arena.h"
 #include "base/threads.h"
+#include "measure/random_row.h"
 #include "model/model.h"
 
 #define BLOCK_BYTES (4u << 20) /* of rows computed at a time: enough work for many threads */
@@ -155,7 +156,7 @@ static int choose_weights(const struct synth *s, struct synth_tensor *t, struct 
             "%s: a row of %lld weights is not a multiple of the %d that a block of %s holds",
             t->name, (long long)t->n0, q->n_blk, q->name);
     bool can_quantise = k && k->dequant_row && k->quantize_row;
-    t->bits = !is_float && synth_has_bits(t->type) && (s->p->random_bits || !can_quantise);
+    t->bits = !is_float && random_row_has(t->type) && (s->p->random_bits || !can_quantise);
     FAIL_IF(t->type == QT_q8_2_x4 || (!t->bits && !can_quantise), e, ERR_UNSUPPORTED,
             "%s: this build can neither quantise to %s nor make random bits of it", t->name,
             q->name);

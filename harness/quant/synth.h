@@ -3,8 +3,8 @@
  * mixture of types; for speed tests at sizes that nobody wants to download, and for shapes that no
  * real model has.
  *
- * A file is streamed in blocks of rows, so its size needs no memory. Every row is seeded by the seed,
- * the tensor's name and the row's number: the same call gives the same bytes on any number of
+ * A file is streamed in blocks of rows, so its size needs no memory. Every row is seeded by the
+ * seed, the tensor's name and the row's number: the same call gives the same bytes on any number of
  * threads, and a tensor keeps its weights whatever else is in the file. */
 #ifndef GGAUGE_SYNTH_H
 #define GGAUGE_SYNTH_H
@@ -17,7 +17,7 @@ struct synth_params {
     const char *name;   /* general.name; NULL = "synth" */
     struct hparams hp;  /* every field that a file has a key for; hp.n_vocab >= SYNTH_MIN_VOCAB */
     bool tied;          /* no output.weight: the embedding serves */
-    double llama3_factor; /* rope_freqs.weight as Llama 3 stretches its context; 0 = no such tensor */
+    double llama3_factor; /* for rope_freqs.weight as in Llama 3; 0 = no such tensor */
     enum qtype type, type_embd, type_output; /* of matrices; QT_none = as type */
     const char *custom; /* "REGEX=TYPE,REGEX=TYPE": types by tensor name, the first match wins */
     /* Random quant bits with scales of the right size for every quantised type, also for those that
@@ -41,12 +41,12 @@ struct synth_report {
 
 /* "llama-3.2-1b|llama-3.1-8b|..." */
 const char *synth_preset_names(void);
-/* Shape and settings of a preset; types, seed and the like keep their values. ERR_ARG for an unknown
- * name. */
+/* Shape and settings of a preset; types, seed and the like keep their values. ERR_ARG for an
+ * unknown name. */
 int synth_preset(struct synth_params *p, const char *name, struct err *e);
 
-/* Write the file. ERR_ARG names what does not fit; ERR_UNSUPPORTED a type that nothing here can fill;
- * ERR_IO a disk without room. Nothing is left behind after an error. r may be NULL. */
+/* Write the file. ERR_ARG names what does not fit; ERR_UNSUPPORTED a type that nothing here can
+ * fill; ERR_IO a disk without room. Nothing is left behind after an error. r may be NULL. */
 int synth_write(const struct synth_params *p, const char *path, struct synth_report *r,
                 struct err *e);
 
@@ -73,8 +73,6 @@ struct synth_rows {
 
 int synth_rows_init(struct synth_rows *s, struct err *e);
 void synth_rows_release(struct synth_rows *s);
-/* True if random bits of the type can be given a scale. */
-bool synth_has_bits(enum qtype t);
 /* Fill t->column. */
 void synth_columns(const struct synth_rows *s, struct synth_tensor *t);
 /* Row r of a tensor but rope_freqs, in its own type; f32: scratch [n0] floats. */
@@ -85,8 +83,8 @@ struct rng synth_rng(uint64_t seed, uint64_t part);
 
 /* ---- vocabulary (synth_vocab.c) -------------------------------------------------------------- */
 
-/* A byte-level BPE vocabulary of n tokens: 256 bytes, words in the order of a tree over the letters,
- * BOS and EOS; any text can be tokenised. pre: tokenizer.ggml.pre. */
+/* A byte-level BPE vocabulary of n tokens: 256 bytes, words in the order of a tree over the
+ * letters, BOS and EOS; any text can be tokenised. pre: tokenizer.ggml.pre. */
 int synth_put_vocab(struct gguf_writer *w, int64_t n, const char *pre, bool add_bos,
                     struct err *e);
 
