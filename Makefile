@@ -149,9 +149,11 @@ check: lint
 	$(Q).ci/check_cells.py $(LIB)
 	$(Q).ci/coverage.sh $(O)/ggauge check
 lint: $(O)/ggauge
-	$(Q)for h in $(filter kernels/%.h harness/%.h,$(C_FILES)); do case $$h in *avx512*) i="$(ISA.avx512)";; *avx2*) i="$(ISA.avx2)";; *) i=;; esac; \
+	$(Q)for h in $(filter kernels/%.h harness/%.h,$(C_FILES)); do case $$h in *avx2*) i="$(ISA.avx2)";; \
+	    *avx512*) i="$(ISA.avx512)";; *amx*) i="$(ISA.amx)";; *) i=;; esac; \
 	    printf '#include "%s"\nint one;\n' $$h | $(CC) $(CFLAGS) $$i -I. -Werror -x c -fsyntax-only - || exit 1; done
-	$(Q)for c in $(filter %.c,$(C_FILES)); do case $$c in *avx512/*) i="$(ISA.avx512)";; *avx2/*) i="$(ISA.avx2)";; *) i=;; esac; \
+	$(Q)for c in $(filter %.c,$(C_FILES)); do case $$c in *avx2/*) i="$(ISA.avx2)";; \
+	    *avx512/*) i="$(ISA.avx512)";; *amx/*) i="$(ISA.amx)";; *) i=;; esac; \
 	    clang $(CFLAGS) $$i $(CFLAGS.$$c) -Werror -fsyntax-only $$c || exit 1; done
 format: ## format: apply clang-format to all C files
 	$(Q)clang-format --style=file:.ci/clang-format -i $(filter-out %_table.c,$(FORMATTED))

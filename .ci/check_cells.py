@@ -28,7 +28,8 @@ def main() -> int:
     symbols = set(re.findall(r"^\S+ [RDd] (\w+)$", out, re.M))
     expected = set()
     types, ops = rows("qtype.h", "QTYPE_LIST"), rows("op.h", "OP_LIST")
-    for prefix, table in (("", types), ("op_", ops)):
+    peaks = rows("peak_cell.h", "PEAK_LIST")
+    for prefix, table in (("", types), ("op_", ops), ("peak_", peaks)):
         for name, cells in table.items():
             for column, cell in zip(COLUMNS, cells):
                 symbol = f"{prefix}{name}_{column}"
@@ -36,7 +37,7 @@ def main() -> int:
                     expected.add(symbol)
                     if symbol not in symbols:
                         problems.append(f"{name}: column {column} says Y, but there is no {symbol}")
-    pattern = re.compile(r"(op_)?(" + "|".join([*types, *ops]) + r")_(" + "|".join(COLUMNS) + ")$")
+    pattern = re.compile(r"(op_|peak_)?(" + "|".join([*types, *ops, *peaks]) + r")_(" + "|".join(COLUMNS) + ")$")
     for symbol in sorted(symbols - expected):
         if pattern.match(symbol):
             problems.append(f"{symbol} exists, but the table does not say Y")

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * backend.c - the two tables of cells, made from the lists, and the probe of the machine.
+ * backend.c - the tables of cells, made from the lists, and the probe of the machine.
  *
  * This file and the Makefile alone know which columns are compiled in. It is built with plain
  * flags, so that it runs on any x86-64. */
@@ -29,6 +29,12 @@ QTYPE_LIST(X)
             DECLARE_##c4(op_cell, op_##name##_cuda)
 OP_LIST(X)
 #undef X
+#define X(name, c0, c1, c2, c3, c4)                                                                \
+    DECLARE_##c0(peak_cell, peak_##name##_ref) DECLARE_##c1(peak_cell, peak_##name##_avx2)         \
+        DECLARE_##c2(peak_cell, peak_##name##_avx512) DECLARE_##c3(peak_cell, peak_##name##_amx)   \
+            DECLARE_##c4(peak_cell, peak_##name##_cuda)
+PEAK_LIST(X)
+#undef X
 
 static const struct qkernel *const qkernels[QT_count][COL_count] = {
 #define X(name, id, n_blk, block, row_meta, gain, c0, c1, c2, c3, c4)                              \
@@ -44,6 +50,15 @@ static const struct op_cell *const op_cells[OP_count][COL_count] = {
                     PICK_##c2(op_##name##_avx512), PICK_##c3(op_##name##_amx),                     \
                     PICK_##c4(op_##name##_cuda) },
     OP_LIST(X)
+#undef X
+};
+
+static const struct peak_cell *const peak_cells[PEAK_count][COL_count] = {
+#define X(name, c0, c1, c2, c3, c4)                                                                \
+    [PEAK_##name] = { PICK_##c0(peak_##name##_ref), PICK_##c1(peak_##name##_avx2),                 \
+                      PICK_##c2(peak_##name##_avx512), PICK_##c3(peak_##name##_amx),               \
+                      PICK_##c4(peak_##name##_cuda) },
+    PEAK_LIST(X)
 #undef X
 };
 
@@ -163,6 +178,24 @@ const struct op_cell *op_cell_find(enum column c, const struct node *n, enum col
         return op_cells[n->op][c];
     }
     return NULL;
+}
+
+const struct peak_cell *peak_cell_find(enum column c, enum peak p, enum column *found) {
+    for (; c != COL_none; c = columns[c].parent) {
+        if (!peak_cells[p][c]) continue;
+        if (found) *found = c;
+        return peak_cells[p][c];
+    }
+    return NULL;
+}
+
+const char *peak_name(enum peak p) {
+    static const char *const names[PEAK_count] = {
+#define X(name, ...) #name,
+        PEAK_LIST(X)
+#undef X
+    };
+    return names[p];
 }
 
 const char *op_name(enum op op) {

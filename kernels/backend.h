@@ -8,6 +8,7 @@
 #define GGAUGE_BACKEND_H
 
 #include "op.h"
+#include "peak_cell.h"
 
 /*    column  parent  needs */
 #define BACKEND_LIST(X)                                                                            \
@@ -45,6 +46,10 @@ bool op_has_cell(enum column c, enum op op);
 /* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat
  * for the weight's type. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);
+
+/* The loop that measures peak p in column c, walking up the parents; *found (may be NULL) says
+ * whose it is. NULL if there is none. */
+const struct peak_cell *peak_cell_find(enum column c, enum peak p, enum column *found);
 
 /* One device that runs graphs. The CPU columns share one implementation (cpu.c). */
 struct backend {
