@@ -4,32 +4,18 @@
  * Options that take a list, separated by commas, make a cross product: engines (-m -ctk -ctv -t -b
  * -ub) times depths times tests. All engines are open together, each over its own map of the model,
  * so that repetitions can go round; every depth has its own part of the KV cache. */
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/arena.h"
 #include "cli/cmd.h"
+#include "cli/list.h"
 #include "cli/opt.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "measure/speed_rows.h"
-
-#define MAX_LIST 32
-#define MAX_TEXT 4096 /* bytes of one list */
-
-struct int_list {
-    int n, v[MAX_LIST];
-};
-
-struct str_list {
-    int n;
-    const char *v[MAX_LIST];
-    char text[MAX_TEXT]; /* the list with its commas replaced */
-};
 
 struct bench_cmd {
     struct {
@@ -95,47 +81,9 @@ static int parse(struct bench_cmd *c, int argc, char **argv, struct err *e) {
     return opt_parse(argc, argv, table, "bench -m FILE [options]", e);
 }
 
-static int parse_ints(const char *flag, const char *text, int min, int max, struct int_list *out,
-                      struct err *e) {
-    const char *p = text;
-    int rc = 0;
-    for (out->n = 0; out->n == 0 || *p++ == ',';) {
-        char *end;
-        errno = 0;
-        long v = strtol(p, &end, 10);
-        FAIL_IF(end == p || (*end && *end != ',') || (*p != '-' && (*p < '0' || *p > '9')), e,
-                ERR_ARG, "%s: expected whole numbers separated by commas, not '%s'", flag, text);
-        FAIL_IF(errno || v < min || v > max, e, ERR_ARG, "%s: %.*s is outside of %d to %d", flag,
-                (int)(end - p), p, min, max);
-        FAIL_IF(out->n == MAX_LIST, e, ERR_ARG, "%s: more than %d values", flag, MAX_LIST);
-        out->v[out->n++] = (int)v;
-        p = end;
-    }
-out:
-    return rc;
-}
-
-static int parse_strs(const char *flag, const char *text, struct str_list *out, struct err *e) {
-    int rc = 0;
-    size_t n = strlen(text);
-    FAIL_IF(n >= sizeof out->text, e, ERR_ARG, "%s: longer than %d bytes", flag, MAX_TEXT - 1);
-    memcpy(out->text, text, n + 1);
-    out->n = 0;
-    for (char *p = out->text; p;) {
-        char *comma = strchr(p, ',');
-        if (comma) *comma = '\0';
-        FAIL_IF(!*p, e, ERR_ARG, "%s: an empty value in '%s'", flag, text);
-        FAIL_IF(out->n == MAX_LIST, e, ERR_ARG, "%s: more than %d values", flag, MAX_LIST);
-        out->v[out->n++] = p;
-        p = comma ? comma + 1 : NULL;
-    }
-out:
-    return rc;
-}
-
 static int parse_types(const char *flag, const char *text, struct str_list *out, struct err *e) {
     int rc = 0;
-    TRY(parse_strs(flag, text, out, e));
+    TRY(list_strs(flag, text, out, e));
     for (int i = 0; i < out->n; i++)
         FAIL_IF(strcmp(out->v[i], "f32") && strcmp(out->v[i], "f16") && strcmp(out->v[i], "q8_0"),
                 e, ERR_ARG, "%s: expected f32, f16 or q8_0, not '%s'", flag, out->v[i]);
@@ -151,19 +99,19 @@ static int parse_lists(struct bench_cmd *c, struct err *e) {
         c->models.n = 1;
         c->models.v[0] = c->text.m;
     } else {
-        TRY(parse_strs("-m", c->text.m, &c->models, e));
+        TRY(list_strs("-m", c->text.m, &c->models, e));
     }
-    TRY(parse_ints("-p", c->text.p, 0, max, &c->prompts, e));
-    TRY(parse_ints("-n", c->text.n, 0, max, &c->gens, e));
-    TRY(parse_ints("-d", c->text.d, 0, max, &c->depths, e));
-    TRY(parse_ints("-t", c->text.t, 0, 512, &c->threads, e));
+    TRY(list_ints("-p", c->text.p, 0, max, &c->prompts, e));
+    TRY(list_ints("-n", c->text.n, 0, max, &c->gens, e));
+    TRY(list_ints("-d", c->text.d, 0, max, &c->depths, e));
+    TRY(list_ints("-t", c->text.t, 0, 512, &c->threads, e));
     for (int i = 0; i < c->threads.n; i++)
         if (c->threads.v[i] > most) most = c->threads.v[i];
-    TRY(parse_ints("-b", c->text.b, 1, 1 << 20, &c->batches, e));
-    TRY(parse_ints("-ub", c->text.ub, 1, 1 << 16, &c->ubatches, e));
+    TRY(list_ints("-b", c->text.b, 1, 1 << 20, &c->batches, e));
+    TRY(list_ints("-ub", c->text.ub, 1, 1 << 16, &c->ubatches, e));
     TRY(parse_types("-ctk", c->text.ctk, &c->type_k, e));
     TRY(parse_types("-ctv", c->text.ctv, &c->type_v, e));
-    if (c->text.pg) TRY(parse_ints("-pg", c->text.pg, 0, max, &c->pgs, e));
+    if (c->text.pg) TRY(list_ints("-pg", c->text.pg, 0, max, &c->pgs, e));
     FAIL_IF(c->pgs.n % 2, e, ERR_ARG, "-pg: expected pairs PP,TG, not '%s'", c->text.pg);
     opt_warn_threads(most, 0);
 out:
