@@ -16,6 +16,7 @@
     X("bench",       bench,       "llama-bench's table: prompt and generation speed")              \
     X("replay",      replay,      "one op of a capsule again, on any column, against its limit")   \
     X("limits",      limits,      "the error of every cell on real activations, and its limit")    \
+    X("kernel-bench", kernel_bench, "every cell of the tables: right? how fast? near the peak?")   \
     X("synth",       synth,       "a GGUF file of random weights at any shape, for speed tests")   \
     X("history",     history,     "rebuild the SQLite index over the result CSV files")            \
     X("inspect",     inspect,     "metadata, hyper-parameters and tensors of a GGUF file")         \

@@ -32,7 +32,14 @@
     X(tg_tps,        "token/s",   +1,  1, 0.05,   "token generation speed (S_TG)")                 \
     X(rss_bytes,     "byte",      -1,  1, 0.05,   "peak resident memory of the process")           \
     X(model_bytes,   "byte",      -1,  0, 0.0,    "bytes of all tensors")                          \
-    X(bpw,           "bit",       -1,  0, 0.0,    "bits per weight")
+    X(bpw,           "bit",       -1,  0, 0.0,    "bits per weight")                               \
+    X(kernel_us,     "us",        -1,  1, 0.05,   "time of one call of a kernel")                  \
+    X(kernel_gbs,    "GB/s",      +1,  1, 0.05,   "bytes of a call over its time")                 \
+    X(kernel_gmacs,  "G MAC/s",   +1,  1, 0.05,   "multiply-adds of a call over its time")         \
+    X(kernel_roof,   "%",         +1,  1, 0.05,   "speed of a kernel as a share of the roofline")  \
+    X(kernel_nmse,   "",          -1,  0, 0.0,    "error of a kernel's worst row against ref")     \
+    X(peak_gbs,      "GB/s",      +1,  1, 0.05,   "measured peak of reading")                      \
+    X(peak_gmacs,    "G MAC/s",   +1,  1, 0.05,   "measured peak of multiply-adds")
 
 enum metric {
 #define X(name, ...) METRIC_##name,
