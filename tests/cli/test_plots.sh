@@ -86,6 +86,28 @@ if command -v gnuplot >/dev/null 2>&1; then
         has "$tmp/pr529/ppl_bpw.dat" "4.035 922.0458" && has "$tmp/pr529/sweep_tg.dat" "0 9.34 nan nan"
     check "what pull request 529 reported"
 
+    # products of two columns, and the peaks of their run
+    awk 'BEGIN {
+        print "schema,run_id,commit_id,backend,qtype,test,subject,n_threads,n_ubatch,cells,metric,value," \
+            "ci_low,ci_high,n_rep,status"
+        run = "1,run-kernels,abc,"
+        for (c = 1; c <= 2; c++) {
+            col = c == 1 ? "avx2" : "avx512"
+            for (n = 1; n <= 64; n *= 8) {
+                row = run col ",q8_0,kernel-bench,q8_0@" col ",2," n ",q8_0@" col ","
+                print row "kernel_gmacs," c * 10 * n "," c * 9 * n "," c * 11 * n ",9,PASS"
+                print row "kernel_gbs,10,9,11,9,PASS"
+            }
+            print run col ",,kernel-bench,i8@" col ",2,,i8@" col ",peak_gmacs," c * 1000 ",,,,PASS"
+        }
+        print run "avx2,,kernel-bench,read,2,,read,peak_gbs,25,,,,PASS"
+    }' >"$tmp/kernels.csv"
+    render --csv "$tmp/kernels.csv" --out "$tmp/kernels" --charts roofline && drawn "$tmp/kernels/roofline" &&
+        has "$tmp/kernels/roofline.dat" "128 1280 1152 1408" && has "$tmp/kernels/roofline.dat" "80 2000 nan nan" &&
+        has "$tmp/kernels/roofline.svg" "q8_0@avx512" && ! has "$tmp/kernels/roofline.svg" "q8_0@avx2" &&
+        has "$tmp/kernels/roofline.svg" "roof: reading 25.0 GB/s, i8@avx512 2000 G MAC/s"
+    check "the roofline: the fastest column, and the roof where the two limits meet"
+
     render --db "$tmp/empty.sqlite" --out "$tmp/none" && [ ! -e "$tmp/none" ] &&
         has "$tmp/stdout" "sweep_pp: no data, skipped"
     check "no data: said, skipped, exit 0"
