@@ -87,7 +87,7 @@ kept() { # the chunks before the end
 }
 in_mid_run KILL
 check "kill -9 is a verdict" sh -c "[ $status -eq 1 ] &&
-    grep -q '^verdict  *FAIL (ARM): arm B died: signal 9 (after [1-9][0-9]* chunks)' '$tmp/out'"
+    grep -q '^verdict  *FAIL (ARM): arm B died: signal 9 after [1-9][0-9]* chunks' '$tmp/out'"
 check "... and what was measured is kept" kept
 in_mid_run STOP
 check "a stopped process is a verdict" sh -c "[ $status -eq 1 ] &&
