@@ -160,7 +160,8 @@ static bool same_field(const struct compare_cmd *c, enum row_field f) {
     return !strcmp(row_get(&c->what[SIDE_A], f), row_get(&c->what[SIDE_B], f));
 }
 
-/* A fingerprint samples a file; of two files only the tensors' bytes could tell (localise.h does). */
+/* A fingerprint samples a file; of two files only the tensors' bytes could tell (localise.h does).
+ */
 static bool same_file(const char *a, const char *b) {
     struct stat x, y;
     return a && b && !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
@@ -176,8 +177,8 @@ static void relate(struct compare_cmd *c) {
     r->margin = c->margin;
     r->alpha = c->alpha;
     r->same_weights = *row_get(&c->what[SIDE_A], ROW_model_fp) && same_field(c, ROW_model_fp);
-    r->bitwise = same_file(a->model, b->model) && !a->path && !b->path && !a->launch && !b->launch &&
-                 c->arm[SIDE_A]->info.promise == ARM_BITWISE &&
+    r->bitwise = same_file(a->model, b->model) && !a->path && !b->path && !a->launch &&
+                 !b->launch && c->arm[SIDE_A]->info.promise == ARM_BITWISE &&
                  c->arm[SIDE_B]->info.promise == ARM_BITWISE && !a->act_like == !b->act_like &&
                  (!a->act_like || !strcmp(a->act_like, b->act_like)) && !a->fault &&
                  !b->fault; /* a seeded fault stands for another engine's */

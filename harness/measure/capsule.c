@@ -17,11 +17,12 @@
     INT(rms_norm, n)                                                                               \
     REAL(rms_norm, eps)                                                                            \
     INT(rope_table, n_rot)                                                                         \
-    REAL(rope_table, freq_base) REAL(rope_table, freq_scale) REAL(rope_table, ext_factor)          \
-        REAL(rope_table, attn_factor) REAL(rope_table, beta_fast) REAL(rope_table, beta_slow)      \
-            INT(rope_table, n_ctx_orig) INT(rope, mode) INT(rope, n_rot) INT(rope, n_head)         \
-                INT(rope, n_embd_head) INT(attn, n_head) INT(attn, n_head_kv)                      \
-                    INT(attn, n_embd_head_k) INT(attn, n_embd_head_v) REAL(attn, scale)
+    REAL(rope_table, freq_base)                                                                    \
+    REAL(rope_table, freq_scale) REAL(rope_table, ext_factor) REAL(rope_table, attn_factor)        \
+        REAL(rope_table, beta_fast) REAL(rope_table, beta_slow) INT(rope_table, n_ctx_orig)        \
+            INT(rope, mode) INT(rope, n_rot) INT(rope, n_head) INT(rope, n_embd_head)              \
+                INT(attn, n_head) INT(attn, n_head_kv) INT(attn, n_embd_head_k)                    \
+                    INT(attn, n_embd_head_v) REAL(attn, scale)
 
 /* Texts of the capsule itself: key and member. */
 #define TEXT_LIST(X)                                                                               \
