@@ -2,25 +2,27 @@
 # SPDX-License-Identifier: MIT
 """Every seeded fault (kernels/base/fault.h) against a healthy run: the perplexity of both, with the options
 under which the fault shows, whether it changes nothing where it should hide, and what compare says of a
-healthy and a faulty arm on the whole text. A fault without effect, one that does not hide, or one that
-compare takes for healthy is an exit code of 1.
+healthy and a faulty arm. A fault without effect, one that does not hide, one that compare takes for healthy or
+blames on another cell is an exit code of 1.
 
 usage: faults.py GGAUGE MODELS_DIR TEXT [--check]     GGAUGE: of `make faults`
                                                      --check: TAP, no compare, no results/faults.csv
 
 Columns of results/faults.csv: those of `ggauge types --faults`; ppl, ppl_fault and their ratio; what the
-faulty run ended with if not with a perplexity; of compare the verdict, its reason, and the chunks that it
-took."""
+faulty run ended with if not with a perplexity; of compare the verdict, its reason, the chunks and seconds
+to it, and the cell that it names."""
 import csv
 import functools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "faults.csv"
+CHUNKS = 24  # of compare at most; what the mean has not told apart by then, the operations must
 
 
 def catalogue(ggauge):
@@ -50,20 +52,18 @@ class Runs:
             raise SystemExit(f"{fault}: the row does not name the fault of its arm")
         return row["value"], ""
 
-
     def compare(self, model, options, fault):
-        """verdict, reason and chunks of a healthy arm A and a faulty arm B"""
+        """What compare says of a healthy arm A and a faulty arm B."""
         with tempfile.TemporaryDirectory() as tmp:
             words = options.split()
-            if "--chunks" in words:  # compare stops when it knows
-                i = words.index("--chunks")
-                del words[i:i + 2]
-            subprocess.run([self.ggauge, "compare", "-m", f"{self.models}/{model}.gguf", "-f", self.text,
-                            "--a", "avx2", "--b", f"avx2 --fault {fault}", "--out", tmp,
-                            "--floor-file", f"{tmp}/floors", *words],
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            words[words.index("--chunks") + 1] = str(CHUNKS)
+            command = [self.ggauge, "compare", "-m", f"{self.models}/{model}.gguf", "-f", self.text, "--a",
+                       "avx2", "--b", f"avx2 --fault {fault}", "--out", tmp, "--floor-file", f"{tmp}/floors"]
+            run = subprocess.run(command + words, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             summary = json.loads((pathlib.Path(tmp) / "summary.json").read_text())
-        return {k: summary[k] for k in ("verdict", "reason", "chunks")}
+        named = re.search(r"^First wrong operation: .*, cell (\S+):", run.stdout, re.M)
+        return {"verdict": summary["verdict"], "reason": summary["reason"], "chunks": summary["chunks"],
+                "seconds": f"{summary['seconds_to_verdict']:.2f}", "named": named[1] if named else ""}
 
 
 def measure(runs, f):
@@ -92,16 +92,17 @@ def main():
         found = True
         if not check:
             row.update(runs.compare(f["model"], f["options"], f["fault"]))
-            found = row["verdict"] in ("FAIL", "MISTRUSTED")
+            found = row["verdict"] in ("FAIL", "MISTRUSTED") and row["named"] == f["cell"]
         ok = shows and hides and found
         bad += not ok
         print(f"{'ok' if ok else 'not ok'} - {f['fault']}: {row['ppl']} -> "
               f"{row['ppl_fault'] or row['ended']} {row['ratio']}"
               f"{'' if shows else ', NO EFFECT'}{'' if hides else ', shows where it should hide: ' + f['hidden']}"
-              f"{'' if check else ', compare: {verdict} {reason} {chunks}'.format(**row)}", flush=True)
+              f"{'' if check else ', compare: {verdict} {reason} {chunks} {named}'.format(**row)}", flush=True)
     if not check:
         with OUT.open("w", newline="") as out:
-            fields = [*catalogue(args[0])[0], "ppl", "ppl_fault", "ratio", "ended", "verdict", "reason", "chunks"]
+            fields = [*catalogue(args[0])[0], "ppl", "ppl_fault", "ratio", "ended", "verdict", "reason", "chunks",
+                      "seconds", "named"]
             w = csv.DictWriter(out, fields, restval="", lineterminator="\n")
             w.writeheader()
             w.writerows(rows)

@@ -43,8 +43,8 @@
     X(k_tail, "ik#2224", "tiny-qwen3-q8_0", "-c 512 --chunks 2",                                   \
       "-c 512 --chunks 1 -ub 2", "q8_0@avx2",                                                      \
       "the last 32 weights of a row do not count when there are many tokens")                      \
-    X(tg_tail, "lc#9186", "tiny-qwen3-q8_0", "-c 512 --chunks 2 -ub 1",                            \
-      "-c 512 --chunks 2", "q8_0@avx2",                                                            \
+    X(tg_tail, "lc#9186", "tiny-qwen3-q8_0", "-c 64 --chunks 4 -ub 1",                             \
+      "-c 64 --chunks 4", "q8_0@avx2",                                                             \
       "the last 4 blocks of a row do not count, for 1 or 2 tokens only")                           \
     X(saturation, "ik#427", "tiny-qwen3-q8_0", "-c 512 --chunks 8",                                \
       "-c 512 --chunks 1 -ub 2", "q8_0@avx2",                                                      \
@@ -58,11 +58,11 @@
     X(act_truncate, "lc#13287", "tiny-qwen3-q8_0", "-c 512 --chunks 8",                            \
       "", "q8_0@avx2",                                                                             \
       "activations are rounded towards zero")                                                      \
-    X(cols_2_3, "ik#446", "tiny-qwen3-q8_0", "-c 512 --chunks 2 -ub 3",                            \
-      "-c 512 --chunks 2", "q8_0@avx2",                                                            \
+    X(cols_2_3, "ik#446", "tiny-qwen3-q8_0", "-c 64 --chunks 4 -ub 3",                             \
+      "-c 64 --chunks 4", "q8_0@avx2",                                                             \
       "of 2 or 3 tokens the last gets the products of the one before")                             \
-    X(cols_17, "ik#170", "tiny-qwen3-q8_0", "-c 512 --chunks 2 -ub 17",                            \
-      "-c 512 --chunks 2", "q8_0@avx2",                                                            \
+    X(cols_17, "ik#170", "tiny-qwen3-q8_0", "-c 128 --chunks 4 -ub 17",                            \
+      "-c 128 --chunks 4", "q8_0@avx2",                                                            \
       "tokens after the last whole 16 get the products of the one before")                         \
     X(one_row, "lc#17089", "tiny-qwen3-q8_0", "-c 512 --chunks 8",                                 \
       "", "q8_0@avx2",                                                                             \
