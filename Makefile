@@ -115,12 +115,19 @@ tsan: ## tsan: the tests under ThreadSanitizer
 asan ubsan tsan:
 	$(Q)QUICK=1 $(MAKE) --no-print-directory CONFIG=$@ O=$(O)/san-$@ test
 
-.PHONY: faults aa
+.PHONY: faults aa limits
 aa: ## aa: N=1000 comparisons of healthy arms, none of which may alarm; writes results/aa.csv (SHARED=../shared)
 aa: $(O)/ggauge
 	$(Q).ci/aa.py $(O)/ggauge $(SHARED)/datasets/wiki.test.raw $(or $(filter-out 50000,$(N)),1000) \
 	    $(wildcard $(patsubst %,$(SHARED)/models/tiny-%.gguf,qwen3-q8_0 qwen3-iq4_kt qwen3-iq2_kt qwen3-f16 \
 	    qwen3-q4_0 qwen3-iq3_kt llama-f16 llama-iq4_kt))
+# The models of the two folders: those that this build does not run are left out with a word.
+LIMIT_MODELS = $(subst $(empty) $(empty),$(comma),$(wildcard $(SHARED)/models/*.gguf datasets/models/*.gguf))
+comma := ,
+limits: ## limits: measure results/limits.csv again, the error of every cell, and the limits from it
+limits: $(O)/ggauge
+	$(Q)$(O)/ggauge limits --models "$(LIMIT_MODELS)" -f $(SHARED)/datasets/wiki.test.raw -o $(B)/limits.csv
+	$(Q).ci/check_limits.py --merge $(B)/limits.csv
 faults: ## faults: build/faults/ggauge, a build whose arms can have seeded faults (ggauge types --faults)
 	$(Q)$(MAKE) --no-print-directory CONFIG=$@ $(O)/$@/ggauge $(O)/$@/tests/test_fault
 
@@ -147,6 +154,7 @@ check: lint
 	$(Q)clang-format --style=file:.ci/clang-format --dry-run -Werror $(filter-out %_table.c,$(FORMATTED))
 	$(Q).ci/check_layers.py
 	$(Q).ci/check_cells.py $(LIB)
+	$(Q).ci/check_limits.py
 	$(Q).ci/coverage.sh $(O)/ggauge check
 lint: $(O)/ggauge
 	$(Q)for h in $(filter kernels/%.h harness/%.h,$(C_FILES)); do case $$h in *avx2*) i="$(ISA.avx2)";; \

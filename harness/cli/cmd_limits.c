@@ -5,13 +5,15 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "base/arena.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
 #include "cli/text.h"
 #include "measure/limit_run.h"
+#include "measure/retype.h"
 #include "model/model.h"
 #include "result/row.h"
 #include "tok/tok.h"
@@ -22,6 +24,7 @@ struct limits {
     struct text t;
     struct limit_run run;
     int n_models, n_windows;
+    bool retype;
 };
 
 /* Cache types take turns, so that attention is seen with each. */
@@ -52,6 +55,26 @@ out:
     return rc;
 }
 
+/* The model once more in each type that no model may be at hand for. */
+static int run_retyped(struct limits *l, const struct gguf *g, const struct tok *tok,
+                       struct err *e) {
+    int rc = 0;
+    char path[] = "/tmp/ggauge-limits-XXXXXX";
+    int fd = mkstemp(path);
+    FAIL_IF(fd < 0, e, ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+    close(fd);
+    for (int t = 0; t < QT_count; t++) {
+        if (!retype_knows((enum qtype)t)) continue;
+        fprintf(stderr, "%s: as %s\n", gguf_path(g), qtype_info((enum qtype)t)->name);
+        TRY(retype_model(g, (enum qtype)t, path, e));
+        TRY(run_windows(l, path, tok, e));
+        l->n_models++;
+    }
+out:
+    if (fd >= 0) unlink(path);
+    return rc;
+}
+
 /* A model that this build does not run yet is left out, with a word. */
 static int run_model(struct limits *l, const char *path, struct err *e) {
     int rc = 0;
@@ -67,6 +90,10 @@ static int run_model(struct limits *l, const char *path, struct err *e) {
     TRY(tok_load(&tok, m.g, e));
     TRY(run_windows(l, path, tok, e));
     l->n_models++;
+    if (m.main_type == QT_f16 && l->retype) {
+        TRY(run_retyped(l, m.g, tok, e));
+        l->retype = false; /* one model is enough */
+    }
 out:
     tok_free(tok);
     model_close(&m);
@@ -122,7 +149,7 @@ out:
 }
 
 int cmd_limits(int argc, char **argv, struct err *e) {
-    struct limits l = { .n_ctx = 512, .chunks = 3 };
+    struct limits l = { .n_ctx = 512, .chunks = 3, .retype = true };
     const struct opt table[] = {
         { OPT_STR, "--models", "LIST", &l.models, 0, 0, NULL, "GGUF files, separated by commas" },
         { OPT_STR, "-f --file", "TEXT", &l.text, 0, 0, NULL, "text whose windows are evaluated" },
@@ -131,6 +158,8 @@ int cmd_limits(int argc, char **argv, struct err *e) {
           "windows of each model and column; their caches are f16, q8_0 and f32 in turn" },
         { OPT_CHOICE, "--backend", "COLUMN", &l.backend, 0, 0, "avx2|avx512|amx",
           "one column (default: every CPU column of this machine)" },
+        { OPT_NO_FLAG, "--no-retype", NULL, &l.retype, 0, 0, NULL,
+          "leave out the first f16 model's copies in simple types (f32, bf16, q4_1, ...)" },
         { OPT_INT, "-t --threads", "N", &l.n_threads, 0, 512, NULL,
           "threads (0 = all processors)" },
         { OPT_STR, "-o --output", "CSV", &l.out, 0, 0, NULL, "file to write instead of stdout" },

@@ -71,12 +71,15 @@ out:
 
 int cmd_replay(int argc, char **argv, struct err *e) {
     const char *path = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL;
-    const char *backend = NULL;
+    const char *backend = NULL, *fault = NULL;
     int n_threads = 0;
     const struct opt table[] = {
         { OPT_CHOICE, "--backend", "COLUMN", &backend, 0, 0, "ref|avx2|avx512|amx|cuda",
           "kernels to use (default: arm B's column, else the best one of this machine)" },
-        { OPT_INT, "-t --threads", "N", &n_threads, 0, 512, NULL, "threads (0 = all processors)" },
+        OPT_IF_FAULTS({ OPT_STR, "--fault", "NAME", &fault, 0, 0, NULL,
+                        "seeded fault of the column; see ggauge types --faults" }){
+            OPT_INT, "-t --threads", "N", &n_threads, 0, 512, NULL,
+            "threads (0 = all processors)" },
         OPT_END,
     };
     int skip = path ? 1 : 0;
@@ -91,7 +94,9 @@ int cmd_replay(int argc, char **argv, struct err *e) {
     TRY(capsule_open(&k, path, e));
     TRY(choose_column(backend, k, &c, e));
     print_capsule(k, path);
-    TRY(replay_op(k, c, n_threads, &r, e));
+    FAIL_IF(fault && fault_from_name(fault) == FAULT_none, e, ERR_ARG,
+            "'%s' is not a fault of this build", fault);
+    TRY(replay_op(k, c, n_threads, fault ? fault_from_name(fault) : FAULT_none, &r, e));
     print_result(k, &r);
     rc = r.within ? EXIT_PASS : EXIT_FAIL;
 out:

@@ -10,23 +10,7 @@
 #include "base/arena.h"
 
 #define INT_MAX_KEY ((int64_t)1 << 31)
-#define N_ROT_MAX 65536
-
-/* Parameters of ops as keys capsule.<op>.<field>. */
-#define PARAM_LIST(INT, REAL)                                                                      \
-    INT(rms_norm, n)                                                                               \
-    REAL(rms_norm, eps)                                                                            \
-    INT(rope_table, n_rot)                                                                         \
-    REAL(rope_table, freq_base)                                                                    \
-    REAL(rope_table, freq_scale) REAL(rope_table, ext_factor) REAL(rope_table, attn_factor)        \
-        REAL(rope_table, beta_fast) REAL(rope_table, beta_slow) INT(rope_table, n_ctx_orig)        \
-            INT(rope, mode) INT(rope, n_rot) INT(rope, n_head) INT(rope, n_embd_head)              \
-                INT(attn, n_head) INT(attn, n_head_kv) INT(attn, n_embd_head_k)                    \
-                    INT(attn, n_embd_head_v) REAL(attn, scale)
-
-/* Texts of the capsule itself: key and member. */
-#define TEXT_LIST(X)                                                                               \
-    X(cell_a) X(cell_b) X(backend_a) X(backend_b) X(finding) X(model) X(model_fp) X(commit)
+#define N_ROT_MAX 1024 /* several times what any model has */
 
 void capsule_free(struct capsule *c) {
     if (!c) return;
@@ -65,7 +49,7 @@ static int put_params(struct gguf_writer *w, const struct op_case *c, struct err
     if (c->op == OP_##o) TRY(put_int(w, "capsule." #o "." #f, (int64_t)c->p.o.f, e));
 #define REAL(o, f)                                                                                 \
     if (c->op == OP_##o) TRY(put_real(w, "capsule." #o "." #f, (double)c->p.o.f, e));
-    PARAM_LIST(INT, REAL)
+    CAPSULE_PARAM_LIST(INT, REAL)
 #undef INT
 #undef REAL
 out:
@@ -94,7 +78,7 @@ static int put_keys(struct gguf_writer *w, const struct capsule *k, struct err *
     TRY(put_real(w, "capsule.err_a", k->err_a, e));
     TRY(put_real(w, "capsule.err_b", k->err_b, e));
 #define X(f) TRY(put_text(w, "capsule." #f, k->f, e));
-    TEXT_LIST(X)
+    CAPSULE_TEXT_LIST(X)
 #undef X
     TRY(put_params(w, c, e));
 out:
@@ -226,24 +210,16 @@ static int get_params(const struct gguf *g, struct op_case *c, struct err *e) {
 #define INT(o, f)                                                                                  \
     if (c->op == OP_##o) {                                                                         \
         TRY(get_int(g, "capsule." #o "." #f, 0, INT_MAX_KEY, &i, e));                              \
-        SET(c->p.o.f, i);                                                                          \
+        c->p.o.f = i;                                                                              \
     }
 #define REAL(o, f)                                                                                 \
     if (c->op == OP_##o) {                                                                         \
         TRY(get_real(g, "capsule." #o "." #f, &d, e));                                             \
-        SET(c->p.o.f, d);                                                                          \
+        c->p.o.f = d;                                                                              \
     }
-#define SET(to, v)                                                                                 \
-    (to) = _Generic((to), float                                                                    \
-                    : (float)(v), double                                                           \
-                    : (double)(v), int                                                             \
-                    : (int)(v), enum rope_mode                                                     \
-                    : (enum rope_mode)(v), default                                                 \
-                    : (int64_t)(v))
-    PARAM_LIST(INT, REAL)
+    CAPSULE_PARAM_LIST(INT, REAL)
 #undef INT
 #undef REAL
-#undef SET
 out:
     return rc;
 }
@@ -342,7 +318,7 @@ static int read_capsule(const struct gguf *g, struct capsule *k, struct err *e) 
     TRY(get_real(g, "capsule.err_a", &k->err_a, e));
     TRY(get_real(g, "capsule.err_b", &k->err_b, e));
 #define X(f) TRY(get_text(g, "capsule." #f, k->f, sizeof k->f, e));
-    TEXT_LIST(X)
+    CAPSULE_TEXT_LIST(X)
 #undef X
     TRY(copy_output(g, "out_a", &k->c, &k->out_a, e));
     TRY(copy_output(g, "out_b", &k->c, &k->out_b, e));

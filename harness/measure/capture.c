@@ -16,7 +16,7 @@ struct watch {
     struct side *s;
     enum see_mode mode;
     struct op_error *const *errors;
-    int hint; /* node after the last one found: they come in order */
+    int hint; /* node after the last one found: they mostly come in order */
 };
 
 static int find(struct watch *w, const struct node *n) {
@@ -38,7 +38,7 @@ static int open_capture(struct loc *l, struct captured *c, int i, const struct n
     c->type = (enum qtype)n->dst->type;
     c->row_bytes = n->dst->row_bytes;
     c->n_cols = n->dst->ne[0];
-    c->cap = l->a.judge->nodes[i].head ? l->head_step : l->p->n_ctx;
+    c->cap = l->a.judge->nodes[i].head ? l->head_step : l->n_tok;
     c->data = heap_alloc((size_t)c->cap * c->row_bytes, e);
     return c->data ? 0 : ERR_NOMEM;
 }
@@ -54,7 +54,7 @@ static void compare(struct watch *w, int i, const struct captured *a, enum qtype
     op_rows_f32(l->a.judge->nodes[i].n->op, type, b_row, a->type, a_row, a->n_cols, l->x, l->y);
     double nmse = op_error_add(w->errors[i], r, l->x, l->y, a->n_cols);
     if (w->mode == SEE_FORCE && l->report[i])
-        l->row_err[(size_t)i * (size_t)l->p->n_ctx + (size_t)r] = (float)nmse;
+        l->row_err[(size_t)i * (size_t)l->n_tok + (size_t)r] = (float)nmse;
 }
 
 static int see_rows(struct watch *w, const struct node *n, int i, void *data, struct err *e) {
@@ -67,8 +67,8 @@ static int see_rows(struct watch *w, const struct node *n, int i, void *data, st
     FAIL_IF(w->mode != SEE_CAPTURE && a->n_cols != n->dst->ne[0], e, ERR_MISMATCH,
             "%s has rows of %lld in arm A and of %lld in arm B", n->dst->name, (long long)a->n_cols,
             (long long)n->dst->ne[0]);
-    FAIL_IF(own->n_seen + n_rows > w->l->p->n_ctx, e, ERR_MISMATCH,
-            "%s has more rows than the window's %d tokens", n->dst->name, w->l->p->n_ctx);
+    FAIL_IF(own->n_seen + n_rows > w->l->n_tok, e, ERR_MISMATCH,
+            "%s has more rows than the %d tokens", n->dst->name, w->l->n_tok);
     for (int64_t t = 0; t < n_rows; t++) {
         int64_t r = own->n_seen++;
         char *row = (char *)data + (size_t)t * n->dst->row_bytes;
@@ -87,17 +87,32 @@ out:
 static int see(void *arg, const struct node *n, void *data, struct err *e) {
     struct watch *w = arg;
     int i = judge_find(w->s->judge, n->dst->name, n->occurrence, w->hint ? w->hint - 1 : 0);
-    return i < 0 ? 0 : see_rows(w, n, i, data, e);
+    if (i < 0) return 0;
+    w->hint = i + 1 == w->l->n_nodes ? 0 : i + 1;
+    return see_rows(w, n, i, data, e);
+}
+
+int loc_scrub(struct loc *l, struct side *s, struct err *e) {
+    int rc = 0, n = l->n_tok;
+    int step = s->arm->info.n_batch < n ? s->arm->info.n_batch : n;
+    TRY(arm_kv_trim(s->arm, -1, 0, e));
+    for (int i = 0; i < n; i += step) {
+        struct arm_batch b = { n - i < step ? n - i : step, l->other + i, l->pos + i, l->seq + i,
+                               NULL };
+        TRY(arm_decode(s->arm, &b, NULL, NULL, e));
+    }
+out:
+    return rc;
 }
 
 int loc_feed(struct loc *l, struct side *s, struct observer *o, struct err *e) {
-    int rc = 0, n_ctx = l->p->n_ctx;
-    int step = s->arm->info.n_batch < n_ctx ? s->arm->info.n_batch : n_ctx;
+    int rc = 0, n = l->n_tok;
+    int step = s->arm->info.n_batch < n ? s->arm->info.n_batch : n;
     TRY(arm_observe(s->arm, o, e));
     TRY(arm_kv_trim(s->arm, -1, 0, e));
-    for (int i = 0; i < n_ctx; i += step) {
-        struct arm_batch b = { n_ctx - i < step ? n_ctx - i : step, l->p->token + i, l->pos + i,
-                               l->seq + i, l->all + i };
+    for (int i = 0; i < n; i += step) {
+        struct arm_batch b = { n - i < step ? n - i : step, l->p->token + i, l->pos + i, l->seq + i,
+                               l->all + i };
         TRY(arm_hold(s->arm, &b, i > 0, e));
     }
 out:
@@ -109,20 +124,22 @@ out:
 
 struct asked {
     double *nll;
-    int first, end;
+    int n_ctx, first, end;
 };
 
 static int on_row(void *arg, const struct arm_row *r, struct err *e) {
     const struct asked *q = arg;
     (void)e;
-    if (q->nll && r->r >= q->first && r->r < q->end) q->nll[r->r - q->first] = r->nll;
+    int64_t seq = r->r / q->n_ctx, pos = r->r % q->n_ctx;
+    if (q->nll && pos >= q->first && pos < q->end)
+        q->nll[seq * (q->end - q->first) + pos - q->first] = r->nll;
     return 0;
 }
 
 int loc_ask(struct loc *l, struct side *s, struct observer *o, int64_t r0, int64_t n, double *nll,
             struct err *e) {
     int rc = 0;
-    struct asked q = { nll, l->p->first, l->p->end };
+    struct asked q = { nll, l->p->n_ctx, l->p->first, l->p->end };
     TRY(arm_observe(s->arm, o, e));
     TRY(arm_rows(s->arm, r0, n, l->p->target + r0, false, on_row, &q, e));
 out:
@@ -159,7 +176,7 @@ int loc_body(struct loc *l, struct side *s, enum see_mode mode, struct op_error 
     for (int i = 0; i < l->n_nodes; i++)
         s->cap[i].n_seen = 0;
     TRY(loc_feed(l, s, &o, e));
-    TRY(check_seen(l, s, false, 0, l->p->n_ctx, e));
+    TRY(check_seen(l, s, false, 0, l->n_tok, e));
 out:
     return rc;
 }

@@ -10,10 +10,12 @@
 #include "measure/localise_impl.h"
 #include "result/row.h"
 
-#define TILE 32         /* columns */
-#define CAPSULE_ROWS 16 /* of the result, the worst among them */
-#define WEIGHT_BYTES_MAX                                                                           \
-    ((size_t)64 << 20) /* of a capsule; beyond it only columns around the worst */
+#define TILE 32       /* columns */
+#define ROWS_SHOWN 16 /* of the result, the worst among them */
+/* Of a capsule: beyond the first only the worst rows, beyond the second only columns around the
+ * worst. */
+#define ROW_BYTES_MAX ((size_t)32 << 20)
+#define WEIGHT_BYTES_MAX ((size_t)64 << 20)
 #define SLICE_COLS 4096
 /* Change of a position's nll that observation may bring: none where an arm promises equal bits (the
  * rest is what a text format of logits loses), some where it promises noise. */
@@ -93,9 +95,9 @@ static int count_bad(struct loc *l, struct side *s, int i, struct finding_detail
     const struct op_report *r = &l->out->nodes[i];
     const struct op_limit *limit = s->flag == WRONG_A ? &r->limit_a : &r->limit_b;
     struct op_case c = { 0 };
-    int64_t n_cols = r->n_cols, n_max = r->n_judged < CAPSULE_ROWS ? r->n_judged : CAPSULE_ROWS;
+    int64_t n_cols = r->n_cols, n_max = r->n_judged < ROWS_SHOWN ? r->n_judged : ROWS_SHOWN;
     float *ref = heap_alloc(2 * (size_t)(n_max * n_cols) * sizeof *ref, e);
-    int32_t *row = heap_alloc((size_t)l->p->n_ctx * sizeof *row, e);
+    int32_t *row = heap_alloc((size_t)l->n_tok * sizeof *row, e);
     bool *bad = heap_calloc((size_t)n_cols, sizeof *bad, e);
     if (!ref || !row || !bad) {
         rc = ERR_NOMEM;
@@ -130,7 +132,7 @@ out:
 /* Its slice of the head again, if the captures hold another one. */
 static int bring_back(struct loc *l, int i, int64_t row, struct err *e) {
     int rc = 0;
-    int64_t r0 = row / l->head_step * l->head_step, n = l->p->n_ctx - r0;
+    int64_t r0 = row / l->head_step * l->head_step, n = l->n_tok - r0;
     if (!l->a.judge->nodes[i].head || l->a.cap[i].r0 == r0) return 0;
     struct op_error **none = heap_calloc((size_t)l->n_nodes, sizeof(struct op_error *), e);
     if (!none) return ERR_NOMEM;
@@ -152,42 +154,54 @@ static bool captured(const struct loc *l, int i) {
 
 /* ---- the capsule ---------------------------------------------------------------------------- */
 
-/* Make the case's weight its own, or only some of its rows: the model is closed before the capsule
- * is saved. Columns [col0, col0 + n) of the result stay. */
+/* A copy of rows [r0, r0 + n) of source s in its place. */
+static int own_rows(struct op_case *c, int s, int64_t r0, int64_t n, struct err *e) {
+    struct tensor *t = &c->src[s];
+    char *copy = heap_alloc(t->row_bytes * (size_t)n, e);
+    if (!copy) return ERR_NOMEM;
+    memcpy(copy, tensor_row(t, r0), t->row_bytes * (size_t)n);
+    t->data = c->owned[s] = copy;
+    t->ne[1] = n;
+    return 0;
+}
+
+/* Of a table only the rows that are looked up. */
+static int own_looked_up(struct op_case *c, struct err *e) {
+    struct tensor *t = &c->src[0];
+    int32_t *id = c->owned[1];
+    char *rows = heap_alloc(t->row_bytes * (size_t)c->n_tok, e);
+    if (!rows) return ERR_NOMEM;
+    for (int64_t k = 0; k < c->n_tok; k++) {
+        memcpy(rows + (size_t)k * t->row_bytes, tensor_row(t, id[k]), t->row_bytes);
+        id[k] = (int32_t)k;
+    }
+    t->data = c->owned[0] = rows;
+    t->ne[1] = c->n_tok;
+    return 0;
+}
+
+/* Make the case's weights its own, or only some rows of them: the model is closed before the
+ * capsule is saved. Columns [col0, col0 + n_cols) of the result stay. */
 static int own_weights(struct op_case *c, int64_t col, int64_t *col0, struct err *e) {
+    int rc = 0;
     *col0 = 0;
     for (int s = 0; s < OP_MAX_SRC; s++) {
-        struct tensor *t = &c->src[s];
+        const struct tensor *t = &c->src[s];
         if (!t->data || c->owned[s]) continue;
         int64_t r0 = 0, n = tensor_rows(t);
-        if (c->op == OP_get_rows) { /* only the rows that are looked up */
-            int32_t *id = c->owned[1];
-            char *rows = heap_alloc(t->row_bytes * (size_t)c->n_tok, e);
-            if (!rows) return ERR_NOMEM;
-            for (int64_t k = 0; k < c->n_tok; k++) {
-                memcpy(rows + (size_t)k * t->row_bytes, tensor_row(t, id[k]), t->row_bytes);
-                id[k] = (int32_t)k;
-            }
-            t->data = c->owned[s] = rows;
-            t->ne[1] = c->n_tok;
+        bool large = t->row_bytes * (size_t)n > WEIGHT_BYTES_MAX;
+        if (large && c->op == OP_get_rows) {
+            TRY(own_looked_up(c, e));
             continue;
         }
-        if (c->op == OP_mul_mat && t->row_bytes * (size_t)n > WEIGHT_BYTES_MAX) {
-            r0 = col / SLICE_COLS * SLICE_COLS;
-            if (n - r0 < SLICE_COLS)
-                n -= r0;
-            else
-                n = SLICE_COLS;
-            *col0 = r0;
+        if (large && c->op == OP_mul_mat) {
+            r0 = *col0 = col / SLICE_COLS * SLICE_COLS;
+            n = c->n_cols = n - r0 < SLICE_COLS ? n - r0 : SLICE_COLS;
         }
-        char *copy = heap_alloc(t->row_bytes * (size_t)n, e);
-        if (!copy) return ERR_NOMEM;
-        memcpy(copy, tensor_row(t, r0), t->row_bytes * (size_t)n);
-        t->data = c->owned[s] = copy;
-        t->ne[1] = n;
-        if (c->op == OP_mul_mat) c->n_cols = n;
+        TRY(own_rows(c, s, r0, n, e));
     }
-    return 0;
+out:
+    return rc;
 }
 
 static float *outputs(const struct loc *l, const struct side *s, int i, const struct capsule *k,
@@ -210,19 +224,41 @@ static float *outputs(const struct loc *l, const struct side *s, int i, const st
     return out;
 }
 
+/* All rows of the micro-batch in which the worst one was computed, since a cell may be wrong for
+ * some sizes only; the worst rows of all if those are too many bytes. */
+static int64_t capsule_rows(const struct loc *l, const struct side *s, int i, int32_t *row) {
+    const struct finding_detail *f = &l->out->first;
+    const struct captured *c = &l->a.cap[i];
+    const struct judge_node *jn = &l->a.judge->nodes[i];
+    int64_t worst = f->seq < 0 ? c->r0 : f->seq * l->p->n_ctx + f->token;
+    int64_t n_batch = s->arm->info.n_batch, n_ubatch = s->arm->info.n_ubatch;
+    int64_t b0 = worst - worst % n_batch, from = b0 + (worst - b0) / n_ubatch * n_ubatch;
+    int64_t to = from + n_ubatch < b0 + n_batch ? from + n_ubatch : b0 + n_batch;
+    size_t bytes = 2 * (size_t)c->n_cols * sizeof(float);
+    if (from < c->r0) from = c->r0;
+    if (to > c->n_seen) to = c->n_seen;
+    for (int k = 0; k < OP_MAX_SRC; k++)
+        if (jn->src[k].from == FROM_NODE) bytes += l->a.cap[jn->src[k].node].row_bytes;
+    if (bytes * (size_t)(to - from) > ROW_BYTES_MAX) return loc_pick_rows(l, i, ROWS_SHOWN, row);
+    for (int64_t r = from; r < to; r++)
+        row[r - from] = (int32_t)r;
+    return to - from;
+}
+
 static int fill_capsule(struct loc *l, struct side *s, int i, struct capsule *k, struct err *e) {
     int rc = 0;
     const struct op_report *r = &l->out->nodes[i];
     const struct finding_detail *f = &l->out->first;
+    const struct judge_batch batch = { l->p->token, l->p->n_ctx };
     struct judge_rows *of = heap_calloc((size_t)l->n_nodes, sizeof *of, e);
-    k->position = heap_alloc((size_t)l->p->n_ctx * sizeof *k->position, e);
+    k->position = heap_alloc((size_t)l->n_tok * sizeof *k->position, e);
     if (!of || !k->position) {
         rc = ERR_NOMEM;
         goto out;
     }
-    int64_t n = loc_pick_rows(l, i, CAPSULE_ROWS, k->position);
+    int64_t n = capsule_rows(l, s, i, k->position);
     loc_sources(l, s, i, of);
-    TRY(judge_case(s->judge, i, of, l->p->token, k->position, n, &k->c, e));
+    TRY(judge_case(s->judge, i, of, &batch, k->position, n, &k->c, e));
     TRY(own_weights(&k->c, f->col < 0 ? 0 : f->col, &k->col0, e));
     k->n_cols_all = r->n_cols;
     k->act_a = loc_act(&l->a, i);
@@ -254,16 +290,22 @@ static int make_capsule(struct loc *l, struct side *s, int i, struct err *e) {
 
 /* ---- putting it together -------------------------------------------------------------------- */
 
+static void place(const struct loc *l, int64_t row, struct finding_detail *f) {
+    f->seq = row < 0 ? -1 : row / l->p->n_ctx;
+    f->token = row < 0 ? -1 : row % l->p->n_ctx;
+}
+
 static int explain_wrong(struct loc *l, struct side *s, int i, struct finding_detail *f,
                          struct err *e) {
     int rc = 0;
     const struct op_report *r = &l->out->nodes[i];
     const struct op_error *err = s->flag == WRONG_A ? &r->err_a : &r->err_b;
     f->wrong = r->wrong;
-    f->token = err->bad_row >= 0 ? err->bad_row : err->row;
+    int64_t row = err->bad_row >= 0 ? err->bad_row : err->row;
+    place(l, row, f);
     f->col = err->bad_row >= 0 ? err->bad_col : err->col;
     f->tile = f->col < 0 ? -1 : f->col / TILE;
-    TRY(bring_back(l, i, f->token < 0 ? 0 : f->token, e));
+    TRY(bring_back(l, i, row < 0 ? 0 : row, e));
     TRY(count_bad(l, s, i, f, e));
     if (err->bad_row >= 0) {
         f->kind = FINDING_NONFINITE;
@@ -284,7 +326,9 @@ int loc_classify(struct loc *l, struct err *e) {
     int rc = 0;
     struct finding_detail *f = &l->out->first;
     int i = first_bad(l);
-    *f = (struct finding_detail){ .node = i, .token = -1, .col = -1, .tile = -1, .block = -1 };
+    *f = (struct finding_detail){
+        .node = i, .seq = -1, .token = -1, .col = -1, .tile = -1, .block = -1
+    };
     if (i < 0) {
         explain_none(l, f);
         return 0;
@@ -300,10 +344,10 @@ int loc_classify(struct loc *l, struct err *e) {
         TRY(explain_wrong(l, s, i, f, e));
     } else { /* altered weights may be so large that even a right kernel is over its limit */
         f->kind = loc_files(l, i, f);
-        f->token = r->own.row;
+        place(l, r->own.row, f);
         f->col = r->own.col;
         f->tile = f->col < 0 ? -1 : f->col / TILE;
-        if (captured(l, i)) TRY(bring_back(l, i, f->token < 0 ? 0 : f->token, e));
+        if (captured(l, i)) TRY(bring_back(l, i, r->own.row < 0 ? 0 : r->own.row, e));
     }
     if (captured(l, i)) TRY(make_capsule(l, s, i, e));
 out:

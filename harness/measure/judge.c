@@ -114,21 +114,22 @@ out:
     return rc;
 }
 
-static int copy_ints(struct op_case *c, int s, enum judge_from from, const int32_t *token,
+static int copy_ints(struct op_case *c, int s, enum judge_from from, const struct judge_batch *b,
                      const int32_t *row, int64_t n, struct err *e) {
     int rc = own(c, s, QT_i32, n, 1, e);
     if (rc < 0) return rc;
     int32_t *v = c->owned[s];
     for (int64_t t = 0; t < n; t++)
-        v[t] = from == FROM_TOKEN  ? token[row[t]]
-               : from == FROM_POS  ? row[t]
+        v[t] = from == FROM_TOKEN  ? b->token[row[t]]
+               : from == FROM_POS  ? row[t] % b->n_ctx
                : from == FROM_CELL ? (int32_t)t
-                                   : 0;
+                                   : row[t] - row[t] % b->n_ctx;
     return 0;
 }
 
-int judge_case(const struct judge *j, int i, const struct judge_rows *of, const int32_t *token,
-               const int32_t *row, int64_t n, struct op_case *out, struct err *e) {
+int judge_case(const struct judge *j, int i, const struct judge_rows *of,
+               const struct judge_batch *b, const int32_t *row, int64_t n, struct op_case *out,
+               struct err *e) {
     int rc = 0;
     const struct judge_node *jn = &j->nodes[i];
     const struct node *node = jn->n;
@@ -154,7 +155,7 @@ int judge_case(const struct judge *j, int i, const struct judge_rows *of, const 
             TRY(copy_rows(out, s, &of[jn->src[s].node], t->name, cache ? NULL : row,
                           cache ? n_kv : n, t->ne[0], e));
         else
-            TRY(copy_ints(out, s, from, token, row, n, e));
+            TRY(copy_ints(out, s, from, b, row, n, e));
         memcpy(out->src[s].name, t->name, sizeof t->name);
     }
 out:

@@ -27,7 +27,7 @@ struct judge_node {
     } src[OP_MAX_SRC];
 };
 
-/* What one node made of the whole window: row r belongs to position r. */
+/* What one node made of a batch. */
 struct judge_rows {
     enum qtype type;
     size_t row_bytes;
@@ -53,11 +53,18 @@ void judge_close(struct judge *j); /* NULL is allowed */
 /* Index of the node of this key, or -1; tries `hint` first. */
 int judge_find(const struct judge *j, const char *name, int occurrence, int hint);
 
-/* Node i for n rows (positions row[]) of the window: the inputs gathered from the results of the
- * nodes that they come from (of[k] for node k; attention needs K and V of all positions up to the
- * last row). token: of the window. The weight is borrowed from the judge's model. */
-int judge_case(const struct judge *j, int i, const struct judge_rows *of, const int32_t *token,
-               const int32_t *row, int64_t n, struct op_case *out, struct err *e);
+/* A batch from an empty cache: row r is position r % n_ctx of sequence r / n_ctx. */
+struct judge_batch {
+    const int32_t *token;
+    int n_ctx;
+};
+
+/* Node i for n rows row[] of the batch: the inputs gathered from the results of the nodes that they
+ * come from (of[k] for node k; attention needs K and V of all rows up to the last). The weight is
+ * borrowed from the judge's model. */
+int judge_case(const struct judge *j, int i, const struct judge_rows *of,
+               const struct judge_batch *b, const int32_t *row, int64_t n, struct op_case *out,
+               struct err *e);
 
 /* Multiplications that a row of node i takes, attention at position `pos`. */
 double judge_row_cost(const struct judge *j, int i, int64_t pos);

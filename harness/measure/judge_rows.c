@@ -53,7 +53,7 @@ int64_t loc_pick_rows(const struct loc *l, int i, int64_t n_max, int32_t *row) {
             row[r] = (int32_t)(r0 + r);
         return n_max;
     }
-    const float *err = l->row_err + (size_t)i * (size_t)l->p->n_ctx;
+    const float *err = l->row_err + (size_t)i * (size_t)l->n_tok;
     for (int64_t r = 0; r < n; r++)
         all[r] = (struct ranked){ isnan(err[r0 + r]) ? INFINITY : err[r0 + r], (int32_t)(r0 + r) };
     qsort(all, (size_t)n, sizeof *all, worse_first);
@@ -89,11 +89,12 @@ int loc_expected(struct loc *l, struct side *s, int i, const int32_t *row, int64
     int rc = 0;
     char *out = NULL;
     const struct captured *own = &s->cap[i];
+    const struct judge_batch batch = { l->p->token, l->p->n_ctx };
     struct judge_rows *of = heap_calloc((size_t)l->n_nodes, sizeof *of, e);
     *c = (struct op_case){ 0 };
     if (!of) return ERR_NOMEM;
     loc_sources(l, s, i, of);
-    TRY(judge_case(s->judge, i, of, l->p->token, row, n, c, e));
+    TRY(judge_case(s->judge, i, of, &batch, row, n, c, e));
     size_t row_bytes = qtype_row_bytes(c->dst_type, c->n_cols);
     out = heap_alloc(row_bytes * (size_t)n, e);
     if (!out) rc = ERR_NOMEM;
@@ -148,7 +149,7 @@ static int judge_node(struct loc *l, int i, int64_t n_max, struct err *e) {
     struct op_report *r = &l->out->nodes[i];
     struct op_case c = { 0 };
     size_t n_cols = (size_t)r->n_cols;
-    int32_t *row = heap_alloc((size_t)l->p->n_ctx * sizeof *row, e);
+    int32_t *row = heap_alloc((size_t)l->n_tok * sizeof *row, e);
     float *ref = heap_alloc(3 * (size_t)n_max * n_cols * sizeof *ref, e);
     if (!row || !ref) {
         rc = ERR_NOMEM;

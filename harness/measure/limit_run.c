@@ -55,8 +55,7 @@ static void add_row(struct limit_cell *c, const float *got, const float *expecte
 
 static int on_judged(void *arg, const struct op_report *r, int arm, const float *got,
                      const float *expected, int64_t n, int64_t n_cols, struct err *e) {
-    if (arm != WRONG_B) return 0;
-    struct limit_cell *c = cell_of(arg, r->cell_b, e);
+    struct limit_cell *c = cell_of(arg, arm == WRONG_A ? r->cell_a : r->cell_b, e);
     if (!c) return ERR_NOMEM;
     for (int64_t t = 0; t < n; t++)
         add_row(c, got + t * n_cols, expected + t * n_cols, n_cols);

@@ -3,8 +3,22 @@
 #ifndef GGAUGE_LIMITS_TABLE_H
 #define GGAUGE_LIMITS_TABLE_H
 
-/*    cell  max_rel  row_nmse */
+/*    cell, max_rel, row_nmse */
 #define LIMIT_LIST(X)                                                                              \
-    X("mul_mat@ref", 1e-6, 1e-13)
+    X("add@ref", 1e-06, 1e-13)                                                                     \
+    X("get_rows@ref", 1e-06, 1e-13)                                                                \
+    X("rope@ref", 1e-06, 1e-13)                                                                    \
+    X("rope_table@ref", 1e-06, 1e-13)                                                              \
+    X("set_rows@ref", 1e-06, 1e-13)                                                                \
+    X("attn@avx2", 6.4e-05, 7.4e-11)                                                               \
+    X("f16@avx2", 2.5e-05, 7.8e-12)                                                                \
+    X("iq2_kt@avx2", 2.1e-05, 2.1e-12)                                                             \
+    X("iq3_kt@avx2", 2e-05, 2.2e-12)                                                               \
+    X("iq4_kt@avx2", 1.7e-05, 1.5e-12)                                                             \
+    X("lse@avx2", 1e-06, 1.1e-13)                                                                  \
+    X("q4_0@avx2", 1.9e-05, 1.8e-12)                                                               \
+    X("q8_0@avx2", 1.9e-05, 1.7e-12)                                                               \
+    X("rms_norm@avx2", 1.5e-05, 1.4e-12)                                                           \
+    X("swiglu@avx2", 3.5e-05, 1.7e-12)
 
 #endif

@@ -51,7 +51,11 @@ static int check_params(const struct localise_params *p, struct err *e) {
             b->n_ctx);
     FAIL_IF(a->n_vocab != b->n_vocab, e, ERR_MISMATCH, "vocabularies of %d and %d tokens",
             a->n_vocab, b->n_vocab);
-    for (int i = 0; i < p->n_ctx; i++)
+    int n_seq = p->n_seq > 0 ? p->n_seq : 1;
+    FAIL_IF(n_seq > a->n_seq || n_seq > b->n_seq || (int64_t)n_seq * p->n_ctx > INT32_MAX, e,
+            ERR_ARG, "%d windows do not fit in arms of %d and %d sequences", n_seq, a->n_seq,
+            b->n_seq);
+    for (int i = 0; i < n_seq * p->n_ctx; i++)
         FAIL_IF(p->token[i] < 0 || p->token[i] >= a->n_vocab || p->target[i] < 0 ||
                     p->target[i] >= a->n_vocab,
                 e, ERR_ARG, "token %d of the window is outside of the vocabulary of %d", i,
@@ -100,10 +104,14 @@ out:
     return rc;
 }
 
+static int n_scored_of(const struct loc *l) {
+    return l->n_tok / l->p->n_ctx * (l->p->end - l->p->first);
+}
+
 static int alloc_all(struct loc *l, struct err *e) {
-    size_t n = (size_t)l->n_nodes, n_ctx = (size_t)l->p->n_ctx;
+    size_t n = (size_t)l->n_nodes, n_tok = (size_t)l->n_tok;
     size_t n_layer = (size_t)l->n_groups - 2, longest = 3;
-    size_t n_scored = (size_t)(l->p->end - l->p->first);
+    size_t n_scored = (size_t)n_scored_of(l);
     for (size_t i = 0; i < n; i++)
         if ((size_t)l->a.judge->nodes[i].n->dst->ne[0] > longest)
             longest = (size_t)l->a.judge->nodes[i].n->dst->ne[0];
@@ -114,10 +122,10 @@ static int alloc_all(struct loc *l, struct err *e) {
     l->group = heap_calloc(n, sizeof *l->group, e);
     l->layer_out = heap_calloc(n_layer, sizeof *l->layer_out, e);
     l->want = heap_calloc(2 * n, sizeof *l->want, e);
-    l->row_err = heap_calloc(n * n_ctx, sizeof *l->row_err, e);
+    l->row_err = heap_calloc(n * n_tok, sizeof *l->row_err, e);
     l->x = heap_calloc(2 * longest, sizeof *l->x, e);
-    l->pos = heap_calloc(2 * n_ctx, sizeof *l->pos, e);
-    l->all = heap_calloc(n_ctx, sizeof *l->all, e);
+    l->pos = heap_calloc(3 * n_tok, sizeof *l->pos, e);
+    l->all = heap_calloc(n_tok, sizeof *l->all, e);
     l->out->nodes = heap_calloc(n, sizeof *l->out->nodes, e);
     l->out->layer_own = heap_calloc(2 * n_layer, sizeof *l->out->layer_own, e);
     if (!l->a.cap || !l->b.cap || !l->a.nll || !l->b.nll || !l->group || !l->layer_out ||
@@ -126,9 +134,12 @@ static int alloc_all(struct loc *l, struct err *e) {
         return ERR_NOMEM;
     l->report = l->want + n;
     l->y = l->x + longest;
-    l->seq = l->pos + n_ctx;
-    for (size_t i = 0; i < n_ctx; i++) {
-        l->pos[i] = (int32_t)i;
+    l->seq = l->pos + n_tok;
+    l->other = l->seq + n_tok;
+    for (int i = 0; i < l->n_tok; i++) {
+        l->seq[i] = i / l->p->n_ctx;
+        l->pos[i] = i % l->p->n_ctx;
+        l->other[i] = l->p->token[l->n_tok - 1 - i];
         l->all[i] = true;
     }
     l->out->n_nodes = (int)n;
@@ -153,7 +164,7 @@ static void describe_node(struct loc *l, int i) {
     r->occurrence = n->occurrence;
     r->il = n->il;
     r->op = n->op;
-    r->n_rows = l->p->n_ctx;
+    r->n_rows = l->n_tok;
     r->n_cols = n->dst->ne[0];
     for (int s = 0; s < OP_MAX_SRC; s++) {
         const struct tensor *t = n->src[s];
@@ -164,10 +175,10 @@ static void describe_node(struct loc *l, int i) {
         r->src[s].type = (enum qtype)t->type;
         r->src[s].weight = from == FROM_WEIGHT;
         r->src[s].ne[0] = t->ne[0];
-        r->src[s].ne[1] = r->src[s].weight ? t->ne[1] : l->p->n_ctx;
+        r->src[s].ne[1] = r->src[s].weight ? t->ne[1] : l->n_tok;
         if (from != FROM_WEIGHT && from != FROM_NODE) /* one number a token */
-            r->src[s].ne[0] = l->p->n_ctx, r->src[s].ne[1] = 1;
-        if (cache) r->src[s].ne[1] = l->p->n_ctx;
+            r->src[s].ne[0] = l->n_tok, r->src[s].ne[1] = 1;
+        if (cache) r->src[s].ne[1] = l->n_tok;
     }
     name_cell(&l->a, n, r->cell_a, sizeof r->cell_a);
     name_cell(&l->b, l->b.judge->nodes[i].n, r->cell_b, sizeof r->cell_b);
@@ -201,7 +212,7 @@ static size_t group_bytes(const struct loc *l, int g) {
     size_t n = 0;
     for (int i = 0; i < l->n_nodes; i++) {
         const struct judge_node *jn = &l->a.judge->nodes[i];
-        int64_t rows = jn->head ? l->head_step : l->p->n_ctx;
+        int64_t rows = jn->head ? l->head_step : l->n_tok;
         if (l->group[i] == g) n += 2 * jn->n->dst->row_bytes * (size_t)rows;
     }
     return n;
@@ -214,7 +225,7 @@ static int open_all(struct loc *l, struct err *e) {
     size_t row = (size_t)l->a.arm->info.n_vocab * sizeof(float);
     l->head_step = (int64_t)(max_bytes(l) / HEAD_SHARE / (2 * row));
     if (l->head_step < 1) l->head_step = 1;
-    if (l->head_step > l->p->n_ctx) l->head_step = l->p->n_ctx;
+    if (l->head_step > l->n_tok) l->head_step = l->n_tok;
     group_nodes(l);
 out:
     return rc;
@@ -252,13 +263,13 @@ static void point_errors(struct loc *l, struct op_error **to, bool acc) {
 static int run_heads(struct loc *l, enum see_mode mode, struct op_error *const *errors,
                      double budget, struct err *e) {
     int rc = 0;
-    int64_t n_ctx = l->p->n_ctx;
-    for (int64_t r0 = 0; r0 < n_ctx; r0 += l->head_step) {
-        int64_t n = n_ctx - r0 < l->head_step ? n_ctx - r0 : l->head_step;
+    int64_t n_tok = l->n_tok;
+    for (int64_t r0 = 0; r0 < n_tok; r0 += l->head_step) {
+        int64_t n = n_tok - r0 < l->head_step ? n_tok - r0 : l->head_step;
         bool nll = mode == SEE_COMPARE;
         TRY(loc_head(l, &l->a, SEE_CAPTURE, errors, r0, n, nll ? l->a.nll : NULL, e));
         TRY(loc_head(l, &l->b, mode, errors, r0, n, nll ? l->b.nll : NULL, e));
-        if (mode == SEE_FORCE) TRY(loc_judge(l, true, budget * (double)n / (double)n_ctx, e));
+        if (mode == SEE_FORCE) TRY(loc_judge(l, true, budget * (double)n / (double)n_tok, e));
     }
 out:
     return rc;
@@ -268,13 +279,13 @@ out:
 static int run_plain(struct loc *l, struct side *s, const double *known, double *nll,
                      struct err *e) {
     int rc = 0;
-    int n = l->p->end - l->p->first;
+    int n = n_scored_of(l);
     if (known) {
         memcpy(nll, known, (size_t)n * sizeof *nll);
         return 0;
     }
     TRY(loc_feed(l, s, NULL, e));
-    TRY(loc_ask(l, s, NULL, l->p->first, n, nll, e));
+    TRY(loc_ask(l, s, NULL, 0, l->n_tok, nll, e));
 out:
     return rc;
 }
@@ -299,13 +310,14 @@ static double mean_difference(const double *b, const double *a, int n) {
 /* B observed but not forced: accumulated errors, and whether the difference is still there. */
 static int run_unforced(struct loc *l, struct op_error **errors, struct err *e) {
     int rc = 0;
-    int n = l->p->end - l->p->first;
+    int n = n_scored_of(l);
     struct localise *r = l->out;
     double *nll = heap_calloc(2 * (size_t)n, sizeof *nll, e);
     if (!nll) return ERR_NOMEM;
     TRY(run_plain(l, &l->a, l->p->nll_a, nll, e));
     TRY(run_plain(l, &l->b, l->p->nll_b, nll + n, e));
     say(l, "capturing arm A");
+    TRY(loc_scrub(l, &l->a, e));
     TRY(loc_body(l, &l->a, SEE_CAPTURE, errors, e));
     say(l, "comparing arm B, nothing forced");
     TRY(loc_body(l, &l->b, SEE_COMPARE, errors, e));
@@ -403,8 +415,12 @@ static int run_range(struct loc *l, const struct range *r, bool fresh, struct op
     if (fresh) loc_release_captures(l);
     want_range(l, r);
     point_errors(l, errors, false);
-    if (fresh) TRY(loc_body(l, &l->a, SEE_CAPTURE, errors, e));
+    if (fresh) {
+        TRY(loc_scrub(l, &l->a, e));
+        TRY(loc_body(l, &l->a, SEE_CAPTURE, errors, e));
+    }
     say(l, "comparing nodes on equal inputs");
+    TRY(loc_scrub(l, &l->b, e));
     TRY(loc_body(l, &l->b, SEE_FORCE, errors, e));
     say(l, "judging");
     TRY(loc_judge(l, false, head ? budget / 2 : budget, e));
@@ -464,7 +480,7 @@ int localise_run(struct localise **out, const struct localise_params *p, struct 
     int rc = 0;
     double t0 = timer_s();
     *out = NULL;
-    struct loc l = { .p = p };
+    struct loc l = { .p = p, .n_tok = p->n_ctx * (p->n_seq > 0 ? p->n_seq : 1) };
     l.out = heap_calloc(1, sizeof *l.out, e);
     if (!l.out) return ERR_NOMEM;
     l.a = (struct side){ .arm = p->a, .model = p->model_a, .flag = WRONG_A };

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * localise.h - where two arms part: the first operation that is wrong, and which arm's.
  *
- * Both arms run one window from an empty cache. A's nodes are captured; B runs with every node
+ * Both arms run one window, or some together, from an empty cache. A's nodes are captured; B runs with every node
  * compared and then forced to A's data, so that each node is seen on equal inputs and errors do not
  * add up. A judge (judge.h) computes rows of every node once more with ref, from the same inputs,
  * and so says which arm is wrong and by how much of the limit of its cell (limits.h). Every position
  * is asked for, so that all nodes have a row per token.
+ *
+ * The window should be no longer than shows the difference: at -ub 1 every token is a run per node.
  *
  * Not thread safe; the arms are the caller's and are left unobserved with an empty cache. */
 #ifndef GGAUGE_LOCALISE_H
@@ -24,11 +26,12 @@ struct op_report;
 struct localise_params {
     struct arm *a, *b;
     const char *model_a, *model_b; /* GGUF files; model_b = NULL: A's */
-    const int32_t *token;  /* [n_ctx] as fed, from position 0 on */
-    const int32_t *target; /* [n_ctx] what position p should predict; read in [first, end) */
+    const int32_t *token;  /* [n_seq][n_ctx] as fed, each window from position 0 on */
+    const int32_t *target; /* [n_seq][n_ctx] what each position should predict */
+    int n_seq;             /* windows that go together in a batch, as they did when they differed; 0 = 1 */
     int n_ctx, first, end; /* scored positions [first, end) */
-    /* nll of the scored positions in the runs that differed, [end - first]; NULL = not known, then
-     * whether the difference survives is judged from a run of its own. */
+    /* nll of the scored positions in the runs that differed, [n_seq][end - first]; NULL = not known,
+     * then whether the difference survives is judged from a run of its own. */
     const double *nll_a, *nll_b;
     size_t max_bytes;     /* captured activations; 0 = 512 MiB */
     double judge_seconds; /* about what the judge may take in all; 0 = 2 */
@@ -101,7 +104,7 @@ struct finding_detail {
     enum finding kind;
     int wrong;           /* WRONG_A | WRONG_B */
     int node;            /* index in nodes, -1 for NONE and NOT_REPRODUCIBLE */
-    int64_t token;       /* worst row = position in the window, or the first that is not finite */
+    int64_t seq, token;  /* window and position of the worst row, or of the first not finite */
     int64_t col;         /* worst column of the result = row of the weight */
     int64_t tile;        /* col / 32 */
     int64_t n_rows_checked, n_bad_rows; /* of some rows, the worst among them: over the limit */

@@ -15,7 +15,7 @@ struct captured {
     size_t row_bytes;
     int64_t n_cols;
     int64_t r0, cap; /* rows [r0, r0 + cap) are kept */
-    int64_t n_seen;  /* rows seen so far: the next row's position */
+    int64_t n_seen;  /* rows seen so far: the next row's place in the batch */
     void *data;      /* [cap] rows; NULL: not captured */
 };
 
@@ -25,7 +25,7 @@ struct side {
     struct judge *judge;   /* B's is A's if model and cache types are the same */
     enum column column;    /* COL_none: not one of ours */
     struct captured *cap;  /* [n_nodes] */
-    double *nll;           /* [end - first] of the last observed run */
+    double *nll;           /* [n_seq][end - first] of the last observed run */
     int flag;              /* WRONG_A or WRONG_B */
 };
 
@@ -40,22 +40,26 @@ struct loc {
     const struct localise_params *p;
     struct localise *out;
     struct side a, b;
+    int n_tok;       /* of the batch: n_seq windows of n_ctx */
     int n_nodes, n_groups;
     int *group;      /* [n_nodes] 0 = in front of the layers, il + 1, n_layer + 1 = behind them */
     int *layer_out;  /* [n_layer] node l_out-il */
     bool *want;      /* [n_nodes] of the current run */
     bool *report;    /* [n_nodes] compared on equal inputs in the current run */
-    float *row_err;  /* [n_nodes][n_ctx] NMSE of B's row against A's, on equal inputs */
+    float *row_err;  /* [n_nodes][n_tok] NMSE of B's row against A's, on equal inputs */
     int64_t head_step; /* rows of a slice of the head */
     float *x, *y;    /* [longest row] */
-    int32_t *pos, *seq; /* [n_ctx] of the batch */
-    bool *all;          /* [n_ctx] true */
+    int32_t *pos, *seq; /* [n_tok] of the batch */
+    int32_t *other;     /* [n_tok] other tokens, for loc_scrub */
+    bool *all;          /* [n_tok] true */
 };
 
 /* ---- capture.c: runs ------------------------------------------------------------------------ */
 
 /* Feed the window from an empty cache, every position wanted, its rows held; o = NULL: unobserved. */
 int loc_feed(struct loc *l, struct side *s, struct observer *o, struct err *e);
+/* Fill the cache with other tokens, so that a cell which is not stored again shows. */
+int loc_scrub(struct loc *l, struct side *s, struct err *e);
 /* Rows [r0, r0 + n) of the head; with nll (may be NULL) the scored ones' are noted there. */
 int loc_ask(struct loc *l, struct side *s, struct observer *o, int64_t r0, int64_t n, double *nll,
             struct err *e);

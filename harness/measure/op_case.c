@@ -94,8 +94,13 @@ static int check_attn(const struct op_case *c, struct err *e) {
     TRY(check_cache(c, 2, kv, dv, e));
     FAIL_IF(c->src[1].ne[1] != c->src[2].ne[1], e, ERR_FORMAT, "%s: K has %lld cells, V %lld",
             c->name, (long long)c->src[1].ne[1], (long long)c->src[2].ne[1]);
-    TRY(check_index(c, 3, 1, e));
+    TRY(check_index(c, 3, c->src[1].ne[1], e));
     TRY(check_index(c, 4, c->src[1].ne[1], e));
+    const int32_t *first = c->src[3].data, *pos = c->src[4].data;
+    for (int64_t t = 0; t < c->n_tok; t++)
+        FAIL_IF((int64_t)first[t] + pos[t] >= c->src[1].ne[1], e, ERR_FORMAT,
+                "%s: row %lld sees cells [%d, %d + %d] of %lld", c->name, (long long)t, first[t],
+                first[t], pos[t], (long long)c->src[1].ne[1]);
 out:
     return rc;
 }

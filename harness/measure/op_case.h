@@ -2,8 +2,8 @@
  * op_case.h - one op on inputs of its own: a node without a graph, that any column can run.
  *
  * Row t of the result belongs to row t of the inputs, so that a case may hold any selection of a
- * window's tokens. Attention has its K and V of the whole window, `first` all zero and `pos` the
- * position of each row. */
+ * batch's tokens. Attention has the K and V of all rows of the batch up to the last one chosen;
+ * `first` says where a row's sequence starts, `pos` its position in it. */
 #ifndef GGAUGE_OP_CASE_H
 #define GGAUGE_OP_CASE_H
 

@@ -13,16 +13,19 @@ static enum qtype act_of(const struct capsule *k, enum column c) {
     return q ? q->act : QT_f32;
 }
 
-/* Rows of column c, as stored. */
+/* Rows of column c, as stored. A fault that comes late has come. */
 static int run_column(const struct capsule *k, enum column c, int n_threads, enum qtype act,
-                      void *out, struct err *e) {
+                      enum fault fault, void *out, struct err *e) {
     int rc = 0;
+    const struct fault_run late = { .fault = fault, .n_ctx = 1, .n_cells = 1, .n_done = 1 << 20 };
     struct thread_pool *pool = NULL;
     struct backend b = { 0 };
     if (n_threads < 1) n_threads = threads_online();
     TRY(thread_pool_new(&pool, n_threads, e));
     TRY(backend_cpu_init(&b, c, pool, e));
-    TRY(op_case_run(&k->c, &b, n_threads, act, out, e));
+    fault_begin(&late);
+    rc = op_case_run(&k->c, &b, n_threads, act, out, e);
+    fault_end();
 out:
     backend_release(&b);
     thread_pool_free(pool);
@@ -67,8 +70,8 @@ static int judge(const struct capsule *k, const char *x, const char *y, struct r
     return 0;
 }
 
-int replay_op(const struct capsule *k, enum column c, int n_threads, struct replay *out,
-              struct err *e) {
+int replay_op(const struct capsule *k, enum column c, int n_threads, enum fault fault,
+              struct replay *out, struct err *e) {
     int rc = 0;
     const struct op_error none = OP_ERROR_NONE;
     struct tensor dst;
@@ -83,8 +86,8 @@ int replay_op(const struct capsule *k, enum column c, int n_threads, struct repl
             qtype_info(act)->name);
     limit_cell_name(c, &n, out->cell, sizeof out->cell);
     out->limit = limit_of(out->cell);
-    TRY(run_column(k, c, n_threads, act, x, e));
-    TRY(run_column(k, COL_ref, n_threads, act, y, e));
+    TRY(run_column(k, c, n_threads, act, fault, x, e));
+    TRY(run_column(k, COL_ref, n_threads, act, FAULT_none, y, e));
     TRY(judge(k, x, y, out, e));
     out->within = !op_error_over(&out->error, &out->limit);
 out:

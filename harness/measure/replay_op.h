@@ -3,6 +3,7 @@
 #ifndef GGAUGE_REPLAY_OP_H
 #define GGAUGE_REPLAY_OP_H
 
+#include "base/fault.h"
 #include "measure/capsule.h"
 
 struct replay {
@@ -16,8 +17,9 @@ struct replay {
     double diff_a, diff_b;
 };
 
-/* n_threads 0: all processors. ERR_UNSUPPORTED if the column cannot run here. */
-int replay_op(const struct capsule *k, enum column c, int n_threads, struct replay *out,
-              struct err *e);
+/* n_threads 0: all processors. ERR_UNSUPPORTED if the column cannot run here. fault: of the column,
+ * in a build with seeded faults; FAULT_none otherwise. */
+int replay_op(const struct capsule *k, enum column c, int n_threads, enum fault fault,
+              struct replay *out, struct err *e);
 
 #endif

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The limits of cells (harness/measure/limits_table.h) against the distributions they come from
+(results/limits.csv): a limit without a distribution, or one that is not the stated multiple of the largest
+measured error, fails. Cells nobody has measured are listed; they have a loose limit.
+
+usage: check_limits.py [--merge NEW.csv]
+--merge: take over the cells of NEW.csv (ggauge limits -o NEW.csv), keep the others, write the table."""
+import csv
+import math
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CSV = ROOT / "results" / "limits.csv"
+TABLE = ROOT / "harness" / "measure" / "limits_table.h"
+HEADER = ROOT / "harness" / "measure" / "limits.h"
+COLUMNS = ["ref", "avx2", "avx512", "amx", "cuda"]
+
+
+def constants() -> dict[str, float]:
+    return {k: float(v) for k, v in re.findall(r"#define (LIMIT_\w+) ([\d.e+-]+)", HEADER.read_text())}
+
+
+def read(path: pathlib.Path) -> dict[str, dict[str, str]]:
+    with open(path, newline="") as f:
+        return {row["cell"]: row for row in csv.DictReader(f)}
+
+
+def table() -> dict[str, tuple[str, str]]:
+    return {c: (rel, nmse)
+            for c, rel, nmse in re.findall(r'X\("([^"]+)", *([^,]+), *([^)]+)\)', TABLE.read_text())}
+
+
+def order(cell: str) -> tuple[int, str]:
+    name, column = cell.rsplit("@", 1)
+    return COLUMNS.index(column) if column in COLUMNS else 99, name
+
+
+def merge(new: str) -> None:
+    rows = read(CSV) if CSV.exists() else {}
+    rows.update(read(pathlib.Path(new)))
+    cells = sorted(rows, key=order)
+    with open(CSV, "w", newline="") as f:
+        w = csv.DictWriter(f, list(rows[cells[0]]), lineterminator="\n")
+        w.writeheader()
+        w.writerows(rows[c] for c in cells)
+    lines = [f'    X("{c}", {rows[c]["limit_max_rel"]}, {rows[c]["limit_row_nmse"]})' for c in cells]
+    body = " \\\n".join(f"{line:<98}" for line in lines[:-1]) + (" \\\n" if lines[:-1] else "") + lines[-1]
+    TABLE.write_text(f"""/* SPDX-License-Identifier: MIT
+ * limits_table.h - written by `make limits` from results/limits.csv; not by hand. */
+#ifndef GGAUGE_LIMITS_TABLE_H
+#define GGAUGE_LIMITS_TABLE_H
+
+/*    cell, max_rel, row_nmse */
+{"#define LIMIT_LIST(X)":<98} \\
+{body}
+
+#endif
+""")
+
+
+def cells_of_tables() -> set[str]:
+    cells = set()
+    for header, macro, column_less in (("qtype.h", "QTYPE_LIST", {"f64", "i32", "q8_2_x4"}),
+                                       ("op.h", "OP_LIST", {"mul_mat"})):
+        text = (ROOT / "kernels" / header).read_text()
+        body = re.search(rf"#define {macro}\(X\)(.*?)\n\n", text, re.S)[1]
+        for row in re.findall(r"X\(([^)]*)\)", body):
+            parts = [p.strip() for p in row.split(",")]
+            if parts[0] in column_less:
+                continue
+            for column, cell in zip(COLUMNS, parts[-5:]):
+                weight = header == "qtype.h"
+                if cell == "Y" and not (weight and column == "ref"):
+                    cells.add(f"{parts[0]}@{column}")
+    return cells
+
+
+def check() -> int:
+    problems, k, rows, limits = [], constants(), read(CSV), table()
+    for cell, (rel, nmse) in limits.items():
+        row = rows.get(cell)
+        if not row or int(row["n"]) < 1 or not row["p99.9"]:
+            problems.append(f"{cell}: a limit, but no distribution in results/limits.csv")
+            continue
+        for what, stated, largest, multiple, floor in (
+                ("max_rel", rel, row["max_rel"], "LIMIT_MULTIPLE", "LIMIT_FLOOR_REL"),
+                ("row_nmse", nmse, row["max_row_nmse"], "LIMIT_MULTIPLE_NMSE", "LIMIT_FLOOR_NMSE")):
+            want = max(k[multiple] * float(largest), k[floor])
+            # rounded up to two digits: at most 10 % above, never below
+            if not want * (1 - 1e-6) <= float(stated) <= want * 1.1 * (1 + 1e-6):
+                problems.append(f"{cell}: {what} {stated} is not {k[multiple]:g} times {largest} "
+                                f"(at least {k[floor]:g})")
+            if not math.isclose(float(stated), float(row[f"limit_{what}"]), rel_tol=1e-9):
+                problems.append(f"{cell}: {what} is {stated} in the table, {row[f'limit_{what}']} in the CSV")
+    problems += [f"{c}: measured, but without a limit" for c in rows if c not in limits]
+    print("\n".join(problems) if problems else f"limits: {len(limits)} as measured")
+    missing = sorted(cells_of_tables() - set(limits), key=order)
+    if missing:
+        print(f"limits: not measured yet, `make limits` on such a machine: {' '.join(missing)}")
+    return 1 if problems else 0
+
+
+def main() -> int:
+    if len(sys.argv) == 3 and sys.argv[1] == "--merge":
+        merge(sys.argv[2])
+    return check()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
