@@ -62,8 +62,10 @@ static bool missing(const struct op_report *r) {
 static int first_bad(const struct loc *l) {
     for (int i = 0; i < l->n_nodes; i++) {
         const struct op_report *r = &l->out->nodes[i];
-        if (r->wrong || r->files == FINDING_WEIGHTS || missing(r)) return i;
+        if (r->wrong || r->files == FINDING_WEIGHTS) return i;
     }
+    for (int i = 0; i < l->n_nodes; i++) /* other engines show other nodes: no fault by itself */
+        if (missing(&l->out->nodes[i])) return i;
     for (int i = 0; i < l->n_nodes; i++)
         if (l->out->nodes[i].files == FINDING_FORMAT) return i;
     return -1;
@@ -142,14 +144,6 @@ static int bring_back(struct loc *l, int i, int64_t row, struct err *e) {
 out:
     heap_free(none);
     return rc;
-}
-
-static bool captured(const struct loc *l, int i) {
-    const struct judge_node *n = &l->a.judge->nodes[i];
-    bool ok = l->a.cap[i].data && l->b.cap[i].data;
-    for (int s = 0; s < OP_MAX_SRC; s++)
-        if (n->src[s].from == FROM_NODE) ok &= l->a.cap[n->src[s].node].data != NULL;
-    return ok;
 }
 
 /* ---- the capsule ---------------------------------------------------------------------------- */
@@ -347,9 +341,9 @@ int loc_classify(struct loc *l, struct err *e) {
         place(l, r->own.row, f);
         f->col = r->own.col;
         f->tile = f->col < 0 ? -1 : f->col / TILE;
-        if (captured(l, i)) TRY(bring_back(l, i, r->own.row < 0 ? 0 : r->own.row, e));
+        if (loc_captured(l, i)) TRY(bring_back(l, i, r->own.row < 0 ? 0 : r->own.row, e));
     }
-    if (captured(l, i)) TRY(make_capsule(l, s, i, e));
+    if (loc_captured(l, i)) TRY(make_capsule(l, s, i, e));
 out:
     return rc;
 }

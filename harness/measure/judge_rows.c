@@ -177,12 +177,20 @@ out:
     return rc;
 }
 
+bool loc_captured(const struct loc *l, int i) {
+    const struct judge_node *n = &l->a.judge->nodes[i];
+    bool ok = l->a.cap[i].data && l->b.cap[i].data;
+    for (int k = 0; k < OP_MAX_SRC; k++)
+        if (n->src[k].from == FROM_NODE)
+            ok &= l->a.cap[n->src[k].node].data && l->b.cap[n->src[k].node].data;
+    return ok;
+}
+
+/* Both arms have computed it, from inputs that both have shown: what an arm does not show is not
+ * forced in B either, so that nobody knows what it went on with. */
 static bool judgeable(const struct loc *l, int i, bool head) {
     const struct judge_node *n = &l->a.judge->nodes[i];
-    if (!l->report[i] || n->head != head || !l->a.cap[i].data || !l->b.cap[i].data) return false;
-    for (int k = 0; k < OP_MAX_SRC; k++)
-        if (n->src[k].from == FROM_NODE && !l->a.cap[n->src[k].node].data) return false;
-    return true;
+    return l->report[i] && n->head == head && loc_captured(l, i);
 }
 
 int loc_judge(struct loc *l, bool head, double budget, struct err *e) {

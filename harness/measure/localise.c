@@ -258,6 +258,12 @@ static void point_errors(struct loc *l, struct op_error **to, bool acc) {
     }
 }
 
+/* True if A's rows [r0, r0 + n) of the head are captured already. */
+static bool has_head(const struct loc *l, int64_t r0, int64_t n) {
+    const struct captured *c = &l->a.cap[l->n_nodes - 1];
+    return c->data && c->r0 == r0 && c->n_seen == r0 + n;
+}
+
 /* Slices of the head of both arms, A's captured and B's compared; then the judge's turn if asked.
  */
 static int run_heads(struct loc *l, enum see_mode mode, struct op_error *const *errors,
@@ -267,7 +273,8 @@ static int run_heads(struct loc *l, enum see_mode mode, struct op_error *const *
     for (int64_t r0 = 0; r0 < n_tok; r0 += l->head_step) {
         int64_t n = n_tok - r0 < l->head_step ? n_tok - r0 : l->head_step;
         bool nll = mode == SEE_COMPARE;
-        TRY(loc_head(l, &l->a, SEE_CAPTURE, errors, r0, n, nll ? l->a.nll : NULL, e));
+        if (nll || !has_head(l, r0, n))
+            TRY(loc_head(l, &l->a, SEE_CAPTURE, errors, r0, n, nll ? l->a.nll : NULL, e));
         TRY(loc_head(l, &l->b, mode, errors, r0, n, nll ? l->b.nll : NULL, e));
         if (mode == SEE_FORCE) TRY(loc_judge(l, true, budget * (double)n / (double)n_tok, e));
     }

@@ -77,6 +77,8 @@ void loc_release_captures(struct loc *l);
 /* Judge the nodes of l->report whose rows are captured; budget in multiplications. head_only: those
  * of the head, for the slice that is there. */
 int loc_judge(struct loc *l, bool head, double budget, struct err *e);
+/* Both arms' rows of node i and of the nodes that it reads are here. */
+bool loc_captured(const struct loc *l, int i);
 /* Node i for these rows by the judge of s, as f32 [n, n_cols] in ref, with the arm's own rows in got.
  * *c (released by the caller) holds the inputs. */
 int loc_expected(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n,

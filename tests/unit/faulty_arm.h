@@ -21,6 +21,7 @@ struct faulty_arm {
     int occurrence;
     spoil_fn spoil;
     bool only_unobserved; /* a fault that hides from observers */
+    bool hidden;          /* the node is shown to nobody */
     int64_t n_rows;       /* of the node so far */
 };
 
@@ -30,6 +31,7 @@ static inline bool faulty_is(const struct faulty_arm *f, const struct node *n) {
 
 static inline bool faulty_want(void *arg, const struct node *n) {
     struct faulty_arm *f = arg;
+    if (f->hidden && faulty_is(f, n)) return false;
     return faulty_is(f, n) || (f->theirs && f->theirs->want(f->theirs->arg, n));
 }
 

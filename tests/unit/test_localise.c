@@ -304,6 +304,30 @@ static void test_not_reproducible(void **state) {
     arm_close(a), arm_close(b);
 }
 
+/* An arm that does not show a node: what reads it cannot be judged, everything else can. */
+static void test_hidden_node(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct arm *a = open_arm(path, "ref", 64, NULL), *b = open_arm(path, fast(), 64, NULL);
+    struct faulty_arm faulty;
+    assert_int_equal(faulty_arm_init(&faulty, b, "ffn_norm-1", 0, spoil_all, &e), 0);
+    faulty.hidden = true;
+    struct localise_params p = params(a, &faulty.base);
+    struct localise *l = run(&p);
+    assert_string_equal(finding_name(l->first.kind), "node missing");
+    assert_string_equal(l->nodes[l->first.node].name, "ffn_norm-1");
+    assert_int_equal(l->first.wrong, WRONG_B);
+    for (int i = 0; i < l->n_nodes; i++) {
+        const char *name = l->nodes[i].name;
+        bool blind =
+            !strcmp(name, "ffn_norm-1") || !strcmp(name, "ffn_gate-1") || !strcmp(name, "ffn_up-1");
+        assert_int_equal(l->nodes[i].n_judged > 0, !blind);
+        assert_int_equal(l->nodes[i].wrong, 0);
+    }
+    localise_free(l);
+    arm_close(a), arm_close(b);
+}
+
 /* ---- two files ------------------------------------------------------------------------------ */
 
 /* A copy of the model in `other` with bytes of one tensor altered. */
@@ -397,10 +421,10 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_healthy),      cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_rounding),     cmocka_unit_test(test_not_reproducible),
-        cmocka_unit_test(test_altered_file), cmocka_unit_test(test_other_type),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_healthy),     cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_rounding),    cmocka_unit_test(test_not_reproducible),
+        cmocka_unit_test(test_hidden_node), cmocka_unit_test(test_altered_file),
+        cmocka_unit_test(test_other_type),  cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests_name("localise", tests, setup, teardown);
 }
