@@ -147,22 +147,30 @@ static const char *cell_at(const struct localise *l, int k) {
     return k < l->n_nodes ? l->nodes[k].cell_a : l->nodes[k - l->n_nodes].cell_b;
 }
 
-/* Each cell once, with how many of its nodes are over the limit. */
+/* Judged and bad nodes of a cell in one arm. */
+static void count_cell(const struct localise *l, const char *cell, int arm, int *n, int *n_bad) {
+    *n = *n_bad = 0;
+    for (int i = 0; i < l->n_nodes; i++) {
+        const struct op_report *r = &l->nodes[i];
+        if (strcmp(arm == WRONG_A ? r->cell_a : r->cell_b, cell)) continue;
+        *n += r->n_judged > 0;
+        *n_bad += (r->wrong & arm) != 0;
+    }
+}
+
+/* Each cell of each arm that is over its limit; or each cell that is good in both arms. */
 static void print_cells(FILE *f, const struct localise *l, bool bad) {
-    int n_printed = 0, n_all = 2 * l->n_nodes;
-    for (int k = 0; k < n_all; k++) {
+    int n_printed = 0;
+    for (int k = 0; k < 2 * l->n_nodes; k++) {
         const char *cell = cell_at(l, k);
-        int n = 0, n_bad = 0, earlier = 0;
-        for (int j = 0; j < n_all; j++) {
-            const struct op_report *r = &l->nodes[j % l->n_nodes];
-            if (strcmp(cell_at(l, j), cell)) continue;
-            if (j < k) earlier++;
-            n += r->n_judged > 0;
-            n_bad += (r->wrong & (j < l->n_nodes ? WRONG_A : WRONG_B)) != 0;
-        }
-        if (earlier || n == 0 || bad != (n_bad > 0)) continue;
+        int arm = k < l->n_nodes ? WRONG_A : WRONG_B, n, n_bad, n_other, n_other_bad, first = 0;
+        while (strcmp(cell_at(l, first), cell) || (bad && arm == WRONG_B && first < l->n_nodes))
+            first++;
+        count_cell(l, cell, arm, &n, &n_bad);
+        count_cell(l, cell, WRONG_A + WRONG_B - arm, &n_other, &n_other_bad);
+        if (first < k || (bad ? n_bad == 0 : n_bad + n_other_bad > 0 || n + n_other == 0)) continue;
         fprintf(f, "%s%s", n_printed++ ? ", " : bad ? "over the limit: " : "all good: ", cell);
-        if (bad) fprintf(f, " (%d of %d nodes)", n_bad, n);
+        if (bad) fprintf(f, " in %s (%d of %d nodes)", arms_of(arm), n_bad, n);
     }
     if (n_printed) fprintf(f, "\n");
 }

@@ -110,7 +110,7 @@ static void test_report(void **state) {
     struct localise l = example(FINDING_DEQUANTISATION, WRONG_B);
     ops_print(f, &l, "c.gguf");
     fclose(f);
-    assert_non_null(strstr(text, "over the limit: iq4_kt@avx2 (1 of 5 nodes)\n"));
+    assert_non_null(strstr(text, "over the limit: iq4_kt@avx2 in arm B (1 of 5 nodes)\n"));
     assert_non_null(strstr(text, "all good: iq4_kt@ref, add@ref\n"));
     assert_non_null(strstr(text, "reproduce: ggauge replay c.gguf --backend avx2\n"));
     assert_null(strstr(text, "| node-1 ")); /* too far from the first bad one */
