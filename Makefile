@@ -7,7 +7,9 @@
 CONFIG  ?= release
 O       ?= build
 SHARED  ?= ../shared
-B       := $(O)/$(CONFIG)
+# `make compare B=...` speaks of arm B; for the rest of this file B is the folder that is built in.
+ARM_B   := $(if $(filter command,$(origin B)),$(B),best)
+override B := $(O)/$(CONFIG)
 CC      ?= gcc
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
@@ -90,13 +92,18 @@ setup: ## setup: install the packages that building, testing and drawing need
 setup-dev: ## setup-dev: also what make check and make fuzz need
 	$(Q).ci/setup.sh dev
 
-.PHONY: bench plots history golden
+.PHONY: bench compare plots history golden
 golden: ## golden: measure results/golden.csv again (needs SHARED=../shared: the models and the text)
 golden: $(O)/ggauge
 	$(Q).ci/golden.py $(O)/ggauge $(SHARED)/models $(SHARED)/datasets/wiki.test.raw
-bench: ## bench: perplexity and speed of the default models (or MODELS="..."), charts, summary
+bench: ## bench: verdict, perplexity and speed of the default models (or MODELS="..."), charts, summary
 bench: $(O)/ggauge
 	$(Q)GGAUGE=$(O)/ggauge .ci/bench.sh
+compare: ## compare: do two arms agree? M=file.gguf [A=ref] [B=best] [T=text] [ARGS="--chunks 50 ..."]
+compare: $(O)/ggauge
+	$(Q)test -n "$(M)" || { echo "compare: of which model? make compare M=file.gguf [A=ref] [B=best]" >&2; exit 2; }
+	$(Q)mkdir -p results/latest; text="$(T)"; $(O)/ggauge compare -m "$(M)" -f "$${text:-$$(.ci/text.sh compare)}" --a "$(or $(A),ref)" \
+	    --b "$(ARM_B)" --results results/runs --out "results/latest/compare-$(basename $(notdir $(M)))" $(ARGS)
 plots: ## plots: draw the charts of the result history, and those of results/pr529
 plots: history
 	$(Q)plots/render.py --out results/latest --last 8

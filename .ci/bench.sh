@@ -1,37 +1,67 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The main job (`make bench`): perplexity and a sweep of every model, the charts and one summary.
+# The main job (`make bench`): does the best CPU column agree with ref (and cuda with every CPU column),
+# perplexity and a sweep of every model, the charts and one summary. The verdicts stand first in it.
 #
 #   MODELS="a.gguf b.gguf"  instead of the default models     TEXT=file  instead of wiki.test.raw
 #   CHUNKS=20               only the first chunks             SWEEP_CTX=4096, REPEATS=6
-#   FLAGS="-t 8 ..."        options for every run
+#   FLAGS="-t 8 ..."        options for every run             OUT=dir, RUNS=dir  where results go
+#
+# Exit: 0; 1 if a comparison is a FAIL; 3 if one could not be made. Either way only after everything
+# else has run and is written. UNDECIDED and MISTRUSTED are said, and are no failure.
 set -e
 cd "$(dirname "$0")/.."
 GGAUGE=${GGAUGE:-build/ggauge}
 MODELS=${MODELS:-$(ls datasets/models/*.gguf)}
-out=results/latest
+out=${OUT:-results/latest}
+runs=${RUNS:-results/runs}
 stamp=$(mktemp)
-trap 'rm -f "$stamp"' EXIT
+verdicts=$(mktemp)
+trap 'rm -f "$stamp" "$verdicts"' EXIT
+status=0
 
-if [ -z "$TEXT" ]; then
-    if ! TEXT=$(datasets/fetch.sh wiki.test.raw 2>"$stamp"); then
-        echo "bench: this runs on datasets/small/small.txt: $(tail -n 1 "$stamp")" >&2
-        TEXT=datasets/small/small.txt
-    fi
-fi
-mkdir -p "$out" results/runs
+# compare MODEL NAME A B: files in $out/compare-NAME, a line for the summary. 96 chunks decide most pairs
+# and are half a minute of ref on two cores.
+compare() {
+    echo "== $2: $3 against $4"
+    rc=0
+    "$GGAUGE" compare -m "$1" -f "$TEXT" -c 512 --chunks "${CHUNKS:-96}" --a "$3" --b "$4" --results "$runs" \
+        --out "$out/compare-$2" $FLAGS >"$out/compare-$2.txt" || rc=$?
+    verdict=$(sed -n 's/^verdict *//p' "$out/compare-$2.txt")
+    [ -n "$verdict" ] || verdict="no verdict (exit $rc)"
+    echo "$verdict"
+    echo "bench: $2, $3 against $4: $verdict" >>"$verdicts"
+    case $rc in
+    0 | 125) ;;
+    1) status=1 ;;
+    *) [ $status -ne 0 ] || status=3 ;;
+    esac
+}
+
+[ -n "$TEXT" ] || TEXT=$(.ci/text.sh bench)
+mkdir -p "$out" "$runs"
+columns=$("$GGAUGE" types 2>&1 >/dev/null | sed -n 's/^This machine runs: *//p')
+case " $columns " in
+*" cuda "*) cpu_columns=$(echo " $columns " | sed 's/ cuda / /') ;;
+*) cpu_columns= ;;
+esac
 for m in $MODELS; do
     name=$(basename "$m" .gguf)
+    compare "$m" "$name" ref best
+    for c in $cpu_columns; do compare "$m" "$name-$c-cuda" "$c" cuda; done
     echo "== $name: perplexity of $(basename "$TEXT")"
-    "$GGAUGE" perplexity -m "$m" -f "$TEXT" -c 512 --chunks "${CHUNKS:--1}" --results results/runs $FLAGS \
+    "$GGAUGE" perplexity -m "$m" -f "$TEXT" -c 512 --chunks "${CHUNKS:--1}" --results "$runs" $FLAGS \
         >"$out/$name.ppl.txt"
     grep -A1 'Final estimate' "$out/$name.ppl.txt"
     echo "== $name: sweep"
-    "$GGAUGE" sweep-bench -m "$m" -c "${SWEEP_CTX:-4096}" -ub 512 -r "${REPEATS:-6}" --results results/runs $FLAGS |
+    "$GGAUGE" sweep-bench -m "$m" -c "${SWEEP_CTX:-4096}" -ub 512 -r "${REPEATS:-6}" --results "$runs" $FLAGS |
         tee "$out/$name.sweep.md"
 done
-"$GGAUGE" history
-runs=$(find results/runs -name '*.csv' -newer "$stamp" | sort)
-plots/report.py --csv $runs --out "$out"
-echo "bench: the summary is $out/README.md, its rows are in results/runs, the charts beside it:"
+"$GGAUGE" history --runs "$runs" --db "$(dirname "$runs")/history.sqlite"
+plots/report.py --csv $(find "$runs" -name '*.csv' -newer "$stamp" | sort) --out "$out"
+echo
+cat "$verdicts"
+[ -n "$cpu_columns" ] || echo "bench: no card that cuda could run on: the CPU columns were not compared with it"
+echo "bench: the summary is $out/README.md, its rows are in $runs, the charts beside it:"
 ls "$out"/*.svg
+exit $status

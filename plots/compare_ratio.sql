@@ -13,7 +13,7 @@ SELECT run_id, model AS label_model, qtype AS label_qtype, arms AS label_arms, t
                WHEN ln_ratio IS NOT NULL THEN printf(', %+.5f', ln_ratio)
                ELSE '' END AS name_verdict,
        x, y, y_low, y_high, margin AS y_mark,
-       (y_low > -3 * margin AND y_high < 3 * margin) OR x >= 0.8 * last AS scale_y
+       COALESCE(y_low > -3 * margin AND y_high < 3 * margin, 0) OR x >= 0.8 * last AS scale_y
 FROM (SELECT s.*, c.arms, c.verdict, c.ln_ratio, c.ci_low AS c_low, c.ci_high AS c_high,
              c.margin, s.n_rep AS x, s.value AS y, s.ci_low AS y_low, s.ci_high AS y_high,
              MAX(s.n_rep) OVER (PARTITION BY s.run_id, s.model_fp, s.backend, s.arm_b, s.settings)

@@ -15,6 +15,7 @@ CELL_H = 15
 CELL_W = (5, 44)  # at least, at most
 SIDE_BY_SIDE_W = 14  # cells must stay this wide for two maps in a row
 HEAD_H, FOOT_H, GAP = 24, 22, 14  # of one map
+HEAD_GLYPH_W = 6.7  # a mean character of a whole sentence
 APART = 5  # between what is outside of the layers and the first of them
 TOP, BOTTOM, EDGE = 52, 76, 24  # of the canvas
 COOLEST, HOTTEST = 1e-3, 1e2  # what the colours tell apart
@@ -48,10 +49,11 @@ def hottest(nodes):
     return max(nodes, key=lambda n: math.inf if math.isnan(n[1]) else n[1])
 
 
-def head_of(name, nodes):
+def worst_text(nodes):
+    """ "ffn_out-3, 0.5 × limit": the worst node in words."""
     node, heat = hottest(nodes)
     how = "not finite" if math.isnan(heat) else f"{heat:.2g} × limit"
-    return f"{name}; worst {re.sub('/0$', '', node)}, {how}"
+    return f"{re.sub('/0$', '', node)}, {how}"
 
 
 class Layout:
@@ -83,7 +85,7 @@ class Layout:
         w, x0 = min(max(room, CELL_W[0]), CELL_W[1]), left + self.names_w
         apart = APART if m.layers[0] == OUTSIDE else 0
         at = {v: x0 + w * k + (0 if v == OUTSIDE else apart) for k, v in enumerate(m.layers)}
-        limit = int(self.map_w / labels.GLYPH_W)
+        limit = int(self.map_w / HEAD_GLYPH_W)
         self.heads.append((left, top - HEAD_H / 2, labels.shorten(m.head, limit)))
         for i, op in enumerate(m.ops):
             self.op_texts.append((x0 - 6, self.middle(top, i), op))

@@ -319,7 +319,7 @@ def lay_out_curves(chart, curves, notes, out_dir):
 
 def lay_out_heat(chart, curves, notes, out_dir):
     """The same for heat maps, whose coordinates are the pixels of the canvas."""
-    maps = [heat.Map(heat.head_of(c.name, c.nodes), c.nodes) for c in curves]
+    maps = [heat.Map(f"{c.name}; worst {heat.worst_text(c.nodes)}", c.nodes) for c in curves]
     layout = heat.Layout(maps, CANVAS_W)
     data = os.path.join(out_dir, chart + ".dat")
     heat.write_data(data, chart, layout, [(c.name, c.nodes) for c in curves])

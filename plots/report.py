@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """report.py - one Markdown page about some runs: OUT/README.md, with its charts beside it.
 
-Headline, perplexity table, sweep tables in the form that people paste, charts, machine and
+Verdicts of comparisons, headline, perplexity table, sweep tables in the form that people paste, charts, machine and
 provenance; all from the rows that --run, --last and --where choose (see history.py). A part without
 rows is left out. Exit codes as render.py.
 """
@@ -14,11 +14,15 @@ import os
 import shutil
 import sys
 
+import heat
 import history
 import labels
 import render
 
 TITLES = {
+    "compare_ops": "Error of every operation, by layer",
+    "compare_ratio": "Difference of two arms against chunks compared",
+    "compare_tail": "How far apart single positions are",
     "ppl_bpw": "Perplexity against bits per weight",
     "ppl_running": "Running perplexity",
     "sweep_pp": "Prompt processing speed",
@@ -59,6 +63,93 @@ def table(columns, rows):
     lines = [[c[0] for c in columns], [c[1] for c in columns]]
     lines += [[c[2](r) for c in columns] for r in rows]
     return ["| " + " | ".join(line) + " |" for line in lines] + [""]
+
+
+# ---- comparisons --------------------------------------------------------------------------------
+
+COMPARE_SQL = """
+SELECT c.*, COALESCE(c.verdict, 'unfinished') AS verdict, top.value AS same_top,
+       tail.value AS d_p999, most.value AS d_max, a.value AS floor_a, b.value AS floor_b
+FROM comparison AS c {joins}
+WHERE EXISTS (SELECT 1 FROM selected AS s WHERE s.run_id = c.run_id AND s.model_fp IS c.model_fp
+              AND s.backend IS c.backend AND s.arm_b IS c.arm_b AND s.settings IS c.settings)
+ORDER BY CASE substr(c.verdict, 1, 4) WHEN 'FAIL' THEN 0 WHEN 'MIST' THEN 1 WHEN 'UNDE' THEN 2
+         ELSE 3 END, c.model, c.bpw DESC, c.run_id"""
+COMPARE_JOIN = """
+LEFT JOIN selected AS {name} ON {name}.run_id = c.run_id AND {name}.model_fp IS c.model_fp
+     AND {name}.backend IS c.backend AND {name}.arm_b IS c.arm_b AND {name}.settings IS c.settings
+     AND {name}.metric = '{metric}' AND {name}.subject = '{subject}'"""
+COMPARE_ROWS = (
+    ("top", "top1", "run"),
+    ("tail", "d_abs", "p99.9"),
+    ("most", "d_abs", "max"),
+    ("a", "floor_d_max", "arm A"),
+    ("b", "floor_d_max", "arm B"),
+)
+COMPARE_OPS = """
+SELECT subject, value FROM selected
+WHERE test = 'compare' AND metric = 'op_error' AND run_id = ? AND model_fp IS ? AND backend IS ?
+      AND arm_b IS ? AND settings IS ?"""
+
+
+def load_comparisons(conn):
+    """The comparisons, the worst verdict first, each with its worst operation."""
+    joins = "".join(COMPARE_JOIN.format(name=n, metric=m, subject=s) for n, m, s in COMPARE_ROWS)
+    rows = query(conn, COMPARE_SQL.format(joins=joins))
+    for r in rows:
+        key = [r[f] for f in ("run_id", "model_fp", "backend", "arm_b", "settings")]
+        ops = [(n, history.number(v)) for n, v in conn.execute(COMPARE_OPS, key)]
+        r["worst_op"] = heat.worst_text(ops) if ops else "-"
+    return rows
+
+
+def verdict_text(row):
+    """ "FAIL (MEAN)" of "FAIL MEAN"."""
+    verdict, _, reason = row["verdict"].partition(" ")
+    return text(verdict + (f" ({reason})" if reason else ""))
+
+
+def ratio_text(row):
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return num(row["ln_ratio"], "{:+.5f}")
+    low, high = (num(row[f], "{:+.5f}") for f in ("ci_low", "ci_high"))
+    return f"{num(row['ln_ratio'], '{:+.5f}')} in [{low}, {high}]"
+
+
+def percent(row):
+    return "-" if row["same_top"] is None else f"{100 * history.number(row['same_top']):.2f} %"
+
+
+COMPARE_COLUMNS = (
+    ("verdict", "---", lambda r: f"**{verdict_text(r)}**"),
+    words("model"),
+    words(("quant", "qtype")),
+    words("arms"),
+    ("ln(PPL_B/PPL_A)", "---:", ratio_text),
+    figures("margin", "margin", "{:g}"),
+    figures("chunks", "chunks", "{:.0f}"),
+    ("same top", "---:", percent),
+    figures("\\|d nll\\| 99.9 %", "d_p999", "{:.3g}"),
+    figures("max", "d_max", "{:.3g}"),
+    ("floor A, B", "---:", lambda r: ", ".join(num(r[f], "{:.3g}") for f in ("floor_a", "floor_b"))),
+    ("worst operation of B", "---", lambda r: text(r["worst_op"])),
+)
+
+
+def compare_section(rows):
+    """First of all: do the arms agree?"""
+    if not rows:
+        return []
+    return [
+        "## Verdict",
+        "",
+        *table(COMPARE_COLUMNS, rows),
+        "PASS: the interval, which holds at every look, lies inside of the margin, no position and "
+        "no operation that was examined is off its limits, and both arms repeat themselves with other batches and "
+        "threads (floor: largest difference of an arm from itself). UNDECIDED: more chunks would "
+        "tell.",
+        "",
+    ]
 
 
 # ---- perplexity ---------------------------------------------------------------------------------
@@ -372,24 +463,27 @@ def provenance_section(conn):
 
 def write_report(conn, out_dir, title, failures):
     """Write the page; returns its path, or None if there are no rows."""
-    n_rows = conn.execute("SELECT COUNT(*) FROM selected").fetchone()[0]
-    if n_rows == 0:
+    if conn.execute("SELECT COUNT(*) FROM selected").fetchone()[0] == 0:
         print("no rows, nothing to report")
         return None
+    # A comparison has one verdict, which its section tells; its rows are not counted again.
+    others = "test IS NOT 'compare'"
+    n_rows = conn.execute(f"SELECT COUNT(*) FROM selected WHERE {others}").fetchone()[0]
     ppl, (sweeps, common) = load_ppl(conn), load_sweeps(conn)
     trouble = query(
         conn,
-        """
+        f"""
         SELECT status, test, model, qtype, backend, GROUP_CONCAT(DISTINCT metric) AS metrics,
                COUNT(*) AS n
-        FROM selected WHERE status IS NOT NULL AND status NOT LIKE 'PASS%'
+        FROM selected WHERE status IS NOT NULL AND status NOT LIKE 'PASS%' AND {others}
         GROUP BY status, test, model, qtype, backend ORDER BY status""",
     )
     os.makedirs(out_dir, exist_ok=True)
     lines = [
         f"# {title}",
         "",
-        *headline(ppl, sweeps, trouble, n_rows),
+        *compare_section(load_comparisons(conn)),
+        *(headline(ppl, sweeps, trouble, n_rows) if n_rows else []),
         *trouble_section(trouble),
         *ppl_section(ppl),
         *sweep_section(sweeps, common),

@@ -102,17 +102,28 @@ WHERE metric IN ('pp_s', 'pp_tps', 'tg_s', 'tg_tps') AND test = 'sweep-bench'
 GROUP BY run_id, model_fp, engine, backend, n_threads, n_pp, n_tg, n_kv;
 
 -- One line per comparison of two arms. A comparison is known by its first five fields, which its
--- other rows share. verdict: "PASS", "FAIL MEAN", "UNDECIDED", ...; arms: "ref against avx2", B's
--- options left out where they are A's.
+-- other rows share. verdict: "PASS", "FAIL MEAN", "UNDECIDED", ..., NULL if the run was cut short;
+-- arms: "ref against avx2", B's options left out where they are A's, its model named if it is another.
 CREATE VIEW comparison AS
-SELECT run_id, model_fp, backend, arm_b, settings, verdict, ln_ratio, ci_low, ci_high, chunks, margin,
+SELECT run_id, model_fp, backend, arm_b, settings, model, qtype, bpw, verdict, ln_ratio, ci_low, ci_high,
+       chunks, margin,
        COALESCE(backend, 'file') || ' against '
        || CASE WHEN arm_b LIKE '% ' || options
                THEN substr(arm_b, 1, length(arm_b) - length(options) - 1)
-               ELSE arm_b END AS arms
-FROM (SELECT run_id, model_fp, backend, arm_b, settings, status AS verdict, value AS ln_ratio,
-             ci_low, ci_high, n_rep AS chunks,
+               ELSE arm_b END
+       || CASE WHEN model_b IS NULL THEN '' ELSE ' of ' || model_b END AS arms
+FROM (SELECT run_id, model_fp, backend, arm_b, settings, max(model) AS model, max(qtype) AS qtype,
+             max(bpw) AS bpw, max(n_rep) AS chunks,
+             max(CASE subject WHEN 'run' THEN status END) AS verdict,
+             max(CASE subject WHEN 'run' THEN value END) AS ln_ratio,
+             max(CASE subject WHEN 'run' THEN ci_low END) AS ci_low,
+             max(CASE subject WHEN 'run' THEN ci_high END) AS ci_high,
+             max('-t ' || n_threads || ' -ub ' || n_ubatch || ' ' || type_k || '/' || type_v)
+             AS options,
              CASE WHEN json_valid(settings) THEN json_extract(settings, '$.margin') END AS margin,
-             '-t ' || n_threads || ' -ub ' || n_ubatch || ' ' || type_k || '/' || type_v AS options
+             CASE WHEN json_valid(settings)
+                  THEN json_extract(settings, '$.model_b[0]') || ' '
+                       || json_extract(settings, '$.model_b[1]') END AS model_b
       FROM result
-      WHERE test = 'compare' AND metric = 'ln_ratio' AND subject = 'run');
+      WHERE test = 'compare' AND metric = 'ln_ratio'
+      GROUP BY run_id, model_fp, backend, arm_b, settings);

@@ -192,6 +192,10 @@ static int set_settings(struct compare_cmd *c, struct err *e) {
     json_t *j = json_pack("{s:I, s:f, s:f, s:b, s:s, s:s}", "chunks", (json_int_t)c->win.n,
                           "margin", c->margin, "alpha", c->alpha, "kld", !c->no_kld, "a",
                           c->spec_text[SIDE_A], "b", c->spec_text[SIDE_B]);
+    if (j && !same_field(c, ROW_model_fp))
+        json_object_set_new(j, "model_b",
+                            json_pack("[s, s]", row_get(&c->what[SIDE_B], ROW_model),
+                                      row_get(&c->what[SIDE_B], ROW_qtype)));
     if (j) text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
     FAIL_IF(!text, e, ERR_NOMEM, "out of memory: the settings of the run");
     TRY(row_set(&c->rows.base, ROW_settings, text, e));

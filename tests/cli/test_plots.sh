@@ -54,6 +54,35 @@ with history.sqlite3.connect(sys.argv[1] + "/h.sqlite") as db:
 history.empty().backup(history.sqlite3.connect(sys.argv[1] + "/empty.sqlite"))
 EOF2
 
+# ---- rows of two comparisons: one passes with an arm A that errs too, one fails and has a NaN; a third
+# was killed. Operations are not in the order of their names, one is outside of the layers.
+{
+    echo 'schema,run_id,commit_id,engine,backend,model,model_fp,text,qtype,bpw,test,subject,arm_b,n_ctx,'\
+'n_threads,n_ubatch,type_k,type_v,settings,metric,value,ci_low,ci_high,n_rep,status'
+    for q in q8_0:8.5:0.0001:PASS iq4_kt:4.031:0.0125:FAIL_MEAN q4_0:4.5:0.001:; do
+        echo "$q" | awk -F: '{
+            row = "1,cmp-" $1 ",abc,ggauge,ref,tiny,fp" $1 ",wiki.test.raw," $1 "," $2 ",compare,"
+            arm = ",avx2 -t 2 -ub 512 f16/f16,512,2,512,f16,f16,\"{\"\"margin\"\":0.002}\","
+            for (c = 1; c <= 12; c++)
+                print row "chunk " 40 - c arm "ln_ratio," $3 + (c == 1) "," (c < 2 ? "," : $3 - 0.02 / c \
+                    "," $3 + 0.02 / c) "," c ",open"
+            if ($4 == "") next
+            sub("_", " ", $4)
+            print row "run" arm "ln_ratio," $3 "," $3 - 0.0015 "," $3 + 0.0015 ",12," $4
+            print row "run" arm "top1,0.9875,,,3060,PASS"
+            split("p50 0.01 p90 0.04 p99 0.08 p99.9 0.125 p99.99 0.15 max 0.25", q, " ")
+            for (i = 1; i < 12; i += 2) print row q[i] arm "d_abs," q[i + 1] ",,,3060,PASS"
+            print row "arm A" arm "floor_d_max,0,,,510,PASS"
+            print row "inp_embd/0" arm "op_error,0,,,,PASS"
+            for (l = 0; l < 3; l++) {
+                print row "Qcur-" l "/0" arm "op_error,0.25,,,,PASS"
+                print row "Qcur-" l "/1" arm "op_error," ($4 == "PASS" ? 0.125 : l == 1 ? "nan" : 12.5) ",,,,PASS"
+                print row "Kcur-" l "/0" arm "op_error_a," ($4 == "PASS" ? 0.5 : 0) ",,,,PASS"
+            }
+            print row "result_output/0" arm "op_error,0.75,,,,PASS" }'
+    done
+} >"$tmp/compare.csv"
+
 # ---- charts -----------------------------------------------------------------------------------
 if command -v gnuplot >/dev/null 2>&1; then
     render --db "$tmp/h.sqlite" --out "$tmp/db" --last 9
@@ -108,6 +137,47 @@ if command -v gnuplot >/dev/null 2>&1; then
         has "$tmp/kernels/roofline.svg" "roof: reading 25.0 GB/s, i8@avx512 2000 G MAC/s"
     check "the roofline: the fastest column, and the roof where the two limits meet"
 
+    cmp_charts="compare_ratio compare_tail compare_ops"
+    render --csv "$tmp/compare.csv" --out "$tmp/cmp" --charts $cmp_charts &&
+        render --csv "$tmp/compare.csv" --out "$tmp/cmp1" --charts $cmp_charts --run cmp-q8_0
+    check "comparisons, several and one"
+    for chart in $cmp_charts; do
+        drawn "$tmp/cmp/$chart" && drawn "$tmp/cmp1/$chart"
+        check "$chart: SVG and PNG"
+    done
+    has "$tmp/cmp/compare_ratio.dat" "# 0: q8_0: PASS, +0.00010 in [-0.00140, +0.00160]" &&
+        has "$tmp/cmp/compare_ratio.dat" "# 1: q4_0: unfinished" &&
+        has "$tmp/cmp/compare_ratio.dat" "# 2: iq4_kt: FAIL MEAN, +0.01250" &&
+        has "$tmp/cmp/compare_ratio.dat" "1 1.0001 nan nan" && has "$tmp/cmp/compare_ratio.dat" "8 0.0001 -0.0024 0.0026"
+    check "the mean closing in: chunks in the order of the run, verdicts in the legend"
+    has "$tmp/cmp/compare_ratio.svg" "margin ±0.002" && has "$tmp/cmp/compare_ratio.svg" "ref against avx2"
+    check "the margin is drawn, the arms are named"
+    has "$tmp/cmp/compare_tail.dat" "0.125 0.1 " && has "$tmp/cmp/compare_tail.dat" "0.25 0.03267" &&
+        ! has "$tmp/cmp/compare_tail.dat" "0.15 0.01 "
+    check "the tail: no quantile beyond what the positions can tell, the largest is one of them"
+    has "$tmp/cmp/compare_ops.svg" "iq4_kt, arm B: FAIL MEAN; worst Qcur-1/1, not finite" &&
+        has "$tmp/cmp/compare_ops.svg" "q8_0, arm A: PASS; worst Kcur-0, 0.5 × limit" &&
+        has "$tmp/cmp/compare_ops.svg" "q8_0, arm B: PASS; worst result_output, 0.75 × limit" &&
+        ! has "$tmp/cmp/compare_ops.svg" "iq4_kt, arm A" && has "$tmp/cmp/compare_ops.svg" ">12.5<"
+    check "the operations: worst ones named, arm A only where it errs"
+    python3 - <<'EOF2' >"$tmp/err"
+import sys
+sys.path.insert(0, "plots")
+import heat
+m = heat.Map("", [("b-0/0", 1), ("c-0/0", 1), ("b-1/0", 1), ("a-x-1/2", 1), ("c-1/0", 1), ("z", 1)])
+assert m.ops == ["b", "a-x #3", "c", "z"], m.ops
+assert m.layers == [heat.OUTSIDE, 0, 1] and m.cells["a-x #3", 1] == 1
+for n in (1, 2, 20, 80):
+    maps = [heat.Map("", [(f"op-{l}/0", 0.5) for l in range(n)]) for _ in range(2)]
+    layout = heat.Layout(maps, 800)
+    boxes = [b[2:6] for b in layout.cells]
+    assert len(boxes) == 2 * n and all(0 <= b[0] < b[1] <= 800 for b in boxes)
+    assert all(0 <= b[2] < b[3] <= layout.height for b in boxes)
+    assert not any(a is not b and a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+                   for a in boxes for b in boxes)
+EOF2
+    check "heat maps: order of operations, cells inside of the canvas, none over another"
+
     render --db "$tmp/empty.sqlite" --out "$tmp/none" && [ ! -e "$tmp/none" ] &&
         has "$tmp/stdout" "sweep_pp: no data, skipped"
     check "no data: said, skipped, exit 0"
@@ -125,6 +195,12 @@ has "$page" "|   128 |     32 |    384 |        - |   616.00 |        - |    76.
 check "the sweep in the familiar form"
 has "$page" "2 of 44 values did not pass" && has "$page" "FAIL NONFINITE"
 check "what did not pass is told first"
+report --csv "$tmp/compare.csv" "$tmp/rows.csv" --out "$tmp/both" && page=$tmp/both/README.md
+[ "$(sed -n '/^#/p' "$page" | sed -n 2p)" = "## Verdict" ] &&
+    has "$page" "2 of 44 values did not pass" && ! has "$page" "| open |" && has "$page" "| **unfinished** | tiny | q4_0 | ref against avx2 | - |" &&
+    sed -n 7p "$page" | grep -qF "| **FAIL (MEAN)** | tiny | iq4_kt | ref against avx2 | +0.01250 in [+0.01100, +0.01400] | 0.002 | 12 | 98.75 % | 0.125 | 0.25 | 0, - | Qcur-1/1, not finite |" &&
+    sed -n 8p "$page" | grep -qF "| **PASS** | tiny | q8_0 |" && has "$page" "compare_ops.svg"
+check "verdicts stand first, the worst before the others; an open one is no failure"
 report --db "$tmp/empty.sqlite" --out "$tmp/none" && has "$tmp/stdout" "nothing to report"
 check "an empty history is no error"
 

@@ -1,0 +1,74 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# make bench: a FAIL decides its exit code after everything else has run, UNDECIDED does not, and
+# cuda is compared where it runs. The program is the real one, but for the verdicts and the columns
+# that a test wants.
+set -u
+tmp=$(mktemp -d) || exit 3
+trap 'rm -rf "$tmp"' EXIT
+real=$GGAUGE
+model=datasets/models/tiny-qwen3-iq4_kt.gguf
+
+check() { # check NAME: turns the status of the command before it into a TAP line
+    status=$?
+    if [ $status -eq 0 ]; then echo "ok - $1"; else
+        echo "not ok - $1"
+        sed 's/^/# /' "$tmp/out"
+    fi
+}
+has() { grep -qF -- "$2" "$1"; }
+if ! command -v gnuplot >/dev/null 2>&1 || ! python3 -c 'import sqlite3' 2>/dev/null; then
+    echo "ok - make bench # SKIP gnuplot or python3 with sqlite3 is not installed"
+    exit 0
+fi
+export PYTHONDONTWRITEBYTECODE=1
+cat >"$tmp/ggauge" <<'EOF2'
+#!/bin/sh
+case $1 in
+types) echo "This machine runs: $COLUMNS" >&2 ;;
+compare)
+    case " $* " in
+    *" cuda "*) echo "$*" >>"$CALLS"; exit 0 ;;
+    *) [ -z "$VERDICT" ] || echo "verdict           $VERDICT: as the test wants it" ;;
+    esac
+    exit "$STATUS" ;;
+*) exec "$REAL" "$@" ;;
+esac
+EOF2
+chmod +x "$tmp/ggauge"
+bench() { # bench NAME STATUS VERDICT COLUMNS: in a folder of its own
+    GGAUGE=$tmp/ggauge REAL=$real CALLS=$tmp/$1.calls STATUS=$2 VERDICT=$3 COLUMNS=$4 MODELS=$model \
+        TEXT=datasets/small/small.txt CHUNKS=1 REPEATS=1 SWEEP_CTX=640 OUT=$tmp/$1 RUNS=$tmp/$1.runs FLAGS= \
+        .ci/bench.sh >"$tmp/out" 2>&1
+}
+
+bench fail 1 "FAIL (MEAN)" "ref avx2"
+[ $? -eq 1 ] && has "$tmp/out" "tiny-qwen3-iq4_kt, ref against best: FAIL (MEAN): as the test wants it" &&
+    [ -s "$tmp/fail/sweep_tg.svg" ] && has "$tmp/fail/README.md" "## Speed" && [ -s "$tmp/history.sqlite" ]
+check "FAIL: exit 1, everything else has run and is written"
+has "$tmp/out" "no card that cuda could run on"
+check "no card: said"
+bench undecided 125 UNDECIDED "ref avx2 cuda"
+[ $? -eq 0 ] && has "$tmp/out" "ref against best: UNDECIDED: as"
+check "UNDECIDED: said, exit 0"
+[ "$(wc -l <"$tmp/undecided.calls")" -eq 2 ] && has "$tmp/undecided.calls" "--a ref --b cuda" &&
+    has "$tmp/undecided.calls" "--a avx2 --b cuda" && has "$tmp/out" "tiny-qwen3-iq4_kt-avx2-cuda, avx2 against cuda"
+check "with a card every CPU column is compared with it"
+bench broken 3 "" "ref avx2"
+[ $? -eq 3 ] && has "$tmp/out" "ref against best: no verdict (exit 3)" && [ -s "$tmp/broken/README.md" ]
+check "a comparison that could not be made: exit 3, the rest is written"
+
+# The real verdict. One chunk cannot decide by the mean.
+MODELS=$model TEXT=datasets/small/small.txt CHUNKS=1 REPEATS=1 SWEEP_CTX=640 OUT=$tmp/real \
+    RUNS=$tmp/real.runs FLAGS= .ci/bench.sh >"$tmp/out" 2>&1
+[ $? -eq 0 ] && has "$tmp/out" "ref against best: UNDECIDED: ln(PPL_B/PPL_A) = " &&
+    sed -n 7p "$tmp/real/README.md" | grep -qF "| **UNDECIDED** | tiny-qwen3 | iq4_kt | ref against" &&
+    [ -s "$tmp/real/compare-tiny-qwen3-iq4_kt/report.md" ] && [ -s "$tmp/real/compare_ratio.svg" ]
+check "the real program: verdict, report, charts"
+
+make -s --no-print-directory compare >"$tmp/out" 2>&1
+[ $? -eq 2 ] && has "$tmp/out" "make compare M=file.gguf"
+check "make compare without a model says what it needs"
+make -n --no-print-directory compare M=a.gguf A=avx2 B="avx2 -ub 17" O="$tmp/o" >"$tmp/out" 2>&1
+has "$tmp/out" '--a "avx2"' && has "$tmp/out" '--b "avx2 -ub 17"' && ! has "$tmp/out" "mkdir -p avx2"
+check "make compare: A and B are arms, and B is not where it builds"
