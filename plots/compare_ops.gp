@@ -12,13 +12,13 @@ unset border
 unset tics
 unset grid
 unset key
-set palette defined (-3 '#F4F8FC', -2 '#D3E4F3', -1 '#8FBFDF', -0.001 '#2F77B4', \
+set palette defined (-5 '#F4F8FC', -3 '#C6DDF0', -1 '#74ADD6', -0.001 '#1F62A8', \
                      0 '#FDC070', 1 '#E4570A', 2 '#7A0403')
-set cbrange [-3:2]
+set cbrange [-5:2]
 set colorbox horizontal user origin screen plot_left + 0.03, screen 44.0 / canvas_h \
     size screen plot_right - plot_left - 0.06, screen 11.0 / canvas_h noborder
 set cbtics scale 0 offset 0, 0.4 textcolor rgb '#222222' \
-    ('≤ 0.001' -3, '0.01' -2, '0.1' -1, 'limit' 0, '10 times' 1, '≥ 100' 2)
+    ('≤ 0.00001' -5, '0.0001' -4, '0.001' -3, '0.01' -2, '0.1' -1, 'limit' 0, '10 times' 1, '≥ 100' 2)
 eval at(3, 'error as a share of the limit of the kernel; black: not a number; '. \
     '–: outside of the layers', \
     (plot_left + plot_right) / 2, 14.0 / canvas_h, 'center')

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """heat.py - lay out heat maps of nodes: a column per layer, a row per operation in run order.
 
-A node is named "NAME-LAYER/OCCURRENCE", or "NAME/OCCURRENCE" outside of the layers, which have the
-first column. Several maps stand side by side if they are narrow, below each other otherwise.
+A node is named "NAME-LAYER/OCCURRENCE" ("cache_k_lLAYER" for the cache), or "NAME/OCCURRENCE" outside
+of the layers, which have the first column. Several maps stand side by side if they are narrow, below each other otherwise.
 Everything is in pixels of the canvas, y upwards. Python standard library only.
 """
 
@@ -18,7 +18,7 @@ HEAD_H, FOOT_H, GAP = 24, 22, 14  # of one map
 HEAD_GLYPH_W = 6.7  # a mean character of a whole sentence
 APART = 5  # between what is outside of the layers and the first of them
 TOP, BOTTOM, EDGE = 52, 76, 24  # of the canvas
-COOLEST, HOTTEST = 1e-3, 1e2  # what the colours tell apart
+COOLEST, HOTTEST = 1e-5, 1e2  # what the colours tell apart
 OUTSIDE = -1
 
 
@@ -39,7 +39,8 @@ class Map:
 
 def split(node):
     """("ffn_out", 3) of "ffn_out-3/0"; a later occurrence is an operation of its own."""
-    name, layer, occurrence = re.fullmatch(r"(.*?)(?:-(\d+))?(?:/(\d+))?", node, re.S).groups()
+    parts = re.fullmatch(r"(.*?)(?:(?:-|(?<=cache_[kv])_l)(\d+))?(?:/(\d+))?", node, re.S)
+    name, layer, occurrence = parts.groups()
     number = int(occurrence or 0)
     return name + (f" #{number + 1}" if number else ""), OUTSIDE if layer is None else int(layer)
 

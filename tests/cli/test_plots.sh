@@ -167,6 +167,7 @@ import heat
 m = heat.Map("", [("b-0/0", 1), ("c-0/0", 1), ("b-1/0", 1), ("a-x-1/2", 1), ("c-1/0", 1), ("z", 1)])
 assert m.ops == ["b", "a-x #3", "c", "z"], m.ops
 assert m.layers == [heat.OUTSIDE, 0, 1] and m.cells["a-x #3", 1] == 1
+assert heat.split("cache_v_l12/0") == ("cache_v", 12) and heat.split("x_l3/0") == ("x_l3", heat.OUTSIDE)
 for n in (1, 2, 20, 80):
     maps = [heat.Map("", [(f"op-{l}/0", 0.5) for l in range(n)]) for _ in range(2)]
     layout = heat.Layout(maps, 800)
