@@ -14,7 +14,8 @@
 #include "base/arena.h"
 
 /* What a barrier costs, and for each doubling of the threads as much again, in ns: 310 between two
- * threads of a Sapphire Rapids that spin, more if one sleeps. Less work is not worth being shared. */
+ * threads of a Sapphire Rapids that spin, more if one sleeps. Less work is not worth being shared.
+ */
 #define BARRIER_NS 500.0
 
 struct step {
@@ -113,7 +114,8 @@ static void make_plan(struct step *steps, int n, int n_threads) {
     for (int i = 0; i < n; i++)
         steps[i].alone = node_ns(steps[i].node) < limit;
     for (int i = 0; i < n; i++) /* one small node between two others costs the same barriers */
-        if (steps[i].alone && (i == 0 || !steps[i - 1].alone) && (i + 1 == n || !steps[i + 1].alone))
+        if (steps[i].alone && (i == 0 || !steps[i - 1].alone) &&
+            (i + 1 == n || !steps[i + 1].alone))
             steps[i].alone = false;
     int begin = 0; /* first step since the last barrier */
     for (int i = 0; i < n; i++) {

@@ -28,14 +28,31 @@ static const char *why_not(const struct compare_cmd *c) {
     return NULL;
 }
 
-/* The chunk to look into: the one that broke a rule, else the one with the largest differences. */
-static int64_t window_of(const struct compare_cmd *c) {
+/* Place in the run of the chunk to look into: the one that broke a rule, else the one with the
+ * largest differences. */
+static int64_t place_of(const struct compare_cmd *c) {
     const struct compare *r = &c->run;
     if (r->n_chunks == 0) return 0;
-    if (c->verdict.reason == REASON_TAIL) return compare_tail(r).max_chunk;
-    if (c->run.verdict.status == STATUS_FAIL && c->run.verdict.reason != REASON_MEAN)
-        return r->chunks[r->n_chunks - 1].window;
-    return compare_worst(r)->window;
+    if (c->verdict.reason == REASON_TAIL) return r->chunk_of[compare_tail(r).max_chunk];
+    if (r->verdict.status == STATUS_FAIL && r->verdict.reason != REASON_MEAN)
+        return r->n_chunks - 1;
+    return compare_worst(r) - r->chunks;
+}
+
+/* Whether a micro-batch of the arm can hold tokens of two windows. */
+static bool mixes_windows(const struct compare_cmd *c, int side) {
+    const struct arm_info *i = &c->arm[side]->info;
+    return i->n_batch > c->win.n_ctx && c->win.n_ctx % i->n_ubatch != 0;
+}
+
+/* The windows that shared its pass up to the chunk at `place`, if that can matter; else it alone.
+ */
+static const int64_t *windows_of(const struct compare_cmd *c, int64_t place, int *n) {
+    const struct pair_walk *w = &c->run.walk;
+    int64_t first = place == 0 ? 0 : 1 + (place - 1) / w->n_seq * w->n_seq;
+    if (!mixes_windows(c, SIDE_A) && !mixes_windows(c, SIDE_B)) first = place;
+    *n = (int)(place - first) + 1;
+    return c->run.order + first;
 }
 
 static void on_progress(void *arg, const char *what) {
@@ -66,20 +83,25 @@ int compare_look(struct compare_cmd *c, struct err *e) {
     c->ops_why_not = why_not(c);
     if (c->ops_why_not) return 0;
     const struct windows *w = &c->win;
-    const int64_t i = window_of(c);
-    token = heap_alloc(2 * (size_t)w->n_ctx * sizeof *token, e);
+    int n_seq;
+    const int64_t *window = windows_of(c, place_of(c), &n_seq);
+    const size_t n_tok = (size_t)n_seq * (size_t)w->n_ctx;
+    token = heap_alloc(2 * n_tok * sizeof *token, e);
     if (!token) return ERR_NOMEM;
-    int32_t *target = token + w->n_ctx;
-    for (int p = 0; p < w->n_ctx; p++) {
-        token[p] = windows_input(w, c->ids.id, i, p, c->run.walk.bos);
-        target[p] = p < w->n_ctx - 1 ? windows_target(w, c->ids.id, i, p) : 0;
-    }
+    int32_t *target = token + n_tok;
+    for (int s = 0; s < n_seq; s++)
+        for (int p = 0; p < w->n_ctx; p++) {
+            const size_t i = (size_t)s * (size_t)w->n_ctx + (size_t)p;
+            token[i] = windows_input(w, c->ids.id, window[s], p, c->run.walk.bos);
+            target[i] = p < w->n_ctx - 1 ? windows_target(w, c->ids.id, window[s], p) : 0;
+        }
     const struct localise_params p = { .a = c->arm[SIDE_A],
                                        .b = c->arm[SIDE_B],
                                        .model_a = c->spec[SIDE_A].params.model,
                                        .model_b = c->spec[SIDE_B].params.model,
                                        .token = token,
                                        .target = target,
+                                       .n_seq = n_seq,
                                        .n_ctx = w->n_ctx,
                                        .first = w->first,
                                        .end = w->end,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * op_attn_amx.c - causal attention over the cache on bf16 tiles; contract in op.h, who computes what
- * in attn_tmpl.h, the arithmetic in attn_tile_amx.h.
+ * op_attn_amx.c - causal attention over the cache on bf16 tiles; contract in op.h, who computes
+ * what in attn_tmpl.h, the arithmetic in attn_tile_amx.h.
  *
- * A range of cells becomes tiles once per unit and stays in the L2 cache for all of the unit's rows.
- * Up to two blocks of rows (16 rows each) walk it in step with that conversion, so that the tiles
- * never leave the L1 cache: with few rows the cache is read at the speed of memory.
+ * A range of cells becomes tiles once per unit and stays in the L2 cache for all of the unit's
+ * rows. Up to two blocks of rows (16 rows each) walk it in step with that conversion, so that the
+ * tiles never leave the L1 cache: with few rows the cache is read at the speed of memory.
  *
  * An infinity or NaN in the cache cannot be split, and no weight, not even zero, keeps it from the
  * other rows of a tile. It shows as a NaN of what it met; then the range is computed again with the
@@ -95,7 +95,8 @@ static void begin(const struct attn *a, const struct attn_unit *u, char *own) {
         int64_t n = attn_min(TILE_DIM, u->n_rows - r0);
         for (int64_t r = 0; r < n; r++)
             x[r] = q_row(a, u, r0 + r);
-        q_tiles(x, n, a->k.hd, a->k.pad, q_scale(a), b.q + r0 / TILE_DIM * a->k.pad / 32 * PAIR_BYTES);
+        q_tiles(x, n, a->k.hd, a->k.pad, q_scale(a),
+                b.q + r0 / TILE_DIM * a->k.pad / 32 * PAIR_BYTES);
     }
 }
 
@@ -299,8 +300,7 @@ static bool run_blocks(const struct piece *p, int64_t block, int n_blocks,
         bool few = w[i].n <= FEW_ROWS;
         __m512 max = few ? score_max_few(w[i].s, w[i].n_steps, w[i].seen)
                          : score_max(w[i].s, w[i].n_steps, w[i].seen, w[i].common);
-        sum[i] = few ? weights_few(w[i].s, w[i].n_steps, max)
-                     : weights(w[i].s, w[i].n_steps, max);
+        sum[i] = few ? weights_few(w[i].s, w[i].n_steps, max) : weights(w[i].s, w[i].n_steps, max);
         _mm512_store_ps(part->max + w[i].r0, max);
         _mm512_store_ps(part->sum + w[i].r0, sum[i]);
     }

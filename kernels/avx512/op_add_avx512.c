@@ -14,8 +14,8 @@ static void run(const struct node *node, struct work *w) {
             float *z = tensor_row(node->dst, t);
             for (int64_t i = 0; i < n; i += 16) {
                 __mmask16 m = lanes16(n - i);
-                __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(m, x + i),
-                                           _mm512_maskz_loadu_ps(m, y + i));
+                __m512 sum =
+                    _mm512_add_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_maskz_loadu_ps(m, y + i));
                 _mm512_mask_storeu_ps(z + i, m, sum);
             }
         }

@@ -99,8 +99,8 @@ static void scores(const struct attn *a, const struct attn_unit *u, int64_t p0, 
     }
 }
 
-/* Sums of cells [c0, c1) of the range, V at x in the way of `type`. Rows of a block go together over
- * the cells that all of them see, then each alone. */
+/* Sums of cells [c0, c1) of the range, V at x in the way of `type`. Rows of a block go together
+ * over the cells that all of them see, then each alone. */
 static void sums(const struct attn *a, const struct attn_unit *u, int64_t p0, int64_t c0,
                  int64_t c1, enum qtype type, const char *x, size_t stride, const struct bufs *b,
                  float *acc) {
@@ -110,8 +110,7 @@ static void sums(const struct attn *a, const struct attn_unit *u, int64_t p0, in
         float *s = b->s + r0 * RANGE_CELLS + c0;
         for (int64_t r = r0; r < r0 + rows; r++)
             common = attn_min(common, seen_by(a, u, r, p0 + c0, c1 - c0));
-        if (common > 0)
-            sum_rows(type, rows, x, stride, s, 0, common, acc + r0 * pad, pad);
+        if (common > 0) sum_rows(type, rows, x, stride, s, 0, common, acc + r0 * pad, pad);
         for (int64_t r = r0; r < r0 + rows; r++) {
             int64_t seen = seen_by(a, u, r, p0 + c0, c1 - c0);
             if (seen > common)

@@ -53,8 +53,7 @@ static int64_t first_equal(const float *l, int64_t n, float x) {
     const __m512 v = _mm512_set1_ps(x);
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 m = lanes16(n - i);
-        __mmask16 hit =
-            _mm512_mask_cmp_ps_mask(m, _mm512_maskz_loadu_ps(m, l + i), v, _CMP_EQ_OQ);
+        __mmask16 hit = _mm512_mask_cmp_ps_mask(m, _mm512_maskz_loadu_ps(m, l + i), v, _CMP_EQ_OQ);
         if (hit) return i + __builtin_ctz(hit);
     }
     return 0;

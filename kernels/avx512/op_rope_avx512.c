@@ -9,7 +9,8 @@
 
 /* Pairs i .. i + 15 of all heads; half = n_rot / 2. */
 static void neox(const float *cs, const float *in, float *out, const struct node *node, int64_t i) {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     int64_t half = node->p.rope.n_rot / 2, hd = node->p.rope.n_embd_head;
     __mmask16 m = lanes16(half - i);

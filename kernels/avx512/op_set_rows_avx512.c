@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * op_set_rows_avx512.c - stores rows of K or V in their cells of the cache, bit for bit as ref does;
- * contract in op.h. */
+ * op_set_rows_avx512.c - stores rows of K or V in their cells of the cache, bit for bit as ref
+ * does; contract in op.h. */
 #include <string.h>
 
 #include "base/fp16.h"
@@ -15,8 +15,8 @@ static void store_f16(const float *x, f16_t *y, int64_t n) {
     }
 }
 
-/* To nearest, ties away from zero: below 1/2 the largest float, so that only a true half reaches the
- * next integer. */
+/* To nearest, ties away from zero: below 1/2 the largest float, so that only a true half reaches
+ * the next integer. */
 ALWAYS_INLINE __m128i round_away(__m512 x) {
     __m512 sign = _mm512_and_ps(x, _mm512_set1_ps(-0.0f));
     __m512 half = _mm512_or_ps(sign, _mm512_set1_ps(0x1.fffffep-2f));

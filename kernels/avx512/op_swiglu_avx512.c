@@ -22,8 +22,7 @@ static void run(const struct node *node, struct work *w) {
     for (int64_t c; (c = work_next(w) * rows) < total;)
         for (int64_t j = c; j < total && j < c + rows; j++) {
             int64_t t = j / per_row, i = j % per_row * CHUNK;
-            swiglu_row((const float *)tensor_row(gate, t) + i,
-                       (const float *)tensor_row(up, t) + i,
+            swiglu_row((const float *)tensor_row(gate, t) + i, (const float *)tensor_row(up, t) + i,
                        (float *)tensor_row(node->dst, t) + i, n - i < CHUNK ? n - i : CHUNK);
         }
 }

@@ -27,8 +27,8 @@
 #define UNPOISON(p, n) ((void)(p), (void)(n))
 #endif
 
-/* Blocks from this size on lie in huge pages where the system has them: a cache of keys is read with
- * a stride of a few to a page, and every page costs a walk through the page table. */
+/* Blocks from this size on lie in huge pages where the system has them: a cache of keys is read
+ * with a stride of a few to a page, and every page costs a walk through the page table. */
 #define HUGE_PAGE ((size_t)2 << 20)
 #define HUGE_FROM (2 * HUGE_PAGE)
 

@@ -2,10 +2,10 @@
  * threads.c - the thread pool; see threads.h.
  *
  * At the barriers inside a run, a hundred of them a few microseconds apart, and between runs that
- * follow each other closely, threads spin for a while: a thread that sleeps is woken only after tens
- * of microseconds. Then they sleep, in a futex or on a condition variable, and leave the processor
- * to others. A team with more threads than processors does not spin at all, since whoever spins
- * keeps the one that everybody waits for from running. */
+ * follow each other closely, threads spin for a while: a thread that sleeps is woken only after
+ * tens of microseconds. Then they sleep, in a futex or on a condition variable, and leave the
+ * processor to others. A team with more threads than processors does not spin at all, since whoever
+ * spins keeps the one that everybody waits for from running. */
 #include "threads.h"
 
 #include <linux/futex.h>
@@ -56,8 +56,8 @@ struct thread_pool {
     struct work_team team, alone;
     void *shared;
     size_t shared_bytes, scratch_bytes;
-    int size, n_online; /* threads, processors */
-    int idle_turns;     /* to spin before a thread sleeps until the next run */
+    int size, n_online;     /* threads, processors */
+    int idle_turns;         /* to spin before a thread sleeps until the next run */
     struct worker *workers; /* [size]; number 0 is the caller and has no thread */
 };
 
@@ -135,8 +135,8 @@ static void run_share(struct thread_pool *p, struct worker *me, int nth) {
 }
 
 /* Wait for another call than `seen` and return it. A thread counts itself as sleeping before it
- * looks a last time, and the caller changes the word before it looks for sleepers, so one of the two
- * notices the other. */
+ * looks a last time, and the caller changes the word before it looks for sleepers, so one of the
+ * two notices the other. */
 static uint64_t next_call(struct thread_pool *p, uint64_t seen) {
     uint64_t call = seen;
     for (int i = 0; i < p->idle_turns && !atomic_load(&p->stop); i++) {
@@ -215,7 +215,6 @@ out:
     thread_pool_free(p);
     return rc;
 }
-
 
 void thread_pool_free(struct thread_pool *p) {
     if (!p) return;
