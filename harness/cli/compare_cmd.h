@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * compare_cmd.h - what the files of `ggauge compare` share: cmd_compare.c parses and runs,
+ * compare_cmd.h - what the files of `ggauge compare` share: cmd_compare.c parses, compare_run.c runs,
  * compare_print.c says it to people, compare_files.c writes the files of --out. */
 #ifndef GGAUGE_COMPARE_CMD_H
 #define GGAUGE_COMPARE_CMD_H
@@ -46,6 +46,13 @@ struct compare_cmd {
     double t_end;                       /* with floors and operations */
     struct verdict verdict;
 };
+
+/* ---- compare_run.c --------------------------------------------------------------------------- */
+
+/* Everything behind the options. Exit code or error; what it opened is the caller's to release. */
+int compare_command(struct compare_cmd *c, struct err *e);
+/* A sentence of an arm's error: "arm B died: signal 9 after 3 chunks". side < 0: nobody's. */
+void compare_arm_error(char *buf, size_t n, int side, const char *msg, int64_t n_chunks);
 
 /* ---- compare_print.c: stdout ----------------------------------------------------------------- */
 

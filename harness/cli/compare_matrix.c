@@ -281,7 +281,7 @@ static int run_cell(struct matrix *m, struct cell *c, struct arm *a, struct arm 
     struct verdict v = run.verdict;
     if (rc == ERR_ARM) {
         v = (struct verdict){ .status = STATUS_FAIL, .reason = REASON_ARM };
-        snprintf(v.text, sizeof v.text, "%.300s", e->msg);
+        compare_arm_error(v.text, sizeof v.text, run.walk.failed, e->msg, run.n_chunks);
         rc = 0;
     }
     if (rc < 0) goto release;
