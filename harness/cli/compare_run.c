@@ -174,7 +174,8 @@ void compare_arm_error(char *buf, size_t n, int side, const char *msg, int64_t n
 
 /* What an arm's end says. Trouble of our own (memory, files) is no verdict. */
 static bool verdict_of_error(struct compare_cmd *c, int rc, const struct err *e) {
-    if (rc != ERR_ARM && rc != ERR_MISMATCH) return false;
+    /* Of the mismatches only that of two open arms is one: their vocabularies. */
+    if (rc != ERR_ARM && (rc != ERR_MISMATCH || c->run.walk.failed >= 0)) return false;
     struct verdict *v = &c->verdict;
     v->status = STATUS_FAIL;
     v->reason = rc == ERR_ARM ? REASON_ARM : REASON_VOCABULARY;
@@ -324,7 +325,7 @@ int compare_command(struct compare_cmd *c, struct err *e) {
     int rc = 0;
     TRY(text_load(&c->words, c->text, c->escape, e));
     rc = open_arms(c, e);
-    if (rc < 0 && rc != ERR_MISMATCH && verdict_of_error(c, rc, e)) goto say;
+    if (rc < 0 && verdict_of_error(c, rc, e)) goto say;
     TRY(rc);
     TRY(tokenize(c, e));
     relate(c);
