@@ -45,6 +45,10 @@ static inline int fixture_setup(void **state) {
     struct err e;
     f = (struct op_fixture){ .rng = { 20250622 }, .what = "" };
     *state = &f;
+    for (int c = COL_ref; c <= COL_amx; c++)
+        if (!column_available((enum column)c))
+            print_message("# column %s skipped: it needs %s\n", column_name((enum column)c),
+                          column_needs((enum column)c));
     return thread_pool_new(&f.pool, 2, &e);
 }
 

@@ -7,7 +7,7 @@
 
 #define LIMIT_REF 1e-7 /* rounding of the result to f32 */
 #define LIMIT 1e-6     /* f32 arithmetic over a few hundred cells */
-#define LIMIT_AMX 3e-5 /* products of 16 bits; see attn_tile_amx.h */
+#define LIMIT_AMX 3e-5 /* products of 16 bits (attn_tile_amx.h); 1.7e-5 is the largest error seen here */
 #define SEQ_MAX 3
 
 struct shape {
@@ -17,7 +17,7 @@ struct shape {
 /* One batch: tokens of up to SEQ_MAX sequences, each at the end of its own cells. */
 struct batch {
     struct shape s;
-    enum qtype type;
+    enum qtype type_k, type_v;
     int n_tok, n_cells;
     int n_seq, first[SEQ_MAX], len[SEQ_MAX]; /* cells of each sequence */
     int32_t *tok_first, *tok_pos;            /* [n_tok] */
@@ -35,9 +35,10 @@ static void shuffle(struct rng *r, struct batch *b) {
 }
 
 /* Cells outside of all sequences hold NaN: nobody may see them. */
-static struct tensor *new_cache(struct op_fixture *f, const struct batch *b, int64_t n) {
-    struct tensor *t = new_tensor(f, b->type, b->n_cells, n);
-    const struct qkernel *k = qkernel_find(COL_ref, b->type, false, NULL);
+static struct tensor *new_cache(struct op_fixture *f, const struct batch *b, enum qtype type,
+                                int64_t n) {
+    struct tensor *t = new_tensor(f, type, b->n_cells, n);
+    const struct qkernel *k = qkernel_find(COL_ref, type, false, NULL);
     float *row = malloc((size_t)n * sizeof *row);
     assert_non_null(row);
     for (int c = 0; c < b->n_cells; c++) {
@@ -48,9 +49,9 @@ static struct tensor *new_cache(struct op_fixture *f, const struct batch *b, int
             row[i] = (float)rng_normal(&f->rng);
         k->quantize_row(row, tensor_row(t, c), n, NULL);
         if (used) continue;
-        if (b->type == QT_f32) memset(tensor_row(t, c), 0xff, (size_t)n * sizeof(float));
-        if (b->type == QT_f16) memset(tensor_row(t, c), 0xff, (size_t)n * sizeof(f16_t));
-        for (int64_t i = 0; b->type == QT_q8_0 && i < n / QK_LEGACY; i++)
+        if (type == QT_f32) memset(tensor_row(t, c), 0xff, (size_t)n * sizeof(float));
+        if (type == QT_f16) memset(tensor_row(t, c), 0xff, (size_t)n * sizeof(f16_t));
+        for (int64_t i = 0; type == QT_q8_0 && i < n / QK_LEGACY; i++)
             ((struct blk_q8_0 *)tensor_row(t, c))[i].d = 0xffff;
     }
     free(row);
@@ -58,10 +59,10 @@ static struct tensor *new_cache(struct op_fixture *f, const struct batch *b, int
 }
 
 /* depth = cells of the first sequence before its first token of the batch. */
-static void batch_init(struct op_fixture *f, struct batch *b, struct shape s, enum qtype type,
-                       int n_tok, int depth, bool shuffled) {
+static void batch_init(struct op_fixture *f, struct batch *b, struct shape s, enum qtype type_k,
+                       enum qtype type_v, int n_tok, int depth, bool shuffled) {
     fixture_reset(f);
-    *b = (struct batch){ .s = s, .type = type, .n_tok = n_tok };
+    *b = (struct batch){ .s = s, .type_k = type_k, .type_v = type_v, .n_tok = n_tok };
     b->tok_first = malloc((size_t)n_tok * sizeof(int32_t));
     b->tok_pos = malloc((size_t)n_tok * sizeof(int32_t));
     assert_true(b->tok_first && b->tok_pos);
@@ -81,8 +82,8 @@ static void batch_init(struct op_fixture *f, struct batch *b, struct shape s, en
     b->n_cells = cell + 3;
     if (shuffled) shuffle(&f->rng, b);
     b->q = new_normal(f, n_tok, s.n_head * s.hd_k, 1.5);
-    b->k = new_cache(f, b, s.n_head_kv * s.hd_k);
-    b->v = new_cache(f, b, s.n_head_kv * s.hd_v);
+    b->k = new_cache(f, b, type_k, s.n_head_kv * s.hd_k);
+    b->v = new_cache(f, b, type_v, s.n_head_kv * s.hd_v);
     b->dst = new_tensor(f, QT_f32, n_tok, s.n_head * s.hd_v);
     b->node = (struct node){
         .op = OP_attn,
@@ -129,9 +130,9 @@ static void attend(const struct batch *b, int t, int h, double *p, double *y) {
 
 static void check_batch(struct op_fixture *f, struct batch *b) {
     char what[160];
-    snprintf(what, sizeof what, "attn %d/%d heads of %d and %d, %s, %d tokens, %d cells",
-             b->s.n_head, b->s.n_head_kv, b->s.hd_k, b->s.hd_v, qtype_info(b->type)->name, b->n_tok,
-             b->n_cells);
+    snprintf(what, sizeof what, "attn %d/%d heads of %d and %d, %s and %s, %d tokens, %d cells",
+             b->s.n_head, b->s.n_head_kv, b->s.hd_k, b->s.hd_v, qtype_info(b->type_k)->name,
+             qtype_info(b->type_v)->name, b->n_tok, b->n_cells);
     f->what = what;
     int width = b->s.n_head * b->s.hd_v;
     double *want = malloc((size_t)(b->n_tok * width) * sizeof *want);
@@ -147,28 +148,107 @@ static void check_batch(struct op_fixture *f, struct batch *b) {
 
 static const enum qtype cache_types[] = { QT_f16, QT_f32, QT_q8_0 };
 
+/* The turn-th pair of types; heads that are no whole blocks are stored as f16 where q8_0 is due. */
+static void cache_pair(int turn, struct shape s, enum qtype *k, enum qtype *v) {
+    *k = cache_types[turn % 3];
+    *v = cache_types[(turn + turn / 3) % 3];
+    if (*k == QT_q8_0 && s.hd_k % QK_LEGACY != 0) *k = QT_f16;
+    if (*v == QT_q8_0 && s.hd_v % QK_LEGACY != 0) *v = QT_f16;
+}
+
 /* Every pair of shape and number of tokens; types, depths and order change along. */
 static void test_shapes(void **state) {
     struct op_fixture *f = *state;
     static const struct shape shapes[] = {
         { 4, 2, 64, 64 },   { 8, 1, 128, 128 }, { 4, 4, 32, 32 }, { 3, 1, 96, 96 },
         { 2, 1, 192, 128 }, { 2, 2, 256, 256 }, { 4, 1, 80, 80 }, { 6, 2, 20, 12 },
-        { 33, 1, 32, 64 },  { 130, 1, 8, 8 },
+        { 33, 1, 32, 64 },  { 130, 1, 8, 8 },   { 5, 1, 64, 64 }, { 6, 1, 128, 80 },
+        { 7, 1, 32, 96 },   { 300, 1, 16, 16 },
     };
     static const int n_toks[] = { 1, 2, 3, 7, 17, 33 };
     static const int depths[] = { 0, 1, 61, 127, 66 };
     int turn = 0;
     for (size_t s = 0; s < N_ELEMS(shapes); s++)
         for (size_t i = 0; i < N_ELEMS(n_toks); i++, turn++) {
-            enum qtype type = cache_types[(size_t)turn % N_ELEMS(cache_types)];
-            bool blocks = shapes[s].hd_k % QK_LEGACY == 0 && shapes[s].hd_v % QK_LEGACY == 0;
-            if (type == QT_q8_0 && !blocks) type = QT_f16;
+            enum qtype k, v;
             struct batch b;
-            batch_init(f, &b, shapes[s], type, n_toks[i], depths[(size_t)turn % N_ELEMS(depths)],
+            cache_pair(turn, shapes[s], &k, &v);
+            batch_init(f, &b, shapes[s], k, v, n_toks[i], depths[(size_t)turn % N_ELEMS(depths)],
                        turn % 4 == 3);
             check_batch(f, &b);
             batch_release(&b);
         }
+}
+
+/* A prompt of several tiles, whose last tokens see several ranges. */
+static void test_prompt(void **state) {
+    struct op_fixture *f = *state;
+    static const struct shape shapes[] = { { 2, 1, 64, 64 }, { 3, 3, 32, 80 } };
+    for (int i = 0; i < 4; i++) {
+        enum qtype k, v;
+        struct batch b;
+        cache_pair(i + 2, shapes[i % 2], &k, &v);
+        batch_init(f, &b, shapes[i % 2], k, v, 511, i < 2 ? 0 : 300, i == 3);
+        check_batch(f, &b);
+        batch_release(&b);
+    }
+}
+
+static void fill(struct tensor *t, double sigma, struct rng *r) {
+    for (int64_t c = 0; c < tensor_rows(t); c++)
+        for (int64_t i = 0; i < t->ne[0]; i++) {
+            float x = (float)(sigma * rng_normal(r));
+            if (t->type == QT_f32)
+                f32_row(t, c)[i] = x;
+            else
+                ((f16_t *)tensor_row(t, c))[i] = f32_to_f16(x);
+        }
+}
+
+/* Zeros; numbers of f16 that are subnormal or near its largest; far beyond f16 in f32. */
+static void test_magnitudes(void **state) {
+    struct op_fixture *f = *state;
+    static const struct {
+        enum qtype type;
+        double q, k, v;
+    } cases[] = {
+        { QT_f16, 1, 0, 0 },         { QT_f16, 1e5, 3e-6, 3e-7 },  { QT_f16, 1e-4, 1e4, 1e4 },
+        { QT_f32, 1e-15, 1e15, 1e30 }, { QT_f32, 1e20, 1e-20, 1e-30 }, { QT_f32, 0, 1e30, 1 },
+        { QT_f16, 5, 1, 1 },
+    };
+    for (size_t i = 0; i < N_ELEMS(cases); i++)
+        for (int n_tok = 1; n_tok <= 37; n_tok += 12) {
+            struct batch b;
+            batch_init(f, &b, (struct shape){ 4, 2, 64, 96 }, cases[i].type, cases[i].type, n_tok,
+                       290, false);
+            fill(b.q, cases[i].q, &f->rng);
+            fill(b.k, cases[i].k, &f->rng);
+            fill(b.v, cases[i].v, &f->rng);
+            check_batch(f, &b);
+            batch_release(&b);
+        }
+}
+
+/* Tiles take a V below the normal numbers of f32 for zero; the other columns do not. */
+static void test_subnormal(void **state) {
+    struct op_fixture *f = *state;
+    for (int c = COL_ref; c < COL_count; c++) {
+        if (!column_available((enum column)c) || !op_has_cell((enum column)c, OP_attn)) continue;
+        struct batch b;
+        batch_init(f, &b, (struct shape){ 2, 1, 32, 32 }, QT_f32, QT_f32, 5, 40, false);
+        for (int64_t i = 0; i < tensor_rows(b.v); i++)
+            for (int64_t d = 0; d < 32; d++)
+                f32_row(b.v, i)[d] = 0x1p-130f;
+        run_node(f, (enum column)c, &b.node, 1);
+        for (int t = 0; t < b.n_tok; t++)
+            for (int i = 0; i < 64; i++) {
+                float x = f32_row(b.dst, t)[i];
+                if (c == COL_amx ? x != 0 : fabsf(x - 0x1p-130f) > 0x1p-140f)
+                    fail_msg("attn, %s: a mean of 2^-130 is %g", column_name((enum column)c),
+                             (double)x);
+            }
+        batch_release(&b);
+    }
 }
 
 /* Depths around the sizes at which the cells of few tokens are cut. */
@@ -178,8 +258,9 @@ static void test_depths(void **state) {
     for (size_t i = 0; i < N_ELEMS(depths); i++)
         for (int n_tok = 1; n_tok <= 9; n_tok += 4) {
             struct batch b;
-            batch_init(f, &b, (struct shape){ 4, 2, 32, 32 }, cache_types[i % N_ELEMS(cache_types)],
-                       n_tok, depths[i], n_tok == 5);
+            enum qtype k, v;
+            cache_pair((int)i + n_tok, (struct shape){ 4, 2, 32, 32 }, &k, &v);
+            batch_init(f, &b, (struct shape){ 4, 2, 32, 32 }, k, v, n_tok, depths[i], n_tok == 5);
             check_batch(f, &b);
             batch_release(&b);
         }
@@ -194,11 +275,11 @@ static void test_nonfinite(void **state) {
         for (int n_tok = 5; n_tok <= 40; n_tok += 35)
             for (int side = 0; side < 2; side++) {
                 struct batch b;
-                batch_init(f, &b, (struct shape){ 4, 2, 32, 32 }, i == 0 ? QT_f32 : QT_f16, n_tok,
-                           70, false);
+                enum qtype type = i == 0 ? QT_f32 : QT_f16;
+                batch_init(f, &b, (struct shape){ 4, 2, 32, 32 }, type, type, n_tok, 70, false);
                 int cell = b.first[0] + 71; /* between the tokens of the first sequence */
                 struct tensor *t = side ? b.v : b.k;
-                if (b.type == QT_f32)
+                if (type == QT_f32)
                     ((float *)tensor_row(t, cell))[5] = bad[i];
                 else
                     ((f16_t *)tensor_row(t, cell))[5] = f32_to_f16(bad[i]);
@@ -213,7 +294,7 @@ static void test_minus_infinity(void **state) {
     struct op_fixture *f = *state;
     for (int n_tok = 1; n_tok <= 33; n_tok += 16) {
         struct batch b;
-        batch_init(f, &b, (struct shape){ 2, 1, 32, 32 }, QT_f32, n_tok, 400, false);
+        batch_init(f, &b, (struct shape){ 2, 1, 32, 32 }, QT_f32, QT_f32, n_tok, 400, false);
         for (int t = 0; t < n_tok; t++)
             for (int h = 0; h < 2; h++)
                 f32_row(b.q, t)[h * 32] = 1;
@@ -230,7 +311,7 @@ static void test_closed_forms(void **state) {
     const int depth = 300, n = depth + 1;
     for (int big = 0; big < 2; big++) {
         struct batch b;
-        batch_init(f, &b, (struct shape){ 2, 1, 32, 32 }, QT_f32, 1, depth, false);
+        batch_init(f, &b, (struct shape){ 2, 1, 32, 32 }, QT_f32, QT_f32, 1, depth, false);
         for (int c = 0; c < n; c++)
             for (int i = 0; i < 32; i++) {
                 ((float *)tensor_row(b.k, b.first[0] + c))[i] = big && c == 97 ? 1000.0f : 1.0f;
@@ -294,11 +375,12 @@ static void check_calls(struct op_fixture *f, enum column c, const struct batch 
             const float *got = f32_row(b->dst, t);
             for (int j = 0; j < b->dst->ne[0]; j++)
                 if (memcmp(want + j, got + j, sizeof *got) != 0)
-                    fail_msg("attn %d/%d heads of %d and %d, %s, %s: token %d, element %d: %.9g in "
-                             "calls of %d tokens, %.9g in one of %d",
+                    fail_msg("attn %d/%d heads of %d and %d, %s and %s, %s: token %d, element %d: "
+                             "%.9g in calls of %d tokens, %.9g in one of %d",
                              b->s.n_head, b->s.n_head_kv, b->s.hd_k, b->s.hd_v,
-                             qtype_info(b->type)->name, column_name(c), t, j, (double)got[j],
-                             n_calls[i], (double)want[j], b->n_tok);
+                             qtype_info(b->type_k)->name, qtype_info(b->type_v)->name,
+                             column_name(c), t, j, (double)got[j], n_calls[i], (double)want[j],
+                             b->n_tok);
         }
     }
     free(whole);
@@ -315,18 +397,19 @@ static void test_any_batch(void **state) {
     static const int depths[] = { 235, 0, 520 };
     int turn = 0;
     for (size_t s = 0; s < N_ELEMS(shapes); s++)
-        for (size_t i = 0; i < N_ELEMS(cache_types); i++, turn++) {
-            bool blocks = shapes[s].hd_k % QK_LEGACY == 0 && shapes[s].hd_v % QK_LEGACY == 0;
-            if (cache_types[i] == QT_q8_0 && !blocks) continue;
+        for (int i = 0; i < 3; i++, turn++)
             for (int c = COL_ref; c < COL_count; c++) {
                 if (!column_available((enum column)c) || !op_has_cell((enum column)c, OP_attn))
                     continue;
+                enum qtype k, v;
                 struct batch b;
-                batch_init(f, &b, shapes[s], cache_types[i], 105, depths[turn % 3], turn % 2 == 1);
+                cache_pair(turn, shapes[s], &k, &v);
+                batch_init(f, &b, shapes[s], k, v, 105, depths[turn % 3], turn % 2 == 1);
+                if (i == 2) /* one bad cell, which some of the tokens see */
+                    memset(tensor_row(turn % 2 ? b.v : b.k, b.first[1] + b.len[1] - 20), 0xff, 8);
                 check_calls(f, (enum column)c, &b);
                 batch_release(&b);
             }
-        }
 }
 
 static int setup(void **state) {
@@ -337,7 +420,9 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_depths),
+        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_prompt),
+        cmocka_unit_test(test_magnitudes),   cmocka_unit_test(test_subnormal),
+        cmocka_unit_test(test_depths),
         cmocka_unit_test(test_nonfinite),    cmocka_unit_test(test_minus_infinity),
         cmocka_unit_test(test_closed_forms), cmocka_unit_test(test_any_batch),
     };
