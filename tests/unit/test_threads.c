@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -81,10 +82,69 @@ static void bad_sizes_are_refused(void **state) {
     assert_true(strlen(e.msg) > 10);
 }
 
+/* Pieces without a barrier between them each hand out all their chunks, however far a thread is ahead;
+ * thread 0's own work is done once. */
+static void pieces(void *arg, struct work *w) {
+    struct shared_state *s = arg;
+    for (int r = 0; r < ROUNDS; r++) {
+        for (int64_t c; (c = work_next(w)) < CHUNKS;)
+            atomic_fetch_add(&s->claimed[r][c], 1);
+        if (w->ith == 0) {
+            struct work alone = work_alone(w);
+            for (int64_t c; (c = work_next(&alone)) < CHUNKS;)
+                atomic_fetch_add(&s->in_round[r], 1);
+            work_barrier(&alone);
+            if (alone.nth != 1 || work_next(&alone) != 0) atomic_fetch_add(&s->wrong, 1);
+        }
+        if (r % WORK_PIECES == WORK_PIECES - 1)
+            work_barrier(w);
+        else
+            work_piece(w);
+    }
+}
+
+static void pieces_are_counted_apart(void **state) {
+    (void)state;
+    static struct shared_state s;
+    static const int n_threads[] = { 1, 2, 5, 256 };
+    struct err e = { 0 };
+    for (size_t i = 0; i < sizeof n_threads / sizeof n_threads[0]; i++) {
+        struct thread_pool *p;
+        memset(&s, 0, sizeof s);
+        assert_int_equal(thread_pool_new(&p, n_threads[i], &e), 0);
+        thread_pool_run(p, n_threads[i], pieces, &s);
+        thread_pool_free(p);
+        assert_int_equal(atomic_load(&s.wrong), 0);
+        for (int r = 0; r < ROUNDS; r++) {
+            assert_int_equal(atomic_load(&s.in_round[r]), CHUNKS);
+            for (int c = 0; c < CHUNKS; c++)
+                assert_int_equal(atomic_load(&s.claimed[r][c]), 1);
+        }
+    }
+}
+
+/* Runs that follow each other at once and after a pause, in which threads fall asleep. */
+static void runs_follow_each_other(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct thread_pool *p;
+    assert_int_equal(thread_pool_new(&p, 3, &e), 0);
+    for (int i = 0; i < 2000; i++) {
+        _Atomic int sum = 0;
+        int n = 1 + i % 3;
+        thread_pool_run(p, n, count_threads, &sum);
+        assert_int_equal(atomic_load(&sum), n * n);
+        if (i % 100 == 0) nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+    }
+    thread_pool_free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(barriers_and_chunks_hold),
         cmocka_unit_test(a_run_uses_as_many_threads_as_asked),
+        cmocka_unit_test(pieces_are_counted_apart),
+        cmocka_unit_test(runs_follow_each_other),
         cmocka_unit_test(bad_sizes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
