@@ -7,7 +7,8 @@
 
 #define LIMIT_REF 1e-7 /* rounding of the result to f32 */
 #define LIMIT 1e-6     /* f32 arithmetic over a few hundred cells */
-#define LIMIT_AMX 3e-5 /* products of 16 bits (attn_tile_amx.h); 1.7e-5 is the largest error seen here */
+#define LIMIT_AMX                                                                                  \
+    3e-5 /* products of 16 bits (attn_tile_amx.h); 1.7e-5 is the largest error seen here */
 #define SEQ_MAX 3
 
 struct shape {
@@ -212,7 +213,7 @@ static void test_magnitudes(void **state) {
         enum qtype type;
         double q, k, v;
     } cases[] = {
-        { QT_f16, 1, 0, 0 },         { QT_f16, 1e5, 3e-6, 3e-7 },  { QT_f16, 1e-4, 1e4, 1e4 },
+        { QT_f16, 1, 0, 0 },           { QT_f16, 1e5, 3e-6, 3e-7 },    { QT_f16, 1e-4, 1e4, 1e4 },
         { QT_f32, 1e-15, 1e15, 1e30 }, { QT_f32, 1e20, 1e-20, 1e-30 }, { QT_f32, 0, 1e30, 1 },
         { QT_f16, 5, 1, 1 },
     };
@@ -420,11 +421,11 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_prompt),
-        cmocka_unit_test(test_magnitudes),   cmocka_unit_test(test_subnormal),
-        cmocka_unit_test(test_depths),
-        cmocka_unit_test(test_nonfinite),    cmocka_unit_test(test_minus_infinity),
-        cmocka_unit_test(test_closed_forms), cmocka_unit_test(test_any_batch),
+        cmocka_unit_test(test_shapes),         cmocka_unit_test(test_prompt),
+        cmocka_unit_test(test_magnitudes),     cmocka_unit_test(test_subnormal),
+        cmocka_unit_test(test_depths),         cmocka_unit_test(test_nonfinite),
+        cmocka_unit_test(test_minus_infinity), cmocka_unit_test(test_closed_forms),
+        cmocka_unit_test(test_any_batch),
     };
     return cmocka_run_group_tests(tests, setup, fixture_teardown);
 }

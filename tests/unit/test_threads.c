@@ -82,8 +82,8 @@ static void bad_sizes_are_refused(void **state) {
     assert_true(strlen(e.msg) > 10);
 }
 
-/* Pieces without a barrier between them each hand out all their chunks, however far a thread is ahead;
- * thread 0's own work is done once. */
+/* Pieces without a barrier between them each hand out all their chunks, however far a thread is
+ * ahead; thread 0's own work is done once. */
 static void pieces(void *arg, struct work *w) {
     struct shared_state *s = arg;
     for (int r = 0; r < ROUNDS; r++) {
