@@ -174,15 +174,19 @@ static inline void score_one(const char *k, const char *q, int64_t n_blocks, int
     if (n_tiles > 3) _tile_stored(3, s + 3 * TILE_BYTES, 64);
 }
 
-/* The same for 32 query rows and two tiles of cells; q1 and s1 are of the second 16 rows. */
+/* The same for 32 query rows and two tiles of cells; q1 and s1 are of the second 16 rows. Blocks
+ * [b0, b1) of the n_blocks; the sums wait in tile registers until the last one is done. */
 static inline void score_two(const char *k, const char *q0, const char *q1, int64_t n_blocks,
-                             char *s0, char *s1) {
+                             int64_t b0, int64_t b1, char *s0, char *s1) {
     size_t next = (size_t)n_blocks * PAIR_BYTES;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t b = 0; b < n_blocks; b++, k += PAIR_BYTES, q0 += PAIR_BYTES, q1 += PAIR_BYTES) {
+    if (b0 == 0) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    k += b0 * PAIR_BYTES, q0 += b0 * PAIR_BYTES, q1 += b0 * PAIR_BYTES;
+    for (int64_t b = b0; b < b1; b++, k += PAIR_BYTES, q0 += PAIR_BYTES, q1 += PAIR_BYTES) {
 #define PRODUCTS                                                                                   \
     _tile_dpbf16ps(0, 4, 6);                                                                       \
     _tile_dpbf16ps(1, 5, 6);                                                                       \
@@ -200,6 +204,8 @@ static inline void score_two(const char *k, const char *q0, const char *q1, int6
         _tile_loadd(5, k + next + TILE_BYTES, 64);
         PRODUCTS
     }
+#undef PRODUCTS
+    if (b1 < n_blocks) return;
     _tile_stored(0, s0, 64);
     _tile_stored(1, s0 + TILE_BYTES, 64);
     _tile_stored(2, s1, 64);
@@ -231,29 +237,37 @@ ALWAYS_INLINE __m512 finite_max(__m512 max) {
     return _mm512_mask_mov_ps(max, none, _mm512_setzero_ps());
 }
 
-/* Scores become weights 2^(s - max), as p tiles; returns the sums of 16 rows: four chains, cells
- * c % 4, over the steps, in a step by c % 16 and then c, added up pairwise. */
-static inline __m512 weights(char *s, int64_t n_steps, __m512 max) {
-    max = finite_max(max);
-    __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
-                      _mm512_setzero_ps() };
-    for (int64_t step = 0; step < n_steps; step++, s += PAIR_BYTES) {
-        const float *x = (const float *)s;
-        __m512i hi[16], lo[16];
-        UNROLL for (int j = 0; j < 16; j++) {
-            __m512 a = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 16 * j), max));
-            __m512 b = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 256 + 16 * j), max));
-            sum[j % 4] = _mm512_add_ps(_mm512_add_ps(sum[j % 4], a), b);
-            split_pair(true, false, a, b, &hi[j], &lo[j]);
-        }
-        transpose16x16(hi);
-        transpose16x16(lo);
-        UNROLL for (int j = 0; j < 16; j++) {
-            _mm512_store_si512(s + 64 * j, hi[j]);
-            _mm512_store_si512(s + TILE_BYTES + 64 * j, lo[j]);
-        }
+/* Sums of the weights of 16 rows: four chains, cells c % 4, over the steps, in a step by c % 16 and
+ * then c, added up pairwise at the end. */
+struct sums {
+    __m512 chain[4];
+};
+
+static inline __m512 sums_total(const struct sums *s) {
+    return _mm512_add_ps(_mm512_add_ps(s->chain[0], s->chain[1]),
+                         _mm512_add_ps(s->chain[2], s->chain[3]));
+}
+
+/* Scores of a step become weights 2^(s - max), as a pair of p tiles. max is finite. */
+static NOINLINE void weights_step(char *s, const __m512 *max, struct sums *sums) {
+    const float *x = (const float *)s;
+    const __m512 m = *max;
+    __m512 sum[4];
+    __m512i hi[16], lo[16];
+    UNROLL for (int i = 0; i < 4; i++) sum[i] = sums->chain[i];
+    UNROLL for (int j = 0; j < 16; j++) {
+        __m512 a = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 16 * j), m));
+        __m512 b = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 256 + 16 * j), m));
+        sum[j % 4] = _mm512_add_ps(_mm512_add_ps(sum[j % 4], a), b);
+        split_pair(true, false, a, b, &hi[j], &lo[j]);
     }
-    return _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+    UNROLL for (int i = 0; i < 4; i++) sums->chain[i] = sum[i];
+    transpose16x16(hi);
+    transpose16x16(lo);
+    UNROLL for (int j = 0; j < 16; j++) {
+        _mm512_store_si512(s + 64 * j, hi[j]);
+        _mm512_store_si512(s + TILE_BYTES + 64 * j, lo[j]);
+    }
 }
 
 /* ---- up to four rows: a register holds four cells of each, lane 4 (c % 4) + row --------------- */

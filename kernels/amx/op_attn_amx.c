@@ -27,7 +27,7 @@ struct bufs {
     char *q;    /* tiles [tile_rows / 16, k.pad / 32] */
     char *k;    /* tiles [RANGE_CELLS / 16, k.pad / 32] */
     char *v;    /* tiles [RANGE_STEPS, v.pad / 16] */
-    char *s;    /* scores, then weights of two blocks of rows [2, RANGE_STEPS] */
+    char *s;    /* scores, then weights of two pairs of blocks of rows [4, RANGE_STEPS] */
     float *row; /* [max(k.pad, v.pad)], one head of one cell */
     struct bad *bad;
 };
@@ -51,6 +51,13 @@ struct rows {
     char *q, *s;
 };
 
+/* One or two blocks of rows that walk the tiles of a range together. */
+struct pair {
+    struct rows w[2];
+    int n;
+    int64_t n_steps; /* of both */
+};
+
 static size_t carve(const struct attn *a, char *memory, struct bufs *b) {
     size_t used = 0, k_blocks = (size_t)a->k.pad / 32, v_blocks = (size_t)a->v.pad / 16;
     size_t line = (size_t)attn_max(a->k.pad, a->v.pad);
@@ -61,7 +68,7 @@ static size_t carve(const struct attn *a, char *memory, struct bufs *b) {
         { &b->q, (size_t)a->tile_rows / TILE_DIM * k_blocks * PAIR_BYTES },
         { &b->k, RANGE_CELLS / TILE_DIM * k_blocks * PAIR_BYTES },
         { &b->v, RANGE_STEPS * v_blocks * PAIR_BYTES },
-        { &b->s, 2 * S_BYTES },
+        { &b->s, 4 * S_BYTES },
         { &b->row, line * sizeof *b->row },
         { &b->bad, sizeof *b->bad },
     };
@@ -108,8 +115,8 @@ static const char *v_row(const struct piece *p, int64_t c) {
     return attn_row(&p->a->v, p->u->first + p->p0 + c, p->u->g);
 }
 
-/* Block `block` of the unit's rows, the i-th of those that go together. */
-static struct rows rows_of(const struct piece *p, int64_t block, int64_t i) {
+/* Block `block` of the unit's rows. */
+static struct rows rows_of(const struct piece *p, int64_t block) {
     struct rows w = { .r0 = block * TILE_DIM, .common = RANGE_CELLS };
     int32_t seen[TILE_DIM] = { 0 };
     int64_t most = 0;
@@ -124,8 +131,15 @@ static struct rows rows_of(const struct piece *p, int64_t block, int64_t i) {
     w.seen = _mm512_loadu_si512(seen);
     w.n_steps = (most + STEP_CELLS - 1) / STEP_CELLS;
     w.q = p->b->q + block * (p->a->k.pad / 32) * PAIR_BYTES;
-    w.s = p->b->s + i * S_BYTES;
+    w.s = p->b->s + block % 4 * S_BYTES;
     return w;
+}
+
+static struct pair pair_of(const struct piece *p, int64_t block, int64_t n_blocks) {
+    struct pair x = { .w = { rows_of(p, block) }, .n = (int)attn_min(2, n_blocks - block) };
+    if (x.n == 2) x.w[1] = rows_of(p, block + 1);
+    x.n_steps = attn_max(x.w[0].n_steps, x.n == 2 ? x.w[1].n_steps : 0);
+    return x;
 }
 
 /* ---- bad cells ----------------------------------------------------------------------------- */
@@ -218,25 +232,41 @@ static const char *v_step(const struct piece *p, int64_t step, int64_t b0, int64
     return p->b->v;
 }
 
-/* Scores of one or two blocks of rows. The last step may have one tile of cells only. */
-static void scores(const struct piece *p, const struct rows *w, int n_blocks) {
-    int64_t depth = p->a->k.pad / 32, n_steps = w[0].n_steps;
-    if (n_blocks == 2) n_steps = attn_max(n_steps, w[1].n_steps);
-    for (int64_t step = 0; step < n_steps; step += 2) {
-        int64_t now = attn_min(2, n_steps - step);
+/* Scores of the pair. The last step may have one tile of cells only. */
+static void scores(const struct piece *p, const struct pair *x) {
+    int64_t depth = p->a->k.pad / 32;
+    for (int64_t step = 0; step < x->n_steps; step += 2) {
+        int64_t now = attn_min(2, x->n_steps - step);
         const char *k = k_step(p, step, now);
-        if (n_blocks == 1) {
-            score_one(k, w->q, depth, 2 * now, w->s + step * PAIR_BYTES);
+        if (x->n == 1) {
+            score_one(k, x->w[0].q, depth, 2 * now, x->w[0].s + step * PAIR_BYTES);
             continue;
         }
-        for (int64_t i = 0; i < now; i++, k += 2 * depth * PAIR_BYTES)
-            score_two(k, w[0].q, w[1].q, depth, w[0].s + (step + i) * PAIR_BYTES,
-                      w[1].s + (step + i) * PAIR_BYTES);
+        for (int64_t i = step; i < step + now; i++, k += 2 * depth * PAIR_BYTES)
+            score_two(k, x->w[0].q, x->w[1].q, depth, 0, depth, x->w[0].s + i * PAIR_BYTES,
+                      x->w[1].s + i * PAIR_BYTES);
+    }
+}
+
+/* Weights of the pair, and meanwhile the scores of `next`: tiles are multiplied while the other
+ * units take powers. */
+static void weights_and_scores(const struct piece *p, const struct pair *x, const struct pair *next,
+                               const __m512 *max, struct sums *sums) {
+    int64_t depth = p->a->k.pad / 32, first = (depth + 1) / 2;
+    for (int64_t step = 0; step < attn_max(x->n_steps, next->n_steps); step++) {
+        const char *k = p->b->k + step * 2 * depth * PAIR_BYTES;
+        char *s0 = next->w[0].s + step * PAIR_BYTES, *s1 = next->w[1].s + step * PAIR_BYTES;
+        bool more = step < next->n_steps;
+        if (more) score_two(k, next->w[0].q, next->w[1].q, depth, 0, first, s0, s1);
+        if (step < x->n_steps) weights_step(x->w[0].s + step * PAIR_BYTES, &max[0], &sums[0]);
+        if (more && first < depth)
+            score_two(k, next->w[0].q, next->w[1].q, depth, first, depth, s0, s1);
+        if (step < x->n_steps) weights_step(x->w[1].s + step * PAIR_BYTES, &max[1], &sums[1]);
     }
 }
 
 /* acc = weights * V of 16 rows each, row stride v.pad. */
-static void sums_one(const struct piece *p, const struct rows *w, float *acc) {
+static void sums_one(const struct piece *p, const struct pair *x, float *acc) {
     int64_t pad = p->a->v.pad, n_blocks = pad / 16;
     for (int64_t b = 0; b < n_blocks; b += 4, acc += 64) {
         int64_t now = attn_min(4, n_blocks - b);
@@ -244,8 +274,8 @@ static void sums_one(const struct piece *p, const struct rows *w, float *acc) {
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
-        for (int64_t step = 0; step < w->n_steps; step++)
-            sum_step_one(w->s + step * PAIR_BYTES, v_step(p, step, b, now), now);
+        for (int64_t step = 0; step < x->n_steps; step++)
+            sum_step_one(x->w[0].s + step * PAIR_BYTES, v_step(p, step, b, now), now);
         _tile_stored(0, acc, pad * 4);
         if (now > 1) _tile_stored(1, acc + 16, pad * 4);
         if (now > 2) _tile_stored(2, acc + 32, pad * 4);
@@ -253,9 +283,8 @@ static void sums_one(const struct piece *p, const struct rows *w, float *acc) {
     }
 }
 
-static void sums_two(const struct piece *p, const struct rows *w, float *acc) {
+static void sums_two(const struct piece *p, const struct pair *x, float *acc) {
     int64_t pad = p->a->v.pad, n_blocks = pad / 16;
-    int64_t n_steps = attn_max(w[0].n_steps, w[1].n_steps);
     float *acc1 = acc + TILE_DIM * pad;
     for (int64_t b = 0; b < n_blocks; b += 2, acc += 32, acc1 += 32) {
         int64_t now = attn_min(2, n_blocks - b);
@@ -263,8 +292,8 @@ static void sums_two(const struct piece *p, const struct rows *w, float *acc) {
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
-        for (int64_t step = 0; step < n_steps; step++)
-            sum_step_two(w[0].s + step * PAIR_BYTES, w[1].s + step * PAIR_BYTES,
+        for (int64_t step = 0; step < x->n_steps; step++)
+            sum_step_two(x->w[0].s + step * PAIR_BYTES, x->w[1].s + step * PAIR_BYTES,
                          v_step(p, step, b, now), now);
         _tile_stored(0, acc, pad * 4);
         _tile_stored(2, acc1, pad * 4);
@@ -283,36 +312,48 @@ static bool all_finite(const struct attn *a, const struct rows *w, const float *
     return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) == 0;
 }
 
-/* One or two blocks of rows from `block` on; returns whether all is finite. */
-static bool run_blocks(const struct piece *p, int64_t block, int n_blocks,
-                       const struct attn_part *part) {
-    struct rows w[2] = { rows_of(p, block, 0) };
+/* Maxima and weights of a pair whose scores are there; leaves max and sum in part, and the scores
+ * of `next` (NULL = none) where both have two blocks. */
+static void weigh(const struct piece *p, const struct pair *x, const struct pair *next,
+                  const struct attn_part *part) {
+    __m512 max[2];
+    struct sums sums[2] = { 0 };
+    for (int i = 0; i < x->n; i++) {
+        const struct rows *w = &x->w[i];
+        if (p->bad) bad_scores(p, w);
+        bool few = w->n <= FEW_ROWS;
+        __m512 top = few ? score_max_few(w->s, x->n_steps, w->seen)
+                         : score_max(w->s, x->n_steps, w->seen, w->common);
+        _mm512_store_ps(part->max + w->r0, top);
+        max[i] = finite_max(top);
+        if (few) _mm512_store_ps(part->sum + w->r0, weights_few(w->s, x->n_steps, top));
+    }
+    if (next) {
+        weights_and_scores(p, x, next, max, sums);
+    } else {
+        for (int i = 0; i < x->n; i++)
+            for (int64_t step = 0; step < x->n_steps && x->w[i].n > FEW_ROWS; step++)
+                weights_step(x->w[i].s + step * PAIR_BYTES, &max[i], &sums[i]);
+    }
+    for (int i = 0; i < x->n; i++)
+        if (x->w[i].n > FEW_ROWS) _mm512_store_ps(part->sum + x->w[i].r0, sums_total(&sums[i]));
+}
+
+/* All of a pair but its scores, and with them those of `next`; returns whether all is finite. */
+static bool run_pair(const struct piece *p, const struct pair *x, const struct pair *next,
+                     const struct attn_part *part) {
     int64_t pad = p->a->v.pad;
+    float *acc = part->acc + x->w[0].r0 * pad;
     bool finite = true;
-    if (n_blocks == 2) {
-        w[1] = rows_of(p, block + 1, 1);
-        w[0].n_steps = w[1].n_steps = attn_max(w[0].n_steps, w[1].n_steps);
-    }
-    scores(p, w, n_blocks);
-    __m512 sum[2];
-    for (int i = 0; i < n_blocks; i++) {
-        if (p->bad) bad_scores(p, &w[i]);
-        bool few = w[i].n <= FEW_ROWS;
-        __m512 max = few ? score_max_few(w[i].s, w[i].n_steps, w[i].seen)
-                         : score_max(w[i].s, w[i].n_steps, w[i].seen, w[i].common);
-        sum[i] = few ? weights_few(w[i].s, w[i].n_steps, max) : weights(w[i].s, w[i].n_steps, max);
-        _mm512_store_ps(part->max + w[i].r0, max);
-        _mm512_store_ps(part->sum + w[i].r0, sum[i]);
-    }
+    weigh(p, x, next, part);
     TILES_SEE_MEMORY();
-    float *acc = part->acc + w[0].r0 * pad;
-    if (n_blocks == 2)
-        sums_two(p, w, acc);
+    if (x->n == 2)
+        sums_two(p, x, acc);
     else
-        sums_one(p, w, acc);
-    for (int i = 0; i < n_blocks; i++, acc += TILE_DIM * pad) {
-        if (p->bad) bad_sums(p, &w[i], acc);
-        finite &= all_finite(p->a, &w[i], acc, sum[i]);
+        sums_one(p, x, acc);
+    for (int i = 0; i < x->n; i++, acc += TILE_DIM * pad) {
+        if (p->bad) bad_sums(p, &x->w[i], acc);
+        finite &= all_finite(p->a, &x->w[i], acc, _mm512_load_ps(part->sum + x->w[i].r0));
     }
     return finite;
 }
@@ -335,16 +376,24 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
     p.stream = n_blocks <= 2;
     if (!p.stream) fill_tiles(&p);
     TILES_SEE_MEMORY();
-    for (int64_t block = 0; block < n_blocks; block += 2) {
-        int now = (int)attn_min(2, n_blocks - block);
-        if (run_blocks(&p, block, now, part) || p.bad) continue;
-        find_bad(&p, b.bad);
-        p.bad = b.bad;
-        if (p.stream) fill_tiles(&p);
-        p.stream = false;
-        clear_bad(&p, b.v);
-        TILES_SEE_MEMORY();
-        run_blocks(&p, block, now, part);
+    struct pair x = pair_of(&p, 0, n_blocks), next = { .n = 0 };
+    scores(&p, &x);
+    for (int64_t block = 2;; block += 2, x = next) {
+        bool more = block < n_blocks;
+        if (more) next = pair_of(&p, block, n_blocks);
+        bool together = more && next.n == 2; /* x has two blocks, too */
+        if (!run_pair(&p, &x, together ? &next : NULL, part) && !p.bad) {
+            find_bad(&p, b.bad);
+            p.bad = b.bad;
+            if (p.stream) fill_tiles(&p);
+            p.stream = false;
+            clear_bad(&p, b.v);
+            TILES_SEE_MEMORY();
+            scores(&p, &x);
+            run_pair(&p, &x, NULL, part);
+        }
+        if (!more) return;
+        if (!together) scores(&p, &next);
     }
 }
 
