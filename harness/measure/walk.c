@@ -17,9 +17,19 @@ struct pass {
     bool *want;
 };
 
-/* Index of the first infinity or NaN, or n. */
+/* Index of the first infinity or NaN, or n. Blocks are looked at as pairs of words: adding one to
+ * an exponent of all ones carries into the place of the sign, and nowhere else. */
 static int64_t first_nonfinite(const float *x, int64_t n) {
+    enum { BLOCK = 32 };
+    const uint64_t exponent = 0x7f8000007f800000u, one = 0x0080000000800000u;
     int64_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        uint64_t carry = 0, pair[BLOCK / 2];
+        memcpy(pair, x + i, sizeof pair);
+        for (int j = 0; j < BLOCK / 2; j++)
+            carry |= (pair[j] & exponent) + one;
+        if (carry & 0x8000000080000000u) break;
+    }
     while (i < n && (f32_bits(x[i]) & 0x7f800000u) != 0x7f800000u)
         i++;
     return i;

@@ -399,8 +399,8 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
 
 static const struct attn_cell cell = {
     .range_cells = RANGE_CELLS,
-    .tile_tokens = 256,
-    .tile_rows = 256,
+    .tile_tokens = 512,
+    .tile_rows = 512,
     .row_unit = TILE_DIM,
     .k_unit = 32,
     .v_unit = TILE_DIM,
