@@ -26,9 +26,12 @@
 
 #define INT8_ROWS 16
 #define INT8_TOKENS 8     /* of a tile */
-#define INT8_K_BLOCK 1024 /* weights: a tile's activations then stay in the first level cache */
-#define INT8_PANELS 4
-#define INT8_K_STREAM 4096 /* of one token, where a part costs a start */
+#define INT8_PANELS 4     /* decoded at a time: 80 or 320 KiB of the second level cache */
+#define INT8_FEW_TOKENS 16
+/* Weights of a part: many tokens want their activations to stay in the first level cache, few want
+ * rows to be read as far as they go. */
+#define INT8_K_MANY 1024
+#define INT8_K_FEW 4096
 /* Largest seen on random data, n up to 8448: 6.9e-13, from adding n / 32 terms in f32. */
 #define INT8_TOL_NMSE 3e-12
 
@@ -43,24 +46,23 @@ struct int8_acts {
     const char *x; /* rows of q8_2_x4 */
     size_t stride;
     int64_t first; /* block, a multiple of 4 */
-    float d[INT8_TOKENS][INT8_K_BLOCK / 32];
-    float s[INT8_TOKENS][INT8_K_BLOCK / 32];            /* d * sum of q */
-    int32_t start[INT8_TOKENS][INT8_K_BLOCK / 32];      /* - bias * sum of q */
+    float d[INT8_TOKENS][INT8_K_FEW / 32];
+    float s[INT8_TOKENS][INT8_K_FEW / 32];            /* d * sum of q */
+    int32_t start[INT8_TOKENS][INT8_K_FEW / 32];      /* - bias * sum of q */
 };
 
 /* One token's activations of a block of k, in the order that the type's stream wants. */
 struct int8_stream {
-    int8_t q[4 * INT8_K_STREAM];
-    float d[INT8_K_STREAM / 32];
-    float s[INT8_K_STREAM / 32];
-    int32_t start[INT8_K_STREAM / 32];
+    int8_t q[4 * INT8_K_FEW];
+    float d[INT8_K_FEW / 32];
+    float s[INT8_K_FEW / 32];
+    int32_t start[INT8_K_FEW / 32];
 };
 
 /* 16 rows that are read where they lie. */
 struct int8_rows {
     const char *row[INT8_ROWS];
-    int64_t k0;      /* first weight */
-    ptrdiff_t ahead; /* bytes from a row to the row after these 16 that takes its place */
+    int64_t k0; /* first weight */
 };
 
 /* n_tok <= INT8_TOKENS tokens. */
@@ -75,7 +77,6 @@ static inline void int8_point_at_rows(const char *const *row, int64_t k0, int64_
     (void)nk;
     memcpy(p->row, row, sizeof p->row);
     p->k0 = k0;
-    p->ahead = INT8_ROWS * (row[1] - row[0]);
 }
 
 /* Scales, sums and starting values of blocks b .. b + count - 1 of one token, b a multiple of 4. */
@@ -119,16 +120,16 @@ ALWAYS_INLINE void int8_store(__m512 sum, float *dst, int64_t n_rows) {
 /* Fetch bytes [offset, offset + n_bytes) of what takes the place of row r in the next 16 rows: the
  * processor does not foresee 16 short streams by itself. Past the last row it is a hint that does
  * no harm. Into the second level: the first is full of what is in use. */
-ALWAYS_INLINE void int8_prefetch(const struct int8_rows *p, int r, int64_t offset,
+ALWAYS_INLINE void int8_prefetch(const char *const row[INT8_ROWS], int r, int64_t offset,
                                  int64_t n_bytes) {
-    const uintptr_t at = (uintptr_t)p->row[r] + (uintptr_t)(p->ahead + offset);
+    const uintptr_t at = (uintptr_t)row[r] + (uintptr_t)(INT8_ROWS * (row[1] - row[0]) + offset);
     for (int64_t i = 0; i < n_bytes; i += 64)
         _mm_prefetch((const void *)(at + (uintptr_t)i), _MM_HINT_T1);
 }
 
 static inline size_t int8_scratch(int64_t n) {
     (void)n;
-    return INT8_PANELS * (INT8_K_BLOCK / 32) * sizeof(struct int8_panel) + sizeof(struct int8_acts) +
+    return INT8_PANELS * (INT8_K_FEW / 32) * sizeof(struct int8_panel) + sizeof(struct int8_acts) +
            sizeof(struct int8_stream);
 }
 
@@ -143,25 +144,25 @@ static inline size_t int8_scratch(int64_t n) {
                             struct gemm_out out) {                                                 \
         int8_tile_avx512(HAS_MIN, panel, acts, nk, out);                                           \
     }                                                                                              \
-    static NOINLINE void NAME##_many(int64_t n, const void *w, size_t w_stride, int64_t n_rows,    \
-                                     const void *x, size_t x_stride, int64_t n_tok, float *dst,    \
-                                     int64_t dst_stride, void *scratch) {                          \
-        static const struct gemm g = { .rows = INT8_ROWS,                                          \
-                                       .tokens = INT8_TOKENS,                                      \
-                                       .k_block = INT8_K_BLOCK,                                    \
-                                       .n_panels = INT8_PANELS,                                    \
-                                       .panel_bytes =                                              \
-                                           INT8_K_BLOCK / 32 * sizeof(struct int8_panel),          \
-                                       .panel = NAME##_panel,                                      \
-                                       .acts = NAME##_acts,                                        \
-                                       .tile = NAME##_tile };                                      \
+    static NOINLINE void NAME##_by_panels(int64_t k_block, int64_t n, const void *w, size_t w_stride, \
+                                       int64_t n_rows, const void *x, size_t x_stride,             \
+                                       int64_t n_tok, float *dst, int64_t dst_stride,              \
+                                       void *scratch) {                                            \
+        const struct gemm g = { .rows = INT8_ROWS,                                                 \
+                                .tokens = INT8_TOKENS,                                             \
+                                .k_block = k_block,                                                \
+                                .n_panels = INT8_PANELS,                                           \
+                                .panel_bytes = (size_t)k_block / 32 * sizeof(struct int8_panel),   \
+                                .panel = NAME##_panel,                                             \
+                                .acts = NAME##_acts,                                               \
+                                .tile = NAME##_tile };                                             \
         gemm_run(&g, n, w, w_stride, n_rows, x, x_stride, n_tok, dst, dst_stride, scratch);        \
     }                                                                                              \
     static NOINLINE void NAME##_one(int64_t n, const void *w, size_t w_stride, int64_t n_rows,     \
                                     const void *x, size_t x_stride, float *dst, void *scratch) {   \
         static const struct gemm g = { .rows = INT8_ROWS,                                          \
                                        .tokens = 1,                                                \
-                                       .k_block = INT8_K_STREAM,                                   \
+                                       .k_block = INT8_K_FEW,                                   \
                                        .n_panels = INT8_PANELS,                                    \
                                        .panel_bytes = sizeof(struct int8_rows),                    \
                                        .panel = int8_point_at_rows,                                \
@@ -175,7 +176,8 @@ static inline size_t int8_scratch(int64_t n) {
         if (n_tok == 1)                                                                            \
             NAME##_one(n, w, w_stride, n_rows, x, x_stride, dst, scratch);                         \
         else                                                                                       \
-            NAME##_many(n, w, w_stride, n_rows, x, x_stride, n_tok, dst, dst_stride, scratch);     \
+            NAME##_by_panels(n_tok <= INT8_FEW_TOKENS ? INT8_K_FEW : INT8_K_MANY, n, w, w_stride,     \
+                          n_rows, x, x_stride, n_tok, dst, dst_stride, scratch);                   \
     }                                                                                              \
     const struct qkernel NAME##_avx512 = { .act = QT_q8_2_x4,                                      \
                                            .tol_nmse = INT8_TOL_NMSE,                              \

@@ -150,6 +150,8 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
         UNROLL                                                                                     \
         for (int r = 0; r < INT8_ROWS; r++) {                                                      \
             __m512i halves[2];                                                                     \
+            int8_prefetch(row, r, b *(int64_t)sizeof(struct blk_##NAME),                           \
+                          count *(int64_t)sizeof(struct blk_##NAME));                              \
             NAME##_halves((const struct blk_##NAME *)row[r] + b, count, halves);                   \
             w[0][r] = halves[0];                                                                   \
             w[1][r] = halves[1];                                                                   \
@@ -187,7 +189,7 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
         UNROLL                                                                                     \
         for (int r = 0; r < INT8_ROWS; r++) {                                                      \
             __m512i w[2];                                                                          \
-            int8_prefetch(p, r, b0 *(int64_t)sizeof(struct blk_##NAME),                            \
+            int8_prefetch(p->row, r, b0 *(int64_t)sizeof(struct blk_##NAME),                       \
                           4 * sizeof(struct blk_##NAME));                                          \
             NAME##_halves((const struct blk_##NAME *)p->row[r] + b0, count, w);                    \
             acc[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[0], lo);                        \

@@ -286,11 +286,10 @@ typedef void (*kt_visit)(const struct kt_format *f, const struct kt_block *u, in
 
 /* Call `visit` for every sub-block of blocks [first, end) of 16 rows. With each goes one step of
  * unpacking the next block, because shuffles keep only one of the two vector ports busy, and the
- * fetching of two rows of the 16 after these, if `rows` says where those are, because a burst of
- * fetches would stop everything else. */
+ * fetching of two rows of the 16 after these, because a burst of fetches would stop everything
+ * else. */
 ALWAYS_INLINE void kt_for_blocks(const struct kt_format *f, const char *const row[INT8_ROWS],
-                                 const struct int8_rows *rows, int64_t first, int64_t end,
-                                 kt_visit visit, void *arg) {
+                                 int64_t first, int64_t end, kt_visit visit, void *arg) {
     struct kt_block u[2];
     struct kt_middle m;
     float row_d[INT8_ROWS];
@@ -306,10 +305,8 @@ ALWAYS_INLINE void kt_for_blocks(const struct kt_format *f, const char *const ro
     for (int64_t i = first; i < end; i++, at += f->block_bytes) {
         UNROLL
         for (int b = 0; b < 8; b++) {
-            if (rows) {
-                int8_prefetch(rows, 2 * b, at, f->block_bytes);
-                int8_prefetch(rows, 2 * b + 1, at, f->block_bytes);
-            }
+            int8_prefetch(row, 2 * b, at, f->block_bytes);
+            int8_prefetch(row, 2 * b + 1, at, f->block_bytes);
             if (i + 1 < end) {
                 kt_unpack(f, row, at + f->block_bytes, b, &m, next);
                 if (f->halves == 1 && b == 0)
@@ -362,8 +359,7 @@ ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_bl
                                                     .times = TIMES };                              \
     static void NAME##_panel(const char *const *row, int64_t k0, int64_t nk, void *panel) {        \
         struct int8_panel *p = panel;                                                              \
-        kt_for_blocks(&NAME##_format, row, NULL, k0 / QK_KT, (k0 + nk) / QK_KT, kt_store_panel,    \
-                      &p);                                                                         \
+        kt_for_blocks(&NAME##_format, row, k0 / QK_KT, (k0 + nk) / QK_KT, kt_store_panel, &p);     \
     }                                                                                              \
     static void NAME##_stream(const char *x, size_t x_stride, int64_t n_tok, int64_t n,            \
                               int64_t k0, int64_t nk, void *acts) {                                \
@@ -374,7 +370,7 @@ ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_bl
                                    struct gemm_out out) {                                          \
         const struct int8_rows *p = panel;                                                         \
         struct kt_sum s = { acts, 0, int8_resume(out.dst, out.n_rows, out.add) };                  \
-        kt_for_blocks(&NAME##_format, p->row, p, p->k0 / QK_KT, (p->k0 + nk) / QK_KT,              \
+        kt_for_blocks(&NAME##_format, p->row, p->k0 / QK_KT, (p->k0 + nk) / QK_KT,                 \
                       kt_add_products, &s);                                                        \
         int8_store(s.sum, out.dst, out.n_rows);                                                    \
     }                                                                                              \
