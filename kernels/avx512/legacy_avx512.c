@@ -212,12 +212,15 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
         const struct int8_rows *p = panel;                                                         \
         const int64_t n_blocks = nk / 32;                                                          \
         const __m512i offsets = row_offsets(p->row);                                               \
-        __m512 sum = int8_resume(out.dst, out.n_rows, out.add);                                    \
-        int64_t b = 0;                                                                             \
-        for (; b + 4 <= n_blocks; b += 4)                                                          \
-            sum = NAME##_blocks(p, offsets, acts, b, 4, sum);                                      \
-        if (b < n_blocks) sum = NAME##_blocks(p, offsets, acts, b, (int)(n_blocks - b), sum);      \
-        int8_store(sum, out.dst, out.n_rows);                                                      \
+        for (int64_t b = 0; b < n_blocks; out.add = true) {                                        \
+            const int64_t end = gemm_min(b + INT8_PART / 32, n_blocks);                            \
+            __m512 sum = _mm512_setzero_ps();                                                      \
+            for (; b + 4 <= end; b += 4)                                                           \
+                sum = NAME##_blocks(p, offsets, acts, b, 4, sum);                                  \
+            if (b < end) sum = NAME##_blocks(p, offsets, acts, b, (int)(end - b), sum);            \
+            b = end;                                                                               \
+            int8_store(sum, out.dst, out.n_rows, out.add);                                         \
+        }                                                                                          \
     }                                                                                              \
     INT8_CELL(NAME, BIAS, HAS_MIN)
 

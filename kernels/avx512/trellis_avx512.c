@@ -334,16 +334,23 @@ struct kt_sum {
     const struct int8_stream *a;
     int64_t b;
     __m512 sum;
+    struct gemm_out out;
 };
 
 ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_block *u, int b,
                                    __m512 d, void *arg) {
     struct kt_sum *s = arg;
     const struct int8_stream *a = s->a;
-    __m512i isum = f->dot(u, b, a->q + 32 * f->times * s->b, _mm512_set1_epi32(a->start[s->b]));
+    const __m512i start = _mm512_set1_epi32(a->start[s->b]);
+    const __m512i isum = f->dot(u, b, a->q + 32 * f->times * s->b, start);
     d = _mm512_mul_ps(d, _mm512_set1_ps(a->d[s->b]));
     s->sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), d, s->sum);
     s->b++;
+    if (b == 7 && s->b % (INT8_PART / 32) == 0) {
+        int8_store(s->sum, s->out.dst, s->out.n_rows, s->out.add);
+        s->out.add = true;
+        s->sum = _mm512_setzero_ps();
+    }
 }
 
 /* The functions and the cell of type NAME from NAME_unpack, NAME_scales, NAME_four and NAME_dot. */
@@ -369,10 +376,10 @@ ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_bl
     static void NAME##_stream_tile(const void *panel, const void *acts, int64_t nk,                \
                                    struct gemm_out out) {                                          \
         const struct int8_rows *p = panel;                                                         \
-        struct kt_sum s = { acts, 0, int8_resume(out.dst, out.n_rows, out.add) };                  \
+        struct kt_sum s = { acts, 0, _mm512_setzero_ps(), out };                                   \
         kt_for_blocks(&NAME##_format, p->row, p->k0 / QK_KT, (p->k0 + nk) / QK_KT,                 \
                       kt_add_products, &s);                                                        \
-        int8_store(s.sum, out.dst, out.n_rows);                                                    \
+        if (s.b % (INT8_PART / 32)) int8_store(s.sum, out.dst, out.n_rows, s.out.add);             \
     }                                                                                              \
     INT8_CELL(NAME, KT_OFFSET, false)
 
