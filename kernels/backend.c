@@ -159,11 +159,21 @@ const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_ma
     return NULL;
 }
 
+const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, enum column *found) {
+    for (; c != COL_none; c = columns[c].parent) {
+        const struct qkernel *k = qkernels[t][c];
+        if (!k || !k->mul_mat || k->min_tokens > n_tok) continue;
+        if (found) *found = c;
+        return k;
+    }
+    return NULL;
+}
+
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found) {
     if (n->op == OP_mul_mat) {
         enum column k_col = COL_none;
         enum qtype t = (enum qtype)n->src[0]->type;
-        if (qkernel_find(c, t, true, &k_col)) {
+        if (qkernel_for(c, t, tensor_rows(n->src[1]), &k_col)) {
             /* A column can lend its loop to a parent's kernel, but the row must name who computes.
              */
             c = k_col;

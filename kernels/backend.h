@@ -39,12 +39,15 @@ enum column column_best_cpu(void);
  * multiplies any pair of types through dequant_row). */
 const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_mat,
                                    enum column *found);
+/* The cell that multiplies n_tok tokens by weights of type t in column c: as qkernel_find with
+ * need_mul_mat, but a cell that wants more tokens leaves them to its parent. */
+const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, enum column *found);
 /* True if column c has a cell of its own for type t / op. */
 bool qtype_has_cell(enum column c, enum qtype t);
 bool op_has_cell(enum column c, enum op op);
 
 /* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat
- * for the weight's type. */
+ * for the weight's type and this many tokens. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);
 
 /* The loop that measures peak p in column c, walking up the parents; *found (may be NULL) says

@@ -44,7 +44,7 @@
     X(rms_norm,   2, Y, Y, Y, _, _)                                                                \
     X(add,        2, Y, _, Y, _, _)                                                                \
     X(swiglu,     2, Y, Y, Y, _, _)                                                                \
-    X(mul_mat,    2, Y, Y, Y, _, _)                                                                \
+    X(mul_mat,    2, Y, Y, Y, Y, _)                                                                \
     X(rope_table, 2, Y, _, _, _, _)                                                                \
     X(rope,       2, Y, _, Y, _, _)                                                                \
     X(set_rows,   2, Y, _, Y, _, _)                                                                \

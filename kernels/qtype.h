@@ -21,18 +21,18 @@
 #define QTYPE_LIST(X)                                                                              \
     X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, Y, _, _)                        \
     X(f16,       1,   1, struct blk_f16,     0, 1.0,         Y, Y, Y, _, _)                        \
-    X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, Y, _, _)                        \
+    X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, Y, Y, _)                        \
     X(f64,      28,   1, struct blk_f64,     0, 1.0,         _, _, _, _, _)                        \
     X(i32,      26,   1, struct blk_i32,     0, 1.0,         _, _, _, _, _)                        \
-    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, Y, _, _)                        \
-    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, Y, _, _)                        \
-    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, Y, _, _)                        \
-    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, Y, _, _)                        \
-    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, Y, _, _)                        \
-    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, Y, _, _)                        \
-    X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, Y, _, _)                        \
-    X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, Y, _, _)                        \
-    X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, Y, _, _)                        \
+    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, Y, Y, _)                        \
+    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, Y, Y, _)                        \
+    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, Y, Y, _)                        \
+    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, Y, Y, _)                        \
+    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, Y, Y, _)                        \
+    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, Y, Y, _)                        \
+    X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, Y, Y, _)                        \
+    X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, Y, Y, _)                        \
+    X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, Y, Y, _)                        \
     X(q8_2_x4,  99,  32, struct blk_q8_2,    0, 1.0,         Y, Y, Y, _, _)
 
 /* Formats whose size is known, so that a file that uses them can be inspected, but which no column
@@ -108,6 +108,10 @@ struct qkernel {
     enum qtype act;  /* activation type that mul_mat wants */
     double tol_nmse; /* promise: normalised mean square error of mul_mat against ref fed the same
                         quantised activations */
+    int64_t min_tokens;  /* mul_mat works for any number of tokens, but is no gain below this one:
+                            the op then takes the parent column's cell (qkernel_for) */
+    int64_t chunk_rows;  /* rows that the op should hand over in one call, if there are enough to
+                            keep many threads busy; 0 = as few as it likes */
 
     /* n weights of one row as f32, without the gain. */
     void (*dequant_row)(const void *row, float *y, int64_t n);

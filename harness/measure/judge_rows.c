@@ -17,7 +17,8 @@
 enum qtype loc_act(const struct side *s, int i) {
     const struct node *n = s->judge->nodes[i].n;
     if (n->op != OP_mul_mat || s->column == COL_none) return QT_f32;
-    const struct qkernel *k = qkernel_find(s->column, (enum qtype)n->src[0]->type, true, NULL);
+    const struct qkernel *k =
+        qkernel_for(s->column, (enum qtype)n->src[0]->type, tensor_rows(n->src[1]), NULL);
     return k ? k->act : QT_f32;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * tile_amx.h - the state of the tile registers.
  *
- * Every cell of the column uses one configuration: eight tiles of 16 rows of 64 bytes. The table is
+ * Most cells use one configuration: eight tiles of 16 rows of 64 bytes. The table is
  * a constant, because the intrinsic does not tell every compiler that it reads memory: stores into
  * a table of its own can vanish, and the first use of a tile then kills the process. */
 #ifndef GGAUGE_TILE_AMX_H
@@ -37,5 +37,31 @@ static inline void tiles_begin(void) {
 static inline void tiles_end(void) {
     _tile_release();
 }
+
+/* As tiles_begin, for tiles of m0 (1..16) and m1 (0..16, 0 = unused) rows: m0 in 0, 1 and 4, m1 in
+ * 2, 3 and 5; 6 and 7 are whole. */
+static inline void tiles_begin_rows(int m0, int m1) {
+    struct tile_config s = { .palette = 1 };
+    for (int i = 0; i < 8; i++) {
+        const int m = i == 2 || i == 3 || i == 5 ? m1 : m0;
+        s.rows[i] = (uint8_t)(i > 5 ? 16 : m);
+        s.bytes_per_row[i] = s.rows[i] ? 64 : 0;
+    }
+    __asm__ volatile("ldtilecfg %0" ::"m"(s) : "memory");
+}
+
+/* Instructions that say what they read and write. */
+#define TILE_LOAD(t, at, stride)                                                                   \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"(at), "r"((int64_t)(stride)) : "memory")
+/* The same for what is not needed again soon: it displaces less from the first level cache. */
+#define TILE_LOAD_ONCE(t, at, stride)                                                              \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t ::"r"(at), "r"((int64_t)(stride)) : "memory")
+#define TILE_STORE(t, at, stride)                                                                  \
+    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(at), "r"((int64_t)(stride))         \
+                     : "memory")
+#define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t ::)
+/* sums += rows of bf16 x pairs of bf16 */
+#define TILE_PRODUCT(sum, a, b)                                                                    \
+    __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
 
 #endif

@@ -14,20 +14,30 @@
 #include "base/fault.h"
 
 /* Weight rows of a chunk. 64 rows share what it costs to pack the activations, which is worth 5 to
- * 10 % at 512 tokens; a small matrix is cut finer, so that many threads find work. */
-static inline int64_t mul_mat_chunk(int64_t n_rows) {
-    return n_rows < 4096 ? 32 : 64;
+ * 10 % at 512 tokens; a small matrix is cut finer, so that many threads find work. A cell that
+ * wants more gets a 16th of the matrix, in whole panels of 32 rows. */
+static inline int64_t mul_mat_chunk(const struct qkernel *k, int64_t n_rows) {
+    if (!k->chunk_rows) return n_rows < 4096 ? 32 : 64;
+    const int64_t share = (n_rows / 16 + 31) / 32 * 32;
+    return share < 32 ? 32 : share < k->chunk_rows ? share : k->chunk_rows;
 }
 
 static inline const struct qkernel *mul_mat_cell(enum column c, const struct node *n) {
-    return qkernel_find(c, (enum qtype)n->src[0]->type, true, NULL);
+    return qkernel_for(c, (enum qtype)n->src[0]->type, tensor_rows(n->src[1]), NULL);
+}
+
+/* Bytes from a row of n quantised activations to the next. Long rows of bf16 are 1 KiB beyond a
+ * multiple of 4: tiles read parts of 32 of them, which then share the first level cache evenly. */
+static inline size_t mul_mat_act_stride(enum qtype act, int64_t n) {
+    const size_t bytes = qtype_row_bytes(act, n);
+    return act == QT_bf16 && bytes >= 2048 ? (bytes + 3071) / 4096 * 4096 + 1024 : bytes;
 }
 
 /* Bytes of the quantised activations. */
 static inline size_t mul_mat_shared_bytes(enum column c, const struct node *n) {
     enum qtype act = mul_mat_cell(c, n)->act;
     const struct tensor *x = n->src[1];
-    return act == QT_f32 ? 0 : (size_t)tensor_rows(x) * qtype_row_bytes(act, x->ne[0]);
+    return act == QT_f32 ? 0 : (size_t)tensor_rows(x) * mul_mat_act_stride(act, x->ne[0]);
 }
 
 static inline size_t mul_mat_scratch_bytes(enum column c, const struct node *n) {
@@ -65,7 +75,7 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
     if (k->act != QT_f32) {
         const struct qkernel *q = qkernel_find(c, k->act, false, NULL);
         char *rows = w->shared;
-        stride = qtype_row_bytes(k->act, n);
+        stride = mul_mat_act_stride(k->act, n);
         for (int64_t t; (t = work_next(w)) < n_tok;) {
             if (FAULT(race) && w->ith > 0 && late < 0) {
                 late = t;
@@ -77,7 +87,7 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
         acts = rows;
     }
     if (FAULT(same_logits) && node->il < 0) stride = 0;
-    const int64_t chunk = mul_mat_chunk(n_rows);
+    const int64_t chunk = mul_mat_chunk(k, n_rows);
     for (int64_t r; (r = work_next(w) * chunk) < n_rows;) {
         const int64_t n_chunk = n_rows - r < chunk ? n_rows - r : chunk;
         k->mul_mat(n, tensor_row(W, r), W->row_bytes, n_chunk, acts, stride, n_tok,

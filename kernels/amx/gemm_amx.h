@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT
+ * gemm_amx.h - products of weights of any type with bf16 activations in bf16 tiles.
+ *
+ * Weights are decoded to bf16, scale included, into panels of 32 rows that stay in the second level
+ * cache while all tokens of the call pass; so a decoder's price is shared by the tokens. What it
+ * rounds is 2^-8 of a weight at most. (Exact scales were measured, too: a scale changes every 32
+ * weights, so sums would have to leave their tile after each instruction, which takes twice the
+ * time of the products with integer weights in bf16 and scales in f32, and three times with int8.)
+ *
+ *   for 512 tokens, for 256 rows    so that sums rest in the second level cache
+ *     for 512 weights of a row      so that activations of 32 tokens stay in the first level cache
+ *       decode the panels
+ *       for 32 tokens               read where they lie
+ *         for panels                4 tiles of sums: 2 of tokens x 2 of rows
+ *
+ * Tiles 0..3 are sums, [tokens][16 rows] f32; 4 and 5 activations, [tokens][32] bf16; 6 and 7
+ * weights, [16 pairs of k][16 rows][2] bf16.
+ *
+ * A sum goes through one chain of additions in order of k, whatever the call; between blocks of k
+ * it is stored and loaded again, which changes nothing. So a token's results have the same bits in
+ * any call. */
+#ifndef GGAUGE_GEMM_AMX_H
+#define GGAUGE_GEMM_AMX_H
+
+#include "qtype.h"
+#include "simd_amx.h"
+#include "tile_amx.h"
+
+#define TILE_ROWS 16
+#define TILE_K 32 /* bf16 of a row of a tile */
+#define TILE_BYTES 1024
+
+#define AMX_K_BLOCK 512
+#define AMX_PANELS 8
+#define AMX_PANEL_ROWS 32
+#define AMX_TOKENS 32 /* of a pass over a panel */
+#define AMX_TOKEN_GROUP 512
+#define AMX_PANEL_BYTES (AMX_K_BLOCK / TILE_K * 2 * TILE_BYTES)
+
+/* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
+#define AMX_MIN_TOKENS 8
+/* The square of the largest relative rounding error of a weight. */
+#define AMX_TOL_NMSE 0x1p-15
+
+/* Decode weights [k0, k0 + nk) of 16 rows: block b of 32 to out + b * 2 * TILE_BYTES. */
+typedef void (*amx_decode_fn)(const struct rows16 *r, int64_t k0, int64_t nk, char *out);
+/* What the sums of a row are multiplied by at the end; NULL = 1. */
+typedef float (*amx_row_scale_fn)(const char *row);
+
+/* Sums of 32 tokens x 32 rows, a tile after the other. */
+struct amx_sums {
+    float t[4][TILE_ROWS][TILE_ROWS]; // [2 of tokens][2 of rows]
+};
+
+struct amx_scratch {
+    char panel[AMX_PANELS][AMX_PANEL_BYTES]; // [k / 32][2][16][16][2] bf16
+    struct amx_sums sums[AMX_TOKEN_GROUP / AMX_TOKENS][AMX_PANELS];
+    float scale[AMX_PANELS * AMX_PANEL_ROWS];
+};
+
+static inline size_t amx_scratch_bytes(int64_t n) {
+    (void)n;
+    return sizeof(struct amx_scratch);
+}
+
+ALWAYS_INLINE int64_t amx_min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* One call's matrices. */
+struct amx_call {
+    const char *w, *x;
+    size_t w_stride, x_stride;
+    int64_t n_rows, n_tok;
+    float *dst;
+    int64_t dst_stride;
+};
+
+ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
+    struct rows16 r;
+    int32_t offset[16];
+    for (int i = 0; i < 16; i++) {
+        r.row[i] = c->w + (size_t)amx_min(r0 + i, c->n_rows - 1) * c->w_stride;
+        offset[i] = (int32_t)(r.row[i] - r.row[0]);
+    }
+    r.offset = _mm512_loadu_si512(offset);
+    return r;
+}
+
+/* Where a 32 x 32 tile of dst lies, and how much of it exists. */
+struct amx_out {
+    float *dst;
+    int64_t stride;
+    int m0, m1; /* tokens */
+    int n_cols;
+};
+
+ALWAYS_INLINE __mmask16 amx_lanes(int n) {
+    return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0);
+}
+
+ALWAYS_INLINE void amx_begin_sums(bool two) {
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    if (!two) return;
+    TILE_ZERO(2);
+    TILE_ZERO(3);
+}
+
+ALWAYS_INLINE void amx_load_sums(const struct amx_sums *s, bool two) {
+    TILE_LOAD(0, s->t[0], 64);
+    TILE_LOAD(1, s->t[1], 64);
+    if (!two) return;
+    TILE_LOAD(2, s->t[2], 64);
+    TILE_LOAD(3, s->t[3], 64);
+}
+
+ALWAYS_INLINE void amx_store_sums(struct amx_sums *s, bool two) {
+    TILE_STORE(0, s->t[0], 64);
+    TILE_STORE(1, s->t[1], 64);
+    if (!two) return;
+    TILE_STORE(2, s->t[2], 64);
+    TILE_STORE(3, s->t[3], 64);
+}
+
+/* Complete sums to dst, times scale [32]. */
+static inline void amx_finish(const struct amx_sums *s, const float *scale,
+                              const struct amx_out *o) {
+    for (int j = 0; j < 2; j++) {
+        const __m512 by = _mm512_loadu_ps(scale + 16 * j);
+        const __mmask16 lanes = amx_lanes(o->n_cols - 16 * j);
+        for (int t = 0; t < o->m0 + o->m1; t++)
+            _mm512_mask_storeu_ps(o->dst + t * o->stride + 16 * j, lanes,
+                                  _mm512_mul_ps(_mm512_load_ps(s->t[t / 16 * 2 + j][t % 16]), by));
+    }
+}
+
+/* What a pass over a panel fetches for those that follow. Past the end it is a hint that does no
+ * harm. */
+struct amx_ahead {
+    const char *x; /* activations of rows that come with the next 32 tokens */
+    int n_x;
+    const char *sums; /* of the next panel */
+};
+
+ALWAYS_INLINE void amx_fetch(const struct amx_ahead *a, size_t x_stride, int64_t b) {
+    for (int i = 0; i < a->n_x; i++)
+        _mm_prefetch(a->x + (size_t)i * x_stride + 64 * b, _MM_HINT_T1);
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        _mm_prefetch(a->sums + 256 * b + 64 * i, _MM_HINT_T0);
+}
+
+/* Add the products of n_blocks blocks of 32. */
+static inline void amx_products(const char *panel, const char *x, size_t x_stride, int64_t n_blocks,
+                                bool two, const struct amx_ahead *ahead) {
+    const char *x1 = x + TILE_ROWS * x_stride;
+    if (two) {
+        for (int64_t b = 0; b < n_blocks; b++, panel += 2 * TILE_BYTES, x += 64, x1 += 64) {
+            TILE_LOAD(4, x, x_stride);
+            TILE_LOAD_ONCE(6, panel, 64);
+            TILE_PRODUCT(0, 4, 6);
+            TILE_LOAD_ONCE(7, panel + TILE_BYTES, 64);
+            TILE_PRODUCT(1, 4, 7);
+            TILE_LOAD(5, x1, x_stride);
+            TILE_PRODUCT(2, 5, 6);
+            TILE_PRODUCT(3, 5, 7);
+            amx_fetch(ahead, x_stride, b);
+        }
+        return;
+    }
+    for (int64_t b = 0; b < n_blocks; b++, panel += 2 * TILE_BYTES, x += 64) {
+        TILE_LOAD(4, x, x_stride);
+        TILE_LOAD_ONCE(6, panel, 64);
+        TILE_PRODUCT(0, 4, 6);
+        TILE_LOAD_ONCE(7, panel + TILE_BYTES, 64);
+        TILE_PRODUCT(1, 4, 7);
+    }
+}
+
+/* A block of rows and k, and whether it is the first and the last of k. */
+struct amx_block {
+    int64_t r0, nr, k0, nk;
+    bool first, last;
+};
+
+/* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels. */
+static inline void amx_tokens(const struct amx_call *c, struct amx_scratch *s,
+                              const struct amx_block *b) {
+    int m0 = 0, m1 = 0;
+    const int share = (int)(AMX_PANEL_ROWS * AMX_TOKENS / (b->nr + AMX_PANEL_ROWS - 1)) + 1;
+    for (int64_t t0 = 0; t0 < c->n_tok; t0 += AMX_TOKENS) {
+        const int m = (int)amx_min(c->n_tok - t0, AMX_TOKENS);
+        if (m != m0 + m1) {
+            m0 = m < 16 ? m : 16;
+            m1 = m - m0;
+            tiles_begin_rows(m0, m1);
+        }
+        for (int64_t r = 0, p = 0; r < b->nr; r += AMX_PANEL_ROWS, p++) {
+            struct amx_sums *sums = &s->sums[t0 / AMX_TOKENS][p];
+            if (b->first)
+                amx_begin_sums(m1 > 0);
+            else
+                amx_load_sums(sums, m1 > 0);
+            const char *x = c->x + (size_t)t0 * c->x_stride + 2 * b->k0;
+            const struct amx_ahead ahead = { x + (size_t)(AMX_TOKENS + p * share) * c->x_stride,
+                                             share, (const char *)(sums + 1) };
+            amx_products(s->panel[p], x, c->x_stride, b->nk / TILE_K, m1 > 0, &ahead);
+            amx_store_sums(sums, m1 > 0);
+            if (!b->last) continue;
+            const struct amx_out o = { c->dst + t0 * c->dst_stride + b->r0 + r, c->dst_stride, m0,
+                                       m1, (int)amx_min(b->nr - r, AMX_PANEL_ROWS) };
+            amx_finish(sums, s->scale + r, &o);
+        }
+    }
+}
+
+/* Up to AMX_TOKEN_GROUP tokens. */
+ALWAYS_INLINE void amx_group(amx_decode_fn decode, amx_row_scale_fn row_scale,
+                             const struct amx_call *c, int64_t n, struct amx_scratch *s) {
+    struct amx_block b = { 0 };
+    for (b.r0 = 0; b.r0 < c->n_rows; b.r0 += b.nr) {
+        b.nr = amx_min(c->n_rows - b.r0, AMX_PANELS * AMX_PANEL_ROWS);
+        for (int64_t r = 0; r < AMX_PANELS * AMX_PANEL_ROWS; r++)
+            s->scale[r] =
+                row_scale && r < b.nr ? row_scale(c->w + (size_t)(b.r0 + r) * c->w_stride) : 1.0f;
+        for (b.k0 = 0; b.k0 < n; b.k0 += b.nk) {
+            b.nk = amx_min(n - b.k0, AMX_K_BLOCK);
+            b.first = b.k0 == 0;
+            b.last = b.k0 + b.nk == n;
+            for (int64_t r = 0; r < b.nr; r += 16) {
+                const struct rows16 rows = amx_rows16(c, b.r0 + r);
+                decode(&rows, b.k0, b.nk,
+                       s->panel[r / AMX_PANEL_ROWS] + r % AMX_PANEL_ROWS / 16 * TILE_BYTES);
+            }
+            amx_tokens(c, s, &b);
+        }
+    }
+}
+
+ALWAYS_INLINE void amx_run(amx_decode_fn decode, amx_row_scale_fn row_scale,
+                           const struct amx_call *c, int64_t n, struct amx_scratch *s) {
+    for (int64_t t = 0; t < c->n_tok; t += AMX_TOKEN_GROUP) {
+        struct amx_call group = *c;
+        group.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
+        group.x += (size_t)t * c->x_stride;
+        group.dst += t * c->dst_stride;
+        amx_group(decode, row_scale, &group, n, s);
+    }
+    tiles_end();
+}
+
+/* The cell of type NAME from NAME_decode and ROW_SCALE. */
+#define AMX_CELL(NAME, ROW_SCALE)                                                                  \
+    static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
+                               const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
+                               int64_t dst_stride, void *scratch) {                                \
+        const struct amx_call c = { w, x, w_stride, x_stride, n_rows, n_tok, dst, dst_stride };    \
+        amx_run(NAME##_decode, ROW_SCALE, &c, n, scratch);                                         \
+    }                                                                                              \
+    const struct qkernel NAME##_amx = { .act = QT_bf16,                                            \
+                                        .tol_nmse = AMX_TOL_NMSE,                                  \
+                                        .min_tokens = AMX_MIN_TOKENS,                              \
+                                        .chunk_rows = AMX_PANELS * AMX_PANEL_ROWS,                 \
+                                        .mul_mat = NAME##_mul_mat,                                 \
+                                        .mul_mat_scratch = amx_scratch_bytes }
+
+#endif

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT
+ * simd_amx.h - AVX-512 helpers for the decoders of this column: a lane of a register is one of 16
+ * rows of weights, so what they leave is a tile without a transposition. */
+#ifndef GGAUGE_SIMD_AMX_H
+#define GGAUGE_SIMD_AMX_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/compiler.h"
+
+/* 16 rows of weights; the places of missing ones repeat the last. */
+struct rows16 {
+    const char *row[16];
+    __m512i offset; /* of each row from the first, bytes */
+};
+
+ALWAYS_INLINE float load_f32(const void *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+ALWAYS_INLINE __m128i load128(const void *p) {
+    return _mm_loadu_si128((const __m128i *)p);
+}
+
+/* The 4 bytes at `at` of every row. */
+ALWAYS_INLINE __m512i rows_dword(const struct rows16 *r, int64_t at) {
+    return _mm512_i32gather_epi32(r->offset, r->row[0] + at, 1);
+}
+
+/* The 16 bytes at `at` of every row: lane i of out[j] = dword j of row i. */
+ALWAYS_INLINE void rows_4_dwords(const struct rows16 *r, int64_t at, __m512i out[4]) {
+    __m512i z[4];
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        z[i] = _mm512_castsi128_si512(load128(r->row[i] + at));
+        z[i] = _mm512_inserti32x4(z[i], load128(r->row[i + 4] + at), 1);
+        z[i] = _mm512_inserti32x4(z[i], load128(r->row[i + 8] + at), 2);
+        z[i] = _mm512_inserti32x4(z[i], load128(r->row[i + 12] + at), 3);
+    }
+    const __m512i lo01 = _mm512_unpacklo_epi32(z[0], z[1]),
+                  lo23 = _mm512_unpacklo_epi32(z[2], z[3]);
+    const __m512i hi01 = _mm512_unpackhi_epi32(z[0], z[1]),
+                  hi23 = _mm512_unpackhi_epi32(z[2], z[3]);
+    out[0] = _mm512_unpacklo_epi64(lo01, lo23);
+    out[1] = _mm512_unpackhi_epi64(lo01, lo23);
+    out[2] = _mm512_unpacklo_epi64(hi01, hi23);
+    out[3] = _mm512_unpackhi_epi64(hi01, hi23);
+}
+
+/* Lanes as pairs of bf16, lo in the low half. Rounds to nearest; a tie goes towards zero in lo and
+ * away from it in hi, so that ties, which products of small integers often are, leave no gain. A
+ * NaN must have some bit of its lower 16 clear above, as the canonical one has. */
+ALWAYS_INLINE __m512i bf16_pair(__m512 lo, __m512 hi) {
+    const __m512i l = _mm512_add_epi32(_mm512_castps_si512(lo), _mm512_set1_epi32(0x7fff));
+    const __m512i h = _mm512_add_epi32(_mm512_castps_si512(hi), _mm512_set1_epi32(0x8000));
+    /* bit = mask ? h : l >> 16 */
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi32((int)0xffff0000u), h,
+                                     _mm512_srli_epi32(l, 16), 0xca);
+}
+
+#endif
