@@ -38,7 +38,7 @@
 #define AMX_PANEL_BYTES (AMX_K_BLOCK / TILE_K * 2 * TILE_BYTES)
 
 /* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
-#define AMX_MIN_TOKENS 8
+#define AMX_MIN_TOKENS 16
 /* The square of the largest relative rounding error of a weight. */
 #define AMX_TOL_NMSE 0x1p-15
 
