@@ -41,8 +41,8 @@ struct lister {
     void *arg;
 };
 
-/* One case for every number of tokens, products of fewer than the cell wants aside: those are run by
- * the parent column. */
+/* One case for every number of tokens, products of fewer than the cell wants aside: those are run
+ * by the parent column. */
 static int at_tokens(const struct lister *l, struct kcase c, struct err *e) {
     int rc = 0;
     const bool product = c.kind == KCASE_MUL_MAT;

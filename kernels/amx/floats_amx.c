@@ -1,9 +1,19 @@
 /* SPDX-License-Identifier: MIT
- * floats_amx.c - rounding of activations to BF16, to nearest even as floats_ref.c. The conversion
- * instruction would not do: it takes subnormals for zero. */
-#include "qtype.h"
-#include "simd_amx.h"
+ * floats_amx.c - products of F32, F16 and BF16 weights with f32 activations in bf16 tiles, and the
+ * rounding of activations to BF16 for the other types.
+ *
+ * A number is the sum of an upper and a lower bf16 part: 16 bits, all that an F16 has and 2^-17 of
+ * an f32 lost. Upper times upper, lower activations times upper weights and upper activations times
+ * lower weights are added up; lower times lower would be 2^-18 of the product. BF16 weights have no
+ * lower part. */
+#include "gemm_amx.h"
 
+/* Largest seen, n up to 4352: 3.5e-11, F32 weights. */
+#define FLOAT_TOL_NMSE 1e-10
+#define FLOAT_MIN_TOKENS 16
+
+/* To nearest even, as floats_ref.c. The conversion instruction would not do: it takes subnormals
+ * for zero. */
 ALWAYS_INLINE __m256i bf16_of(__m512 x) {
     const __m512i u = _mm512_castps_si512(x);
     const __m512i top = _mm512_srli_epi32(u, 16);
@@ -24,4 +34,104 @@ static void bf16_quantize_row(const float *x, void *row, int64_t n, const float 
     if (tail) _mm256_mask_storeu_epi16(out + i, tail, bf16_of(_mm512_maskz_loadu_ps(tail, x + i)));
 }
 
-const struct qkernel bf16_amx = { .act = QT_f32, .quantize_row = bf16_quantize_row };
+/* x less its upper part; none of infinity or NaN. */
+ALWAYS_INLINE __m512 lower_part(__m512 x, __m512 upper) {
+    enum { NOT_FINITE = 0x99 }; /* quiet NaN, infinities, signalling NaN */
+    return _mm512_maskz_sub_ps((__mmask16)~_mm512_fpclass_ps_mask(upper, NOT_FINITE), x, upper);
+}
+
+static void float_pack(const float *x, int64_t nk, char *high, char *low) {
+    for (int64_t k = 0; k < nk || k % TILE_K; k += 16) {
+        const int64_t left = nk - k;
+        const __mmask16 lanes = (__mmask16)(left >= 16 ? 0xffff : left > 0 ? (1 << left) - 1 : 0);
+        const __m512 v = _mm512_maskz_loadu_ps(lanes, x + k);
+        const __m256i h = bf16_of(v);
+        const __m512 upper = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+        _mm256_storeu_si256((__m256i *)(void *)(high + 2 * k), h);
+        _mm256_storeu_si256((__m256i *)(void *)(low + 2 * k), bf16_of(lower_part(v, upper)));
+    }
+}
+
+/* Pairs of weights as bf16 pairs of upper and lower parts. */
+ALWAYS_INLINE void store_parts(__m512 lo, __m512 hi, char *out) {
+    const __m512i keep = _mm512_set1_epi32((int)0xffff0000u), half = _mm512_set1_epi32(0x8000);
+    const __m512i nan = _mm512_set1_epi32(0x7fc00000);
+    __m512i l = _mm512_castps_si512(lo), h = _mm512_castps_si512(hi);
+    l = _mm512_mask_mov_epi32(l, _mm512_cmp_ps_mask(lo, lo, _CMP_UNORD_Q), nan);
+    h = _mm512_mask_mov_epi32(h, _mm512_cmp_ps_mask(hi, hi, _CMP_UNORD_Q), nan);
+    l = _mm512_and_si512(_mm512_add_epi32(l, half), keep);
+    h = _mm512_and_si512(_mm512_add_epi32(h, half), keep);
+    _mm512_store_si512(out, _mm512_or_si512(_mm512_srli_epi32(l, 16), h));
+    _mm512_store_si512(
+        out + AMX_PANELS * AMX_PANEL_BYTES,
+        bf16_pair(lower_part(lo, _mm512_castsi512_ps(l)), lower_part(hi, _mm512_castsi512_ps(h))));
+}
+
+/* 8 weights of 2 bytes of every row, from byte `at` on, as 4 pairs. */
+ALWAYS_INLINE void bf16_pairs(const struct rows16 *r, int64_t at, char *out) {
+    __m512i d[4];
+    rows_4_dwords(r, at, d);
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        _mm512_store_si512(out + 64 * i, d[i]);
+}
+
+ALWAYS_INLINE void f16_pairs(const struct rows16 *r, int64_t at, char *out) {
+    __m512i d[4];
+    rows_4_dwords(r, at, d);
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        store_parts(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(d[i])),
+                    _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(d[i], 16))),
+                    out + 64 * i);
+}
+
+ALWAYS_INLINE void f32_pairs(const struct rows16 *r, int64_t at, char *out) {
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        __m512i d[4];
+        rows_4_dwords(r, at + 16 * h, d);
+        UNROLL
+        for (int i = 0; i < 4; i += 2)
+            store_parts(_mm512_castsi512_ps(d[i]), _mm512_castsi512_ps(d[i + 1]),
+                        out + 64 * (2 * h + i / 2));
+    }
+}
+
+/* Weights [k, k + n) of every row, n < 32, with zeros after them. */
+static struct rows16 padded(const struct rows16 *r, int64_t at, size_t n_bytes,
+                            char block[16][128]) {
+    struct rows16 p;
+    int32_t offset[16];
+    memset(block, 0, 16 * sizeof block[0]);
+    for (int i = 0; i < 16; i++) {
+        memcpy(block[i], r->row[i] + at, n_bytes);
+        p.row[i] = block[i];
+        offset[i] = 128 * i;
+    }
+    p.offset = _mm512_loadu_si512(offset);
+    return p;
+}
+
+/* The decoder and the cell of type NAME. */
+#define FLOAT_CELL(NAME, SPLIT, ...)                                                               \
+    static void NAME##_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *out) {         \
+        const int64_t size = sizeof(struct blk_##NAME);                                            \
+        for (int64_t k = 0; k < nk; k += TILE_K, out += 2 * TILE_BYTES) {                          \
+            char block[16][128];                                                                   \
+            const bool whole = nk - k >= TILE_K;                                                   \
+            struct rows16 tail;                                                                    \
+            if (!whole) tail = padded(r, (k0 + k) * size, (size_t)((nk - k) * size), block);       \
+            for (int64_t j = 0; j < TILE_K; j += 8)                                                \
+                NAME##_pairs(whole ? r : &tail, (whole ? k0 + k + j : j) * size, out + 32 * j);    \
+        }                                                                                          \
+    }                                                                                              \
+    static const struct amx_format NAME##_format = { .decode = NAME##_decode,                      \
+                                                     .pack = float_pack,                           \
+                                                     .split = SPLIT };                             \
+    AMX_CELL(NAME, .act = QT_f32, .tol_nmse = FLOAT_TOL_NMSE, .min_tokens = FLOAT_MIN_TOKENS,      \
+             __VA_ARGS__)
+
+FLOAT_CELL(f32, true, .quantize_row = NULL);
+FLOAT_CELL(f16, true, .quantize_row = NULL);
+FLOAT_CELL(bf16, false, .quantize_row = bf16_quantize_row);

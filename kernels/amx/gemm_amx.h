@@ -35,6 +35,8 @@
 #define AMX_PANEL_ROWS 32
 #define AMX_TOKENS 32 /* of a pass over a panel */
 #define AMX_TOKEN_GROUP 512
+/* Of a packed row: not a power of two, so that rows do not compete in the first level cache. */
+#define AMX_PACKED_BYTES (2 * AMX_K_BLOCK + 64)
 #define AMX_PANEL_BYTES (AMX_K_BLOCK / TILE_K * 2 * TILE_BYTES)
 
 /* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
@@ -42,10 +44,18 @@
 /* The square of the largest relative rounding error of a weight. */
 #define AMX_TOL_NMSE 0x1p-15
 
-/* Decode weights [k0, k0 + nk) of 16 rows: block b of 32 to out + b * 2 * TILE_BYTES. */
-typedef void (*amx_decode_fn)(const struct rows16 *r, int64_t k0, int64_t nk, char *out);
-/* What the sums of a row are multiplied by at the end; NULL = 1. */
-typedef float (*amx_row_scale_fn)(const char *row);
+/* How a type comes into tiles. */
+struct amx_format {
+    /* Weights [k0, k0 + nk) of 16 rows: block b of 32 to out + b * 2 * TILE_BYTES; with split their
+     * lower parts to out + AMX_PANELS * AMX_PANEL_BYTES + ..., and zeros after the end of a row. */
+    void (*decode)(const struct rows16 *r, int64_t k0, int64_t nk, char *out);
+    /* What the sums of a row are multiplied by at the end; NULL = 1. */
+    float (*row_scale)(const char *row);
+    /* Values [0, nk) of an f32 activation as upper and lower parts, zeros up to a multiple of 32;
+     * NULL: activations are bf16. */
+    void (*pack)(const float *x, int64_t nk, char *high, char *low);
+    bool split; /* weights have lower parts, too */
+};
 
 /* Sums of 32 tokens x 32 rows, a tile after the other. */
 struct amx_sums {
@@ -53,7 +63,8 @@ struct amx_sums {
 };
 
 struct amx_scratch {
-    char panel[AMX_PANELS][AMX_PANEL_BYTES]; // [k / 32][2][16][16][2] bf16
+    char panel[2][AMX_PANELS][AMX_PANEL_BYTES]; // upper, lower: [k / 32][2][16][16][2] bf16
+    char x[2][AMX_TOKENS][AMX_PACKED_BYTES];    // packed: upper, lower
     struct amx_sums sums[AMX_TOKEN_GROUP / AMX_TOKENS][AMX_PANELS];
     float scale[AMX_PANELS * AMX_PANEL_ROWS];
 };
@@ -135,6 +146,12 @@ static inline void amx_finish(const struct amx_sums *s, const float *scale,
     }
 }
 
+/* 32 rows of bf16. */
+struct amx_rows {
+    const char *row;
+    size_t stride;
+};
+
 /* What a pass over a panel fetches for those that follow. Past the end it is a hint that does no
  * harm. */
 struct amx_ahead {
@@ -152,9 +169,10 @@ ALWAYS_INLINE void amx_fetch(const struct amx_ahead *a, size_t x_stride, int64_t
 }
 
 /* Add the products of n_blocks blocks of 32. */
-static inline void amx_products(const char *panel, const char *x, size_t x_stride, int64_t n_blocks,
-                                bool two, const struct amx_ahead *ahead) {
-    const char *x1 = x + TILE_ROWS * x_stride;
+static inline void amx_products(const char *panel, struct amx_rows rows, int64_t n_blocks, bool two,
+                                const struct amx_ahead *ahead) {
+    const size_t x_stride = rows.stride;
+    const char *x = rows.row, *x1 = x + TILE_ROWS * x_stride;
     if (two) {
         for (int64_t b = 0; b < n_blocks; b++, panel += 2 * TILE_BYTES, x += 64, x1 += 64) {
             TILE_LOAD(4, x, x_stride);
@@ -184,11 +202,23 @@ struct amx_block {
     bool first, last;
 };
 
+/* Rows of m tokens from t0 on as tiles read them. */
+ALWAYS_INLINE struct amx_rows amx_activations(const struct amx_format *f, const struct amx_call *c,
+                                              struct amx_scratch *s, const struct amx_block *b,
+                                              int64_t t0, int m) {
+    const char *x = c->x + (size_t)t0 * c->x_stride;
+    if (!f->pack) return (struct amx_rows){ x + 2 * b->k0, c->x_stride };
+    for (int t = 0; t < m; t++, x += c->x_stride)
+        f->pack((const float *)(const void *)x + b->k0, b->nk, s->x[0][t], s->x[1][t]);
+    return (struct amx_rows){ s->x[0][0], AMX_PACKED_BYTES };
+}
+
 /* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels. */
-static inline void amx_tokens(const struct amx_call *c, struct amx_scratch *s,
-                              const struct amx_block *b) {
+ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call *c,
+                              struct amx_scratch *s, const struct amx_block *b) {
+    const int64_t n_blocks = (b->nk + TILE_K - 1) / TILE_K;
+    const int n_ahead = (int)(AMX_PANEL_ROWS * AMX_TOKENS / (b->nr + AMX_PANEL_ROWS - 1)) + 1;
     int m0 = 0, m1 = 0;
-    const int share = (int)(AMX_PANEL_ROWS * AMX_TOKENS / (b->nr + AMX_PANEL_ROWS - 1)) + 1;
     for (int64_t t0 = 0; t0 < c->n_tok; t0 += AMX_TOKENS) {
         const int m = (int)amx_min(c->n_tok - t0, AMX_TOKENS);
         if (m != m0 + m1) {
@@ -196,16 +226,23 @@ static inline void amx_tokens(const struct amx_call *c, struct amx_scratch *s,
             m1 = m - m0;
             tiles_begin_rows(m0, m1);
         }
+        const struct amx_rows x = amx_activations(f, c, s, b, t0, m);
         for (int64_t r = 0, p = 0; r < b->nr; r += AMX_PANEL_ROWS, p++) {
             struct amx_sums *sums = &s->sums[t0 / AMX_TOKENS][p];
+            const struct amx_ahead ahead = {
+                x.row + (size_t)(AMX_TOKENS + p * n_ahead) * x.stride, f->pack ? 0 : n_ahead,
+                (const char *)(sums + 1)
+            };
             if (b->first)
                 amx_begin_sums(m1 > 0);
             else
                 amx_load_sums(sums, m1 > 0);
-            const char *x = c->x + (size_t)t0 * c->x_stride + 2 * b->k0;
-            const struct amx_ahead ahead = { x + (size_t)(AMX_TOKENS + p * share) * c->x_stride,
-                                             share, (const char *)(sums + 1) };
-            amx_products(s->panel[p], x, c->x_stride, b->nk / TILE_K, m1 > 0, &ahead);
+            amx_products(s->panel[0][p], x, n_blocks, m1 > 0, &ahead);
+            if (f->pack) {
+                const struct amx_rows low = { s->x[1][0], AMX_PACKED_BYTES };
+                amx_products(s->panel[0][p], low, n_blocks, m1 > 0, &ahead);
+            }
+            if (f->split) amx_products(s->panel[1][p], x, n_blocks, m1 > 0, &ahead);
             amx_store_sums(sums, m1 > 0);
             if (!b->last) continue;
             const struct amx_out o = { c->dst + t0 * c->dst_stride + b->r0 + r, c->dst_stride, m0,
@@ -216,53 +253,58 @@ static inline void amx_tokens(const struct amx_call *c, struct amx_scratch *s,
 }
 
 /* Up to AMX_TOKEN_GROUP tokens. */
-ALWAYS_INLINE void amx_group(amx_decode_fn decode, amx_row_scale_fn row_scale,
-                             const struct amx_call *c, int64_t n, struct amx_scratch *s) {
+ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *c, int64_t n,
+                             struct amx_scratch *s) {
     struct amx_block b = { 0 };
     for (b.r0 = 0; b.r0 < c->n_rows; b.r0 += b.nr) {
         b.nr = amx_min(c->n_rows - b.r0, AMX_PANELS * AMX_PANEL_ROWS);
         for (int64_t r = 0; r < AMX_PANELS * AMX_PANEL_ROWS; r++)
-            s->scale[r] =
-                row_scale && r < b.nr ? row_scale(c->w + (size_t)(b.r0 + r) * c->w_stride) : 1.0f;
+            s->scale[r] = f->row_scale && r < b.nr
+                              ? f->row_scale(c->w + (size_t)(b.r0 + r) * c->w_stride)
+                              : 1.0f;
         for (b.k0 = 0; b.k0 < n; b.k0 += b.nk) {
             b.nk = amx_min(n - b.k0, AMX_K_BLOCK);
             b.first = b.k0 == 0;
             b.last = b.k0 + b.nk == n;
             for (int64_t r = 0; r < b.nr; r += 16) {
                 const struct rows16 rows = amx_rows16(c, b.r0 + r);
-                decode(&rows, b.k0, b.nk,
-                       s->panel[r / AMX_PANEL_ROWS] + r % AMX_PANEL_ROWS / 16 * TILE_BYTES);
+                f->decode(&rows, b.k0, b.nk,
+                          s->panel[0][r / AMX_PANEL_ROWS] + r % AMX_PANEL_ROWS / 16 * TILE_BYTES);
             }
-            amx_tokens(c, s, &b);
+            amx_tokens(f, c, s, &b);
         }
     }
 }
 
-ALWAYS_INLINE void amx_run(amx_decode_fn decode, amx_row_scale_fn row_scale,
-                           const struct amx_call *c, int64_t n, struct amx_scratch *s) {
+ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c, int64_t n,
+                           struct amx_scratch *s) {
     for (int64_t t = 0; t < c->n_tok; t += AMX_TOKEN_GROUP) {
         struct amx_call group = *c;
         group.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
         group.x += (size_t)t * c->x_stride;
         group.dst += t * c->dst_stride;
-        amx_group(decode, row_scale, &group, n, s);
+        amx_group(f, &group, n, s);
     }
     tiles_end();
 }
 
-/* The cell of type NAME from NAME_decode and ROW_SCALE. */
-#define AMX_CELL(NAME, ROW_SCALE)                                                                  \
+/* The cell of type NAME with format NAME_format. */
+#define AMX_CELL(NAME, ...)                                                                        \
     static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
                                const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
                                int64_t dst_stride, void *scratch) {                                \
         const struct amx_call c = { w, x, w_stride, x_stride, n_rows, n_tok, dst, dst_stride };    \
-        amx_run(NAME##_decode, ROW_SCALE, &c, n, scratch);                                         \
+        amx_run(&NAME##_format, &c, n, scratch);                                                   \
     }                                                                                              \
-    const struct qkernel NAME##_amx = { .act = QT_bf16,                                            \
-                                        .tol_nmse = AMX_TOL_NMSE,                                  \
-                                        .min_tokens = AMX_MIN_TOKENS,                              \
-                                        .chunk_rows = AMX_PANELS * AMX_PANEL_ROWS,                 \
+    const struct qkernel NAME##_amx = { .chunk_rows = AMX_PANELS * AMX_PANEL_ROWS,                 \
                                         .mul_mat = NAME##_mul_mat,                                 \
-                                        .mul_mat_scratch = amx_scratch_bytes }
+                                        .mul_mat_scratch = amx_scratch_bytes,                      \
+                                        __VA_ARGS__ }
+
+/* Of a type of quants from NAME_decode. */
+#define AMX_QUANT_CELL(NAME, ROW_SCALE)                                                            \
+    static const struct amx_format NAME##_format = { .decode = NAME##_decode,                      \
+                                                     .row_scale = ROW_SCALE };                     \
+    AMX_CELL(NAME, .act = QT_bf16, .tol_nmse = AMX_TOL_NMSE, .min_tokens = AMX_MIN_TOKENS)
 
 #endif

@@ -79,7 +79,7 @@ ALWAYS_INLINE void nibble_decode(const struct nibble_format *f, const struct row
                                                 .has_min = HAS_MIN };                              \
         nibble_decode(&f, r, k0, nk, out);                                                         \
     }                                                                                              \
-    AMX_CELL(NAME, NULL)
+    AMX_QUANT_CELL(NAME, NULL)
 
 NIBBLE_CELL(q4_0, 0, 0, 8, false);
 NIBBLE_CELL(q4_1, 0, 0, 0, true);
@@ -107,4 +107,4 @@ static void q8_0_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *ou
     }
 }
 
-AMX_CELL(q8_0, NULL);
+AMX_QUANT_CELL(q8_0, NULL);

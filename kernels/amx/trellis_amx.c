@@ -209,6 +209,6 @@ static void iq4_kt_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *
     }
 }
 
-AMX_CELL(iq2_kt, iq2_kt_row_scale);
-AMX_CELL(iq3_kt, iq3_kt_row_scale);
-AMX_CELL(iq4_kt, iq4_kt_row_scale);
+AMX_QUANT_CELL(iq2_kt, iq2_kt_row_scale);
+AMX_QUANT_CELL(iq3_kt, iq3_kt_row_scale);
+AMX_QUANT_CELL(iq4_kt, iq4_kt_row_scale);
