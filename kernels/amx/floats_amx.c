@@ -40,31 +40,44 @@ ALWAYS_INLINE __m512 lower_part(__m512 x, __m512 upper) {
     return _mm512_maskz_sub_ps((__mmask16)~_mm512_fpclass_ps_mask(upper, NOT_FINITE), x, upper);
 }
 
+/* The upper part of x as an f32, the lower part as one whose upper half is to be taken. Rounds to
+ * nearest, ties away from zero. */
+ALWAYS_INLINE __m512i split_bf16(__m512 x, __m512i *low) {
+    const __m512i keep = _mm512_set1_epi32((int)0xffff0000u), half = _mm512_set1_epi32(0x8000);
+    /* A NaN whose lower bits are all set would become a zero. */
+    const __m512i u =
+        _mm512_mask_mov_epi32(_mm512_castps_si512(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                              _mm512_set1_epi32(0x7fc00000));
+    const __m512i high = _mm512_and_si512(_mm512_add_epi32(u, half), keep);
+    const __m512 rest = lower_part(x, _mm512_castsi512_ps(high));
+    *low = _mm512_add_epi32(_mm512_castps_si512(rest), half);
+    return high;
+}
+
 static void float_pack(const float *x, int64_t nk, char *high, char *low) {
-    for (int64_t k = 0; k < nk || k % TILE_K; k += 16) {
+    static const uint16_t upper_halves[32] = { 1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
+                                               23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
+                                               45, 47, 49, 51, 53, 55, 57, 59, 61, 63 };
+    const __m512i pick = _mm512_loadu_si512(upper_halves);
+    for (int64_t k = 0; k < nk; k += TILE_K) {
         const int64_t left = nk - k;
-        const __mmask16 lanes = (__mmask16)(left >= 16 ? 0xffff : left > 0 ? (1 << left) - 1 : 0);
-        const __m512 v = _mm512_maskz_loadu_ps(lanes, x + k);
-        const __m256i h = bf16_of(v);
-        const __m512 upper = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-        _mm256_storeu_si256((__m256i *)(void *)(high + 2 * k), h);
-        _mm256_storeu_si256((__m256i *)(void *)(low + 2 * k), bf16_of(lower_part(v, upper)));
+        const uint32_t lanes = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+        __m512i l[2], h[2];
+        h[0] = split_bf16(_mm512_maskz_loadu_ps((__mmask16)lanes, x + k), &l[0]);
+        h[1] = split_bf16(_mm512_maskz_loadu_ps((__mmask16)(lanes >> 16), x + k + 16), &l[1]);
+        _mm512_storeu_si512(high + 2 * k, _mm512_permutex2var_epi16(h[0], pick, h[1]));
+        _mm512_storeu_si512(low + 2 * k, _mm512_permutex2var_epi16(l[0], pick, l[1]));
     }
 }
 
 /* Pairs of weights as bf16 pairs of upper and lower parts. */
 ALWAYS_INLINE void store_parts(__m512 lo, __m512 hi, char *out) {
-    const __m512i keep = _mm512_set1_epi32((int)0xffff0000u), half = _mm512_set1_epi32(0x8000);
-    const __m512i nan = _mm512_set1_epi32(0x7fc00000);
-    __m512i l = _mm512_castps_si512(lo), h = _mm512_castps_si512(hi);
-    l = _mm512_mask_mov_epi32(l, _mm512_cmp_ps_mask(lo, lo, _CMP_UNORD_Q), nan);
-    h = _mm512_mask_mov_epi32(h, _mm512_cmp_ps_mask(hi, hi, _CMP_UNORD_Q), nan);
-    l = _mm512_and_si512(_mm512_add_epi32(l, half), keep);
-    h = _mm512_and_si512(_mm512_add_epi32(h, half), keep);
+    const __m512i keep = _mm512_set1_epi32((int)0xffff0000u);
+    __m512i low_l, low_h;
+    const __m512i l = split_bf16(lo, &low_l), h = split_bf16(hi, &low_h);
     _mm512_store_si512(out, _mm512_or_si512(_mm512_srli_epi32(l, 16), h));
-    _mm512_store_si512(
-        out + AMX_PANELS * AMX_PANEL_BYTES,
-        bf16_pair(lower_part(lo, _mm512_castsi512_ps(l)), lower_part(hi, _mm512_castsi512_ps(h))));
+    _mm512_store_si512(out + AMX_PANELS * AMX_PANEL_BYTES,
+                       _mm512_ternarylogic_epi32(keep, low_h, _mm512_srli_epi32(low_l, 16), 0xca));
 }
 
 /* 8 weights of 2 bytes of every row, from byte `at` on, as 4 pairs. */

@@ -40,11 +40,14 @@ ALWAYS_INLINE int high_bit(int n_high, int w) {
 
 ALWAYS_INLINE __m512 nibble_weight(const struct nibble_format *f, const __m512i qs[4],
                                    const __m512i high[2], int w, __m512 d, __m512 c) {
+    /* Looking a nibble up ignores the bits above it and saves the conversion. */
+    const __m512 numbers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m512i q = _mm512_srli_epi32(qs[w % 16 / 4], (unsigned)(8 * (w % 4) + 4 * (w / 16)));
     if (f->n_high) {
         const __m512i h = rotate_to_4(high[high_dword(f->n_high, w)], high_bit(f->n_high, w));
         q = _mm512_ternarylogic_epi32(_mm512_set1_epi32(15), q, h, 0xca);
     }
+    if (!f->n_high) return _mm512_fmadd_ps(_mm512_permutexvar_ps(q, numbers), d, c);
     q = _mm512_and_si512(q, _mm512_set1_epi32((16 << f->n_high) - 1));
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), d, c);
 }
