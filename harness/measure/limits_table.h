@@ -6,17 +6,39 @@
 /*    cell, max_rel, row_nmse */
 #define LIMIT_LIST(X)                                                                              \
     X("add@ref", 1e-06, 1e-13)                                                                     \
+    X("attn@ref", 1e-06, 1e-13)                                                                    \
+    X("bf16@ref", 1e-06, 1e-13)                                                                    \
+    X("f16@ref", 1e-06, 1e-13)                                                                     \
+    X("f32@ref", 1e-06, 1e-13)                                                                     \
     X("get_rows@ref", 1e-06, 1e-13)                                                                \
+    X("iq2_kt@ref", 1e-06, 1e-13)                                                                  \
+    X("iq3_kt@ref", 1e-06, 1e-13)                                                                  \
+    X("iq4_kt@ref", 1e-06, 1e-13)                                                                  \
+    X("lse@ref", 1e-06, 1e-13)                                                                     \
+    X("q4_0@ref", 1e-06, 1e-13)                                                                    \
+    X("q4_1@ref", 1e-06, 1e-13)                                                                    \
+    X("q5_0@ref", 1e-06, 1e-13)                                                                    \
+    X("q5_1@ref", 1e-06, 1e-13)                                                                    \
+    X("q6_0@ref", 1e-06, 1e-13)                                                                    \
+    X("q8_0@ref", 1e-06, 1e-13)                                                                    \
+    X("rms_norm@ref", 1e-06, 1e-13)                                                                \
     X("rope@ref", 1e-06, 1e-13)                                                                    \
     X("rope_table@ref", 1e-06, 1e-13)                                                              \
     X("set_rows@ref", 1e-06, 1e-13)                                                                \
+    X("swiglu@ref", 1e-06, 1e-13)                                                                  \
     X("attn@avx2", 6.4e-05, 7.4e-11)                                                               \
+    X("bf16@avx2", 1.3e-05, 5.9e-12)                                                               \
     X("f16@avx2", 2.5e-05, 7.8e-12)                                                                \
+    X("f32@avx2", 1.9e-05, 7.8e-12)                                                                \
     X("iq2_kt@avx2", 2.1e-05, 2.1e-12)                                                             \
     X("iq3_kt@avx2", 2e-05, 2.2e-12)                                                               \
     X("iq4_kt@avx2", 1.7e-05, 1.5e-12)                                                             \
     X("lse@avx2", 1e-06, 1.1e-13)                                                                  \
     X("q4_0@avx2", 1.9e-05, 1.8e-12)                                                               \
+    X("q4_1@avx2", 2.3e-05, 3.4e-12)                                                               \
+    X("q5_0@avx2", 1.8e-05, 1.6e-12)                                                               \
+    X("q5_1@avx2", 2.6e-05, 3.2e-12)                                                               \
+    X("q6_0@avx2", 1.7e-05, 1.6e-12)                                                               \
     X("q8_0@avx2", 1.9e-05, 1.7e-12)                                                               \
     X("rms_norm@avx2", 1.5e-05, 1.4e-12)                                                           \
     X("swiglu@avx2", 3.5e-05, 1.7e-12)
