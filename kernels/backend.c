@@ -173,7 +173,7 @@ const struct op_cell *op_cell_find(enum column c, const struct node *n, enum col
     if (n->op == OP_mul_mat) {
         enum column k_col = COL_none;
         enum qtype t = (enum qtype)n->src[0]->type;
-        if (qkernel_for(c, t, tensor_rows(n->src[1]), &k_col)) {
+        if (qkernel_for(c, t, node_tokens(n), &k_col)) {
             /* A column can lend its loop to a parent's kernel, but the row must name who computes.
              */
             c = k_col;

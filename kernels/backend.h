@@ -46,6 +46,12 @@ const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, en
 bool qtype_has_cell(enum column c, enum qtype t);
 bool op_has_cell(enum column c, enum op op);
 
+/* Tokens by which the cell of a mul_mat node is chosen. */
+#define TOKENS_MANY INT64_MAX
+static inline int64_t node_tokens(const struct node *n) {
+    return n->p.mul_mat.n_tok_as ? n->p.mul_mat.n_tok_as : tensor_rows(n->src[1]);
+}
+
 /* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat
  * for the weight's type and this many tokens. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);

@@ -97,7 +97,7 @@ static int see_product(void *arg, const struct node *n, void *data, struct err *
     struct act_like *s = arg;
     const struct tensor *x = n->src[1];
     const struct qkernel *k =
-        qkernel_for(s->column, (enum qtype)n->src[0]->type, tensor_rows(x), NULL);
+        qkernel_for(s->column, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
     enum qtype act = k ? k->act : QT_f32;
     struct rounding *r = find(s, x->name);
     bool slice = !strcmp(x->name, "result_norm");
@@ -166,8 +166,9 @@ static int shift_answer(void *arg, const struct arm_answer *a, struct err *e) {
 
 static struct arm_batch piece(const struct arm_batch *b, int i0, int step) {
     int n = b->n - i0 < step ? b->n - i0 : step;
-    return (struct arm_batch){ n, b->token + i0, b->pos + i0, b->seq + i0,
-                               b->want ? b->want + i0 : NULL };
+    return (struct arm_batch){
+        n, b->token + i0, b->pos + i0, b->seq + i0, b->want ? b->want + i0 : NULL, b->uniform
+    };
 }
 
 /* One micro-batch at a time, so that what the lead saw is what ref gets. */

@@ -140,6 +140,7 @@ void put_batch(struct payload *p, const struct arm_batch *b) {
     put_u8(p, b->want != NULL);
     for (size_t i = 0; b->want && i < n; i++)
         put_u8(p, b->want[i]);
+    put_u8(p, b->uniform);
 }
 
 /* The bytes of a bool may only be 0 and 1. */
@@ -155,6 +156,7 @@ int get_batch(struct payload *p, struct arm_batch *b, struct payload *store, str
     size_t n = (size_t)get_int(p, 0, INT32_MAX / 16);
     const void *numbers = get_bytes(p, 3 * n * sizeof(int32_t));
     const bool *want = get_u8(p) ? get_bools(p, n) : NULL;
+    const bool uniform = get_u8(p) == 1;
     if (p->torn) return 0;
     payload_clear(store);
     put_bytes(store, numbers, 3 * n * sizeof(int32_t)); /* aligned, unlike the payload */
@@ -162,8 +164,10 @@ int get_batch(struct payload *p, struct arm_batch *b, struct payload *store, str
     put_u8(store, 0); /* so that there is memory for no tokens too */
     if (store->failed) return ERR(e, ERR_NOMEM, "out of memory for a batch of %zu tokens", n);
     const int32_t *v = (const int32_t *)(const void *)store->p;
-    *b = (struct arm_batch){ (int)n, v, v + n, v + 2 * n,
-                             want ? (const bool *)(store->p + 3 * n * sizeof *v) : NULL };
+    *b = (struct arm_batch){
+        (int)n, v, v + n, v + 2 * n, want ? (const bool *)(store->p + 3 * n * sizeof *v) : NULL,
+        uniform
+    };
     return 0;
 }
 

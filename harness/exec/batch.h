@@ -16,6 +16,10 @@ struct arm_batch {
     const int32_t *pos;
     const int32_t *seq;
     const bool *want;      /* NULL = answers for none */
+    /* A piece of a text: every token is rounded as one of many, so that no bit depends on how the
+     * text is cut into batches and micro-batches. Without it few tokens may take cells that are
+     * faster for few and round otherwise. */
+    bool uniform;
 };
 
 /* Answer for one wanted token. */

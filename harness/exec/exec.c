@@ -28,6 +28,7 @@ struct exec {
     struct block body_data, head_data;
     int64_t head_rows; /* rows of a slice */
     struct observer *observer;
+    int64_t tokens_as; /* of the batch computed last */
     struct fault_run fault;
     int32_t *in; /* [5][n_ubatch]: token, pos, cell, first, out_rows */
     float *held; /* [n_held, n_embd] rows of result_norm, on the host */
@@ -248,6 +249,7 @@ static int run_head(struct exec *x, void *norm, int64_t n, const int32_t *rows, 
     for (int64_t r = 0; r < n; r += x->head_rows) {
         int64_t m = n - r < x->head_rows ? n - r : x->head_rows;
         TRY(build_head(x, m, e));
+        graph_round_as(&x->head, x->tokens_as);
         x->head.in_norm->data = (char *)norm + (size_t)r * x->head.in_norm->row_bytes;
         TRY(run_graph(x, &x->head, fn ? x->head.n_nodes : x->head.n_nodes - 1, e));
         if (fn) TRY(answer_rows(x, m, rows ? rows + r : NULL, rows ? i0 : i0 + r, fn, arg, e));
@@ -261,6 +263,8 @@ static int run_body(struct exec *x, const struct arm_batch *b, int i0, int *n_ou
     int rc = 0;
     int n = b->n - i0 < x->p.n_ubatch ? b->n - i0 : x->p.n_ubatch;
     TRY(load_inputs(x, b, i0, n, n_out, e));
+    x->tokens_as = b->uniform ? TOKENS_MANY : 0;
+    graph_round_as(&x->body, x->tokens_as);
     TRY(run_graph(x, &x->body, x->body.n_nodes, e));
     fault_count(&x->fault, n);
 out:

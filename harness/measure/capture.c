@@ -97,8 +97,9 @@ int loc_scrub(struct loc *l, struct side *s, struct err *e) {
     int step = s->arm->info.n_batch < n ? s->arm->info.n_batch : n;
     TRY(arm_kv_trim(s->arm, -1, 0, e));
     for (int i = 0; i < n; i += step) {
-        struct arm_batch b = { n - i < step ? n - i : step, l->other + i, l->pos + i, l->seq + i,
-                               NULL };
+        struct arm_batch b = {
+            n - i < step ? n - i : step, l->other + i, l->pos + i, l->seq + i, NULL, true
+        };
         TRY(arm_decode(s->arm, &b, NULL, NULL, e));
     }
 out:
@@ -111,8 +112,9 @@ int loc_feed(struct loc *l, struct side *s, struct observer *o, struct err *e) {
     TRY(arm_observe(s->arm, o, e));
     TRY(arm_kv_trim(s->arm, -1, 0, e));
     for (int i = 0; i < n; i += step) {
-        struct arm_batch b = { n - i < step ? n - i : step, l->p->token + i, l->pos + i, l->seq + i,
-                               l->all + i };
+        struct arm_batch b = {
+            n - i < step ? n - i : step, l->p->token + i, l->pos + i, l->seq + i, l->all + i, true
+        };
         TRY(arm_hold(s->arm, &b, i > 0, e));
     }
 out:

@@ -37,6 +37,8 @@ static int build(struct judge *j, enum qtype type_k, enum qtype type_v, struct e
     TRY(graph_init(&j->head, &j->m, NULL, e));
     TRY(graph_build(&j->body, &j->m, 1, 1, e));
     TRY(graph_build_head(&j->head, &j->m, 1, e));
+    graph_round_as(&j->body, TOKENS_MANY); /* as the windows of a text are computed */
+    graph_round_as(&j->head, TOKENS_MANY);
     j->n_nodes = j->body.n_nodes + j->head.n_nodes;
     j->nodes = heap_calloc((size_t)j->n_nodes, sizeof *j->nodes, e);
     if (!j->nodes) return ERR_NOMEM;

@@ -18,7 +18,7 @@ enum qtype loc_act(const struct side *s, int i) {
     const struct node *n = s->judge->nodes[i].n;
     if (n->op != OP_mul_mat || s->column == COL_none) return QT_f32;
     const struct qkernel *k =
-        qkernel_for(s->column, (enum qtype)n->src[0]->type, tensor_rows(n->src[1]), NULL);
+        qkernel_for(s->column, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
     return k ? k->act : QT_f32;
 }
 

@@ -23,7 +23,10 @@ struct node op_case_node(const struct op_case *c, enum qtype act, struct tensor 
     memcpy(dst->name, c->name, sizeof dst->name);
     for (int i = 0; i < OP_MAX_SRC; i++)
         n.src[i] = c->src[i].data ? &c->src[i] : NULL;
-    if (c->op == OP_mul_mat) n.p.mul_mat.act = act;
+    if (c->op == OP_mul_mat) {
+        n.p.mul_mat.act = act;
+        n.p.mul_mat.n_tok_as = TOKENS_MANY; /* as the windows of a text are computed */
+    }
     return n;
 }
 

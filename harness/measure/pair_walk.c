@@ -39,7 +39,7 @@ static void add_tokens(struct pass *p, struct arm_batch *b, int s, int from, int
 
 /* Positions [from, to) of windows [s0, s1) as one batch; its rows are held behind the others. */
 static int hold(struct pass *p, struct arm *a, int s0, int s1, int from, int to, struct err *e) {
-    struct arm_batch b = { 0, p->token, p->pos, p->seq, p->want };
+    struct arm_batch b = { 0, p->token, p->pos, p->seq, p->want, true };
     for (int s = s0; s < s1; s++)
         add_tokens(p, &b, s, from, to);
     return arm_hold(a, &b, s0 > 0 || from > 0, e);

@@ -63,7 +63,9 @@ out:
 static int decode_piece(struct pass *p, int n, int from, int to, struct err *e) {
     struct walk *w = p->walk;
     const struct windows *win = w->win;
-    struct arm_batch b = { .token = p->token, .pos = p->pos, .seq = p->seq, .want = p->want };
+    struct arm_batch b = {
+        .token = p->token, .pos = p->pos, .seq = p->seq, .want = p->want, .uniform = true
+    };
     for (int s = 0; s < n; s++) {
         for (int i = from; i < to; i++, b.n++) {
             p->token[b.n] = windows_input(win, w->tokens, p->first + s, i, w->bos);

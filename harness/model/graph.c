@@ -71,6 +71,11 @@ static bool shapes_ok(bool ok, const char *name, int il, struct err *e) {
     return ok;
 }
 
+void graph_round_as(struct graph *g, int64_t n_tok) {
+    for (int i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i]->op == OP_mul_mat) g->nodes[i]->p.mul_mat.n_tok_as = n_tok;
+}
+
 struct tensor *g_get_rows(struct graph *g, const char *name, int il, const struct tensor *table,
                           const struct tensor *ids, struct err *e) {
     if (!table || !ids) return NULL;

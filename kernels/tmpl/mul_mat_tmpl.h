@@ -23,7 +23,7 @@ static inline int64_t mul_mat_chunk(const struct qkernel *k, int64_t n_rows) {
 }
 
 static inline const struct qkernel *mul_mat_cell(enum column c, const struct node *n) {
-    return qkernel_for(c, (enum qtype)n->src[0]->type, tensor_rows(n->src[1]), NULL);
+    return qkernel_for(c, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
 }
 
 /* Bytes from a row of n quantised activations to the next. Long rows of bf16 are 1 KiB beyond a
