@@ -176,7 +176,7 @@ coverage: ## coverage: write the coverage table of the README
 coverage: $(O)/ggauge
 	$(Q).ci/coverage.sh $(O)/ggauge
 
--include $(LIB_OBJ:.o=.d) $(patsubst $(B)/tests/%,$(B)/tests/unit/%.d,$(TESTS))
+-include $(LIB_OBJ:.o=.d) $(TEST_LIB:%.c=$(B)/%.d) $(wildcard $(B)/tests/fuzz/*.d) $(patsubst $(B)/tests/%,$(B)/tests/unit/%.d,$(TESTS))
 
 .PHONY: clean help
 clean: ## clean: remove everything built

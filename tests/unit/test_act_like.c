@@ -77,7 +77,7 @@ static void run(const char *backend, const char *act_like, double *log_prob) {
     if (arm_open(&a, &p, &e)) fail_msg("%s", e.msg);
     for (int k = 0; k < 3; k++) {
         int i = from[k];
-        struct arm_batch b = { from[k + 1] - i, token + i, pos + i, seq + i, want + i };
+        struct arm_batch b = { from[k + 1] - i, token + i, pos + i, seq + i, want + i, true };
         if (arm_decode(a, &b, keep, log_prob + (size_t)i * N_VOCAB, &e)) fail_msg("%s", e.msg);
     }
     arm_close(a);

@@ -207,7 +207,7 @@ static void decode_three(struct arm *a, const int32_t *token, struct answers *s)
             seq[n] = parts[i][0];
             want[n] = true;
         }
-    struct arm_batch b = { n, tok, pos, seq, want };
+    struct arm_batch b = { n, tok, pos, seq, want, false };
     struct err e = { 0 };
     if (arm_decode(a, &b, keep, s, &e)) fail_msg("%s", e.msg);
 }
@@ -419,10 +419,10 @@ static void refuses_bad_batches(void **state) {
     struct err e = { 0 };
     int32_t zero = 0, one = 1, big = 100000, minus = -1, seq3 = 3;
     struct arm_batch bad[] = {
-        { 1, &big, &zero, &zero, NULL },   { 1, &minus, &zero, &zero, NULL },
-        { 1, &zero, &one, &zero, NULL },  /* a gap */
-        { 1, &zero, &zero, &seq3, NULL }, /* no such sequence */
-        { 1, &zero, &zero, &minus, NULL },
+        { 1, &big, &zero, &zero, NULL, false },   { 1, &minus, &zero, &zero, NULL, false },
+        { 1, &zero, &one, &zero, NULL, false },  /* a gap */
+        { 1, &zero, &zero, &seq3, NULL, false }, /* no such sequence */
+        { 1, &zero, &zero, &minus, NULL, false },
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         memset(&e, 0, sizeof e);

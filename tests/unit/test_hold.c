@@ -66,7 +66,7 @@ static struct arm_batch batch(int from, int to) {
         pos[i] = i;
         want[i] = i >= N_TOK - N_WANT;
     }
-    return (struct arm_batch){ to - from, token + from, pos + from, seq + from, want + from };
+    return (struct arm_batch){ to - from, token + from, pos + from, seq + from, want + from, true };
 }
 
 static float expected[N_WANT][N_VOCAB], got[N_WANT][N_VOCAB];
@@ -234,7 +234,7 @@ static void a_recording_answers_what_was_asked_before(void **state) {
     assert_int_equal(arm_rows(r, 5, 1, target + 5, false, keep_row, &logits, &e), ERR_MISSING);
     target[5]--;
     token[2]++; /* another text before the same tokens */
-    if (arm_hold(r, &(struct arm_batch){ N_TOK, token, pos, seq, want }, false, &e))
+    if (arm_hold(r, &(struct arm_batch){ N_TOK, token, pos, seq, want, true }, false, &e))
         fail_msg("%s", e.msg);
     assert_int_equal(arm_rows(r, 5, 1, target + 5, false, keep_row, &logits, &e), ERR_MISSING);
     arm_close(r);

@@ -210,7 +210,7 @@ static struct arm_batch batch(void) {
         want[i] = i >= N_TOK - N_WANT;
         if (i < N_WANT) target[i] = (i * 7) % N_VOCAB;
     }
-    return (struct arm_batch){ N_TOK, token, pos, seq, want };
+    return (struct arm_batch){ N_TOK, token, pos, seq, want, true };
 }
 
 /* Everything that an arm says of the batch. */
@@ -616,7 +616,7 @@ static int ignore_row(void *arg, const struct arm_row *r, struct err *e) {
 
 static void *run_slowly(void *arg) {
     struct slow_run *s = arg;
-    struct arm_batch b = { N_TOK, token, pos, seq, want };
+    struct arm_batch b = { N_TOK, token, pos, seq, want, true };
     for (int i = 1; i <= LAST_HOLD && s->rc == 0; i++) {
         s->rc = arm_kv_trim(s->a, -1, 0, &s->e);
         if (s->rc == 0) s->rc = arm_hold(s->a, &b, false, &s->e);
@@ -635,7 +635,7 @@ static void silence_is_noticed_and_work_is_not(void **state) {
     struct err e = { 0 };
     assert_int_equal(pthread_create(&thread, NULL, run_slowly, &slow), 0);
     double t0 = timer_s();
-    struct arm_batch b = { N_TOK, token, pos, seq, want };
+    struct arm_batch b = { N_TOK, token, pos, seq, want, true };
     int rc = 0;
     for (int i = 1; i <= LAST_HOLD && rc == 0; i++)
         if ((rc = arm_kv_trim(a, -1, 0, &e)) == 0) rc = arm_hold(a, &b, false, &e);
