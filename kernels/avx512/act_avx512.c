@@ -8,6 +8,15 @@
 #include "qtype.h"
 #include "simd_avx512.h"
 
+/* 16 quants as bytes at qs and as integers. */
+ALWAYS_INLINE __m512i to_int8(__m512 x, __m512 inverse, int8_t *qs) {
+    /* minps and maxps give the second operand for a NaN (0 times an inverse that overflowed). */
+    const __m512 r = _mm512_min_ps(_mm512_mul_ps(x, inverse), _mm512_set1_ps(127.0f));
+    const __m512i q = _mm512_cvtps_epi32(_mm512_max_ps(r, _mm512_set1_ps(-128.0f)));
+    _mm_storeu_si128((__m128i *)qs, _mm512_cvtepi32_epi8(q));
+    return q;
+}
+
 static inline void q8_2_block(const float *x, uint16_t *d, int16_t *s, int8_t *qs) {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     const __m512 v[2] = { _mm512_loadu_ps(x), _mm512_loadu_ps(x + 16) };
@@ -22,16 +31,62 @@ static inline void q8_2_block(const float *x, uint16_t *d, int16_t *s, int8_t *q
     }
     const float scale = bf16_to_f32(*d);
     const __m512 inverse = _mm512_set1_ps(scale != 0.0f ? 1.0f / scale : 0.0f);
-    __m512i q[2];
-    UNROLL
-    for (int i = 0; i < 2; i++) {
-        /* minps and maxps give the second operand for a NaN (0 times an inverse that overflowed).
-         */
-        __m512 r = _mm512_min_ps(_mm512_mul_ps(v[i], inverse), _mm512_set1_ps(127.0f));
-        q[i] = _mm512_cvtps_epi32(_mm512_max_ps(r, _mm512_set1_ps(-128.0f)));
-        _mm_storeu_si128((__m128i *)(qs + 16 * i), _mm512_cvtepi32_epi8(q[i]));
-    }
+    const __m512i q[2] = { to_int8(v[0], inverse, qs), to_int8(v[1], inverse, qs + 16) };
     *s = (int16_t)_mm512_reduce_add_epi32(_mm512_add_epi32(q[0], q[1]));
+}
+
+ALWAYS_INLINE __m512i larger_or_sum(bool larger, __m512i a, __m512i b) {
+    return larger ? _mm512_max_epi32(a, b) : _mm512_add_epi32(a, b);
+}
+
+/* Lane j = the largest lane, or the sum of the lanes, of a[j]. */
+ALWAYS_INLINE __m128i fold4(bool larger, const __m512i a[4]) {
+    const __m512i ab =
+        larger_or_sum(larger, _mm512_unpacklo_epi32(a[0], a[1]), _mm512_unpackhi_epi32(a[0], a[1]));
+    const __m512i cd =
+        larger_or_sum(larger, _mm512_unpacklo_epi32(a[2], a[3]), _mm512_unpackhi_epi32(a[2], a[3]));
+    __m512i q = larger_or_sum(larger, _mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    q = larger_or_sum(larger, q, _mm512_shuffle_i64x2(q, q, 0x4e));
+    q = larger_or_sum(larger, q, _mm512_shuffle_i64x2(q, q, 0xb1));
+    return _mm512_castsi512_si128(q);
+}
+
+/* Four blocks with one division each for their scales and inverses. False, with nothing written, if
+ * one of them is not finite. */
+static inline bool q8_2_group(const float *x, struct blk_q8_2_x4 *g) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512 v[8];
+    __m512i top[4], sum[4];
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        v[2 * j] = _mm512_loadu_ps(x + 32 * j);
+        v[2 * j + 1] = _mm512_loadu_ps(x + 32 * j + 16);
+        top[j] = _mm512_and_si512(_mm512_castps_si512(v[2 * j]), magnitude);
+        top[j] = _mm512_max_epi32(top[j],
+                                  _mm512_and_si512(_mm512_castps_si512(v[2 * j + 1]), magnitude));
+    }
+    const __m128i amax = fold4(true, top);
+    if (_mm_movemask_epi8(_mm_cmpgt_epi32(amax, _mm_set1_epi32(0x7f7fffff)))) return false;
+    /* As f32_to_bf16: to nearest, ties to even. */
+    __m128i d = _mm_castps_si128(_mm_div_ps(_mm_castsi128_ps(amax), _mm_set1_ps(127.0f)));
+    const __m128i odd = _mm_and_si128(_mm_srli_epi32(d, 16), _mm_set1_epi32(1));
+    d = _mm_srli_epi32(_mm_add_epi32(d, _mm_add_epi32(odd, _mm_set1_epi32(0x7fff))), 16);
+    _mm_storel_epi64((__m128i *)g->d, _mm_cvtepi32_epi16(d));
+    const __m128 scale = _mm_castsi128_ps(_mm_slli_epi32(d, 16));
+    const __mmask8 nonzero = _mm_cmp_ps_mask(scale, _mm_setzero_ps(), _CMP_NEQ_OQ);
+    const __m512 inverse =
+        _mm512_castps128_ps512(_mm_maskz_div_ps(nonzero, _mm_set1_ps(1.0f), scale));
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        const __m512 inv = _mm512_permutexvar_ps(_mm512_set1_epi32(j), inverse);
+        __m512i q[2];
+        UNROLL
+        for (int i = 0; i < 2; i++)
+            q[i] = to_int8(v[2 * j + i], inv, g->qs + 32 * j + 16 * i);
+        sum[j] = _mm512_add_epi32(q[0], q[1]);
+    }
+    _mm_storel_epi64((__m128i *)g->s, _mm_cvtepi32_epi16(fold4(false, sum)));
+    return true;
 }
 
 static void q8_2_x4_quantize_row(const float *x, void *row, int64_t n, const float *imatrix) {
@@ -39,9 +94,11 @@ static void q8_2_x4_quantize_row(const float *x, void *row, int64_t n, const flo
     struct blk_q8_2_x4 *g = row;
     struct blk_q8_2 *t = row;
     (void)imatrix;
-    for (int64_t b = 0; b < n_grouped; b++)
-        q8_2_block(x + QK_Q8_2 * b, &g[b / 4].d[b % 4], &g[b / 4].s[b % 4],
-                   g[b / 4].qs + QK_Q8_2 * (b % 4));
+    for (int64_t i = 0; i < n_grouped / 4; i++)
+        if (!q8_2_group(x + 4 * QK_Q8_2 * i, &g[i]))
+            for (int j = 0; j < 4; j++)
+                q8_2_block(x + QK_Q8_2 * (4 * i + j), &g[i].d[j], &g[i].s[j],
+                           g[i].qs + QK_Q8_2 * j);
     for (int64_t b = n_grouped; b < n_blocks; b++)
         q8_2_block(x + QK_Q8_2 * b, &t[b].d, &t[b].s, t[b].qs);
 }
