@@ -19,7 +19,7 @@
 
 /*    name     gguf n_blk block              row_meta gain         ref avx2 avx512 amx cuda */
 #define QTYPE_LIST(X)                                                                              \
-    X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, Y, Y, _)                        \
+    X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, Y, _, _)                        \
     X(f16,       1,   1, struct blk_f16,     0, 1.0,         Y, Y, Y, Y, _)                        \
     X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, Y, Y, _)                        \
     X(f64,      28,   1, struct blk_f64,     0, 1.0,         _, _, _, _, _)                        \
