@@ -119,11 +119,11 @@ ALWAYS_INLINE void amx_begin_sums(bool two) {
 }
 
 ALWAYS_INLINE void amx_load_sums(const struct amx_sums *s, bool two) {
-    TILE_LOAD(0, s->t[0], 64);
-    TILE_LOAD(1, s->t[1], 64);
+    TILE_LOAD_ONCE(0, s->t[0], 64);
+    TILE_LOAD_ONCE(1, s->t[1], 64);
     if (!two) return;
-    TILE_LOAD(2, s->t[2], 64);
-    TILE_LOAD(3, s->t[3], 64);
+    TILE_LOAD_ONCE(2, s->t[2], 64);
+    TILE_LOAD_ONCE(3, s->t[3], 64);
 }
 
 ALWAYS_INLINE void amx_store_sums(struct amx_sums *s, bool two) {

@@ -241,6 +241,8 @@ static void check_model(const struct tiny_model *t) {
                     double exact = want[(size_t)p * t->n_vocab + i];
                     /* float sums: 2e-5 is the most that was seen, on avx2 */
                     double limit = c == COL_ref ? 1e-5 : 1e-4;
+                    /* attention on bf16 tiles: q, K and V in two parts of 8 bits each; 5.6e-4 */
+                    if (c == COL_amx) limit = 2e-3;
                     if (!(fabs(got - exact) < limit))
                         fail_msg("%s on %s, seed %llu: sequence %d position %d token %d: got %.9g, "
                                  "expected %.9g",
