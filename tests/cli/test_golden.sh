@@ -29,17 +29,20 @@ print(f"# {got:.6f} against {want:.6f}: {d:.4f} % of {limit} %")
 sys.exit(not d <= limit)' "$@"
 }
 
-# Columns against ref fed the same quantised activations, 0.01 %.
+# Columns against ref fed the same quantised activations, 0.01 %; amx rounds weights to bf16 besides, which
+# moved these by up to 0.019 %.
 for m in "$q8" "$kt"; do
     for column in avx2 avx512 amx; do
-        name="$(basename "$m" .gguf): $column within 0.01 % of ref with the same activations"
+        limit=0.01
+        [ $column = amx ] && limit=0.05
+        name="$(basename "$m" .gguf): $column within $limit % of ref with the same activations"
         if ! "$GGAUGE" types 2>&1 >/dev/null | grep -qw "$column"; then
             echo "ok - $name # SKIP this machine does not run $column"
             continue
         fi
         same=$(ppl -m "$m" -f "$small" --chunks 4 --backend ref --act-like $column)
         fast=$(ppl -m "$m" -f "$small" --chunks 4 --backend $column)
-        near "$fast" "$same" 0.01
+        near "$fast" "$same" $limit
         check "$name" $?
     done
 done
