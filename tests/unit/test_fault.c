@@ -72,7 +72,7 @@ static void decode(struct arm *a, float *logits) {
         pos[i] = i;
         want[i] = true;
     }
-    struct arm_batch b = { N_TOK, token, pos, seq, want };
+    struct arm_batch b = { N_TOK, token, pos, seq, want, true };
     if (arm_kv_trim(a, -1, 0, &e) || arm_decode(a, &b, keep, logits, &e)) fail_msg("%s", e.msg);
 }
 
