@@ -186,7 +186,7 @@ static void use_arm(struct arm *a) {
     struct err e = { 0 };
     const int32_t token[N_TOK] = { 1, 2, 3, 4 }, pos[N_TOK] = { 0, 1, 2, 3 }, seq[N_TOK] = { 0 };
     const bool want[N_TOK] = { false, false, true, true };
-    const struct arm_batch b = { N_TOK, token, pos, seq, want };
+    const struct arm_batch b = { N_TOK, token, pos, seq, want, true };
     int n_vocab = a->info.n_vocab, n_seen = 0;
     struct observer o = { .arg = &n_seen, .want = want_node, .see = see_node };
     struct row r;

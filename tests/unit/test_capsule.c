@@ -89,7 +89,7 @@ static int teardown(void **state) {
 static void test_round_trip(void **state) {
     (void)state;
     struct err e = { 0 };
-    struct capsule *c = product(), *d;
+    struct capsule *c = product(), *d = NULL;
     if (capsule_save(c, path, &e) || capsule_open(&d, path, &e)) fail_msg("%s", e.msg);
     assert_string_equal(d->c.name, "ffn_out-3");
     assert_int_equal(d->c.il, 3);

@@ -97,7 +97,7 @@ static struct arm *open_arm(void) {
 static struct arm_batch batch(const int *chunk, int n, int from, int to, bool bos) {
     static int32_t token[3 * N_CTX], pos[3 * N_CTX], seq[3 * N_CTX];
     static bool want[3 * N_CTX];
-    struct arm_batch b = { 0, token, pos, seq, want };
+    struct arm_batch b = { 0, token, pos, seq, want, true };
     for (int s = 0; s < n; s++) {
         for (int p = from; p < to; p++, b.n++) {
             token[b.n] = p == 0 && bos ? BOS : text[chunk[s]][p];
