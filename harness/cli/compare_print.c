@@ -66,14 +66,17 @@ static void print_figures(const struct compare_cmd *c, FILE *out) {
     const double n = (double)r->n_positions;
     const int64_t np = r->n_positions;
     struct ppl_stats a = compare_ppl(r, SIDE_A), b = compare_ppl(r, SIDE_B);
-    fprintf(out,
-            "PPL               A %.4f +/- %.4f   B %.4f +/- %.4f   (%" PRId64 " chunks, %" PRId64
-            " positions)\n",
-            ppl_stats_ppl(&a), ppl_stats_se_chunk(&a), ppl_stats_ppl(&b), ppl_stats_se_chunk(&b),
-            r->n_chunks, np);
+    fprintf(out, "PPL               A %.4f", ppl_stats_ppl(&a));
+    if (r->n_chunks > 1) fprintf(out, " +/- %.4f", ppl_stats_se_chunk(&a));
+    fprintf(out, "   B %.4f", ppl_stats_ppl(&b));
+    if (r->n_chunks > 1) fprintf(out, " +/- %.4f", ppl_stats_se_chunk(&b));
+    fprintf(out, "   (%" PRId64 " chunk%s, %" PRId64 " positions)\n", r->n_chunks,
+            r->n_chunks == 1 ? "" : "s", np);
     struct interval ci = confseq_interval(&r->d, c->alpha);
-    fprintf(out, "ln(PPL_B/PPL_A)   %+.6f   in [%+.6f, %+.6f] at %g %%, margin +/- %g\n", r->d.mean,
-            ci.low, ci.high, 100 * (1 - c->alpha), c->margin);
+    fprintf(out, "ln(PPL_B/PPL_A)   %+.6f", r->d.mean);
+    if (r->n_chunks > 1)
+        fprintf(out, "   in [%+.6f, %+.6f] at %g %%", ci.low, ci.high, 100 * (1 - c->alpha));
+    fprintf(out, ", margin +/- %g\n", c->margin);
     fprintf(out, "|d nll|           median %.3g   99 %% %.3g   99.9 %% %.3g   max %.3g\n",
             quantile_sorted(r->d_abs, np, 0.5), quantile_sorted(r->d_abs, np, 0.99),
             quantile_sorted(r->d_abs, np, 0.999), quantile_sorted(r->d_abs, np, 1.0));
