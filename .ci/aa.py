@@ -18,7 +18,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "aa.csv"
-FIELDS = ["run", "kind", "model", "n_ctx", "arm_a", "arm_b", "text_at", "verdict", "reason", "chunks", "positions",
+FIELDS = ["run", "kind", "model", "n_ctx", "arm_a", "arm_b", "text_at", "seed", "verdict", "reason", "chunks", "positions",
           "ln_ratio", "d_abs_p999", "wide_flips", "seconds"]
 UBATCHES = [1, 2, 3, 5, 8, 16, 17, 31, 33, 64, 100, 128, 512]
 BATCHES = [64, 200, 512, 2048]
@@ -43,7 +43,7 @@ class Runs:
         r = random.Random(k)
         kind = r.choice(["shape", "shape", "worker", "column"] if len(self.columns) > 1 else ["shape", "worker"])
         fast = self.columns[1:] or self.columns
-        n_ctx = r.choice([32, 32, 64, 128] if kind == "column" else [32, 32, 32, 64, 64, 64, 128, 128, 256, 512])
+        n_ctx = r.choice([64, 128, 128, 256] if kind == "column" else [32, 32, 32, 64, 64, 64, 128, 128, 256, 512])
         n_bytes = 14 * n_ctx * 12  # 12 chunks and more: a token is 4 bytes or so, and the first is dropped
         at = r.randrange(max(1, len(self.text) - n_bytes))
         cache = f"-ctk {r.choice(CACHES)} -ctv {r.choice(CACHES)}"
@@ -57,7 +57,7 @@ class Runs:
         else:
             b = ("worker " if kind == "worker" else "") + shape(column_a)
         return {"run": k, "kind": kind, "model": r.choice(self.models), "n_ctx": n_ctx, "arm_a": a, "arm_b": b,
-                "text_at": at}, self.text[at:at + n_bytes]
+                "text_at": at, "seed": r.randrange(1, 1 << 20)}, self.text[at:at + n_bytes]
 
     def measure(self, k):
         p, text = self.plan(k)
@@ -66,7 +66,7 @@ class Runs:
         (out / "text").write_bytes(text.decode("utf-8", "ignore").encode())
         t0 = time.time()
         run = subprocess.run([self.ggauge, "compare", "-m", p["model"], "-f", str(out / "text"), "-c", str(p["n_ctx"]),
-                              "--chunks", "12", "--a", p["arm_a"], "--b", p["arm_b"], "--out", str(out)],
+                              "--chunks", "12", "--seed", str(p["seed"]), "--a", p["arm_a"], "--b", p["arm_b"], "--out", str(out)],
                              capture_output=True, text=True, env={**os.environ, "XDG_CACHE_HOME": self.tmp})
         p["seconds"] = f"{time.time() - t0:.2f}"
         p["model"] = pathlib.Path(p["model"]).stem

@@ -57,6 +57,7 @@ struct arm_info {
     enum arm_promise promise;
     int32_t n_vocab, n_ctx_train;
     int n_ctx, n_seq, n_batch, n_ubatch, n_threads, n_threads_batch;
+    int64_t n_chunks; /* ARM_RECORDED: windows of the text that it has, from the first on; else 0 */
     int64_t n_params;
     uint64_t model_bytes;  /* of all tensors */
     double bpw;

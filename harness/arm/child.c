@@ -80,7 +80,7 @@ static int spawn(struct child *c, char **argv, int in, int out, struct err *e) {
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&files);
     if (why) c->pid = 0;
-    FAIL_IF(why, e, ERR_ARM, "arm cannot be started: %s: %s", argv[0], strerror(why));
+    FAIL_IF(why, e, ERR_MISSING, "cannot start %s: %s", argv[0], strerror(why));
 out:
     return rc;
 }

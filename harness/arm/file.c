@@ -324,6 +324,7 @@ int arm_open_file(struct arm **out, const struct arm_params *p, struct err *e) {
                                      .n_ctx_train = shape->n_ctx,
                                      .n_ctx = shape->n_ctx,
                                      .n_seq = n_seq,
+                                     .n_chunks = kld_reader_n_whole(s->reader),
                                      .n_batch = p->n_batch,
                                      .n_ubatch = p->n_ubatch,
                                      .backend = "file",

@@ -84,10 +84,10 @@ void get_info(struct payload *p, struct arm_info *i) {
     i->n_ctx_train = get_i32(p);
     i->n_ctx = get_int(p, 1, INT32_MAX);
     i->n_seq = get_int(p, 1, INT32_MAX);
-    i->n_batch = get_i32(p);
-    i->n_ubatch = get_i32(p);
-    i->n_threads = get_i32(p);
-    i->n_threads_batch = get_i32(p);
+    i->n_batch = get_int(p, 1, 1 << 24);
+    i->n_ubatch = get_int(p, 1, 1 << 24);
+    i->n_threads = get_int(p, 1, 1 << 16);
+    i->n_threads_batch = get_int(p, 1, 1 << 16);
     i->n_params = get_i64(p);
     i->model_bytes = get_u64(p);
     i->bpw = get_f64(p);

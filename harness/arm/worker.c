@@ -421,6 +421,9 @@ static int open_remote(struct worker *s, const struct arm_params *p, struct err 
     snprintf(s->host, sizeof s->host, "%s", host ? host : "");
     TRY(get_what(&s->reply, &s->what, e));
     TRY(end_reply(s, FRAME_opened, e));
+    FAIL_IF((p->n_ctx && i->n_ctx != p->n_ctx) || i->n_seq < p->n_seq, e, ERR_ARM,
+            "arm has %d sequences of %d positions, %d of %d were asked for", i->n_seq, i->n_ctx,
+            p->n_seq, p->n_ctx);
     s->logits = heap_calloc((size_t)i->n_vocab, sizeof *s->logits, e);
     if (!s->logits) rc = ERR_NOMEM;
 out:

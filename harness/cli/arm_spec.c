@@ -101,6 +101,8 @@ int arm_spec_parse(struct arm_spec *s, const char *what, const char *text,
     rc = opt_parse(s->argc - n_kind + 1, s->argv + n_kind - 1, table,
                    "compare --a \"KIND [options]\"", e);
     if (rc < 0 && e && !strstr(e->msg, what)) err_prefix(e, "%s", what);
+    FAIL_IF(rc == 0 && s->params.kind != ARM_WORKER && (s->params.launch || s->params.timeout_s), e,
+            ERR_ARG, "%s: --launch and --timeout belong to a worker", what);
 out:
     return rc;
 }

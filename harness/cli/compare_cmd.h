@@ -57,7 +57,7 @@ void compare_arm_error(char *buf, size_t n, int side, const char *msg, int64_t n
 /* ---- compare_print.c: stdout ----------------------------------------------------------------- */
 
 void compare_print_arms(const struct compare_cmd *c);
-/* The table of figures and the verdict. compare_sort has been called. */
+/* The table of figures and the verdict. */
 int compare_print_result(const struct compare_cmd *c, struct err *e);
 /* The same as Markdown, for a pull request or a step summary. */
 void compare_print_report(const struct compare_cmd *c, FILE *out);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli/compare_cmd.h"
+#include "cli/ops_print.h"
 #include "stats/proportion.h"
 #include "stats/quantile.h"
 
@@ -182,6 +183,11 @@ int compare_files_close(struct compare_cmd *c, struct err *e) {
     } else { /* no chunk was ever measured */
         FAIL_IF(mkdir(c->out, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", c->out,
                 strerror(errno));
+    }
+    if (c->where) {
+        char path[4096];
+        TRY(out_path(c, "ops.csv", path, sizeof path, e));
+        TRY(ops_csv(path, c->where, e));
     }
     TRY(write_file(c, "report.md", compare_print_report, e));
     TRY(write_file(c, "summary.json", fill_summary, e));

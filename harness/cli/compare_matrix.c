@@ -2,11 +2,13 @@
  * compare_matrix.c - `ggauge compare --matrix`: one arm's column over every shape that has hidden a
  * bug: micro-batches, contexts, cache types, CPU columns.
  *
- * For each context and cache type arm A computes the chunks once and is remembered. Each column is
- * compared with it at the micro-batch of the command line; what the column answered there is
- * remembered in turn, and its other micro-batches must give the same bits (or, for an arm that
- * promises none, agree within the margin). A cell ends as soon as it is known. Rows of
- * OUT/matrix.csv are on disk as they come, and a second run goes on behind them. */
+ * For each context and cache type every column is compared with arm A at the micro-batch of the
+ * command line. What the column answered there is remembered, and its other micro-batches must give
+ * the same bits; that is the columns' noise floor, too. A cell ends as soon as it is known. Rows of
+ * OUT/matrix.csv are on disk as they come, and a second run goes on behind them, unless an arm is
+ * another program, which may have changed.
+ *
+ * Weights are never repacked here and no architecture has experts yet: no axis for them. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -210,7 +212,10 @@ static int open_csv(struct matrix *m, struct err *e) {
     struct csv_reader r;
     struct err ignored;
     int64_t end = 0;
-    if (csv_reader_open(&r, path, &ignored) == 0) {
+    bool own = true; /* both arms are this program */
+    for (int s = 0; s < SIDE_count; s++)
+        own = own && !c->spec[s].params.path && !c->spec[s].params.launch;
+    if (own && csv_reader_open(&r, path, &ignored) == 0) {
         while (csv_reader_next(&r, &ignored) == 1)
             take_record(m, &r);
         end = r.end_offset;
@@ -285,13 +290,13 @@ static int run_cell(struct matrix *m, struct cell *c, struct arm *a, struct arm 
         rc = 0;
     }
     if (rc < 0) goto release;
-    compare_sort(&run);
     struct tail t = compare_tail(&run);
     if (v.status == STATUS_OPEN || v.status == STATUS_PASS) {
         struct verdict tail = verdict_tail(&run.rel, &t);
         if (tail.status == STATUS_FAIL) v = tail;
     }
-    if (v.status == STATUS_OPEN && run.n_different == 0) v.status = STATUS_PASS;
+    if (v.status == STATUS_OPEN && run.n_positions > 0 && run.n_different == 0)
+        v.status = STATUS_PASS;
     if (v.status == STATUS_OPEN) v.status = STATUS_UNDECIDED;
     c->status = v.status;
     c->n_chunks = run.n_chunks;
@@ -301,7 +306,7 @@ static int run_cell(struct matrix *m, struct cell *c, struct arm *a, struct arm 
     c->seconds = timer_s() - t0;
     snprintf(c->reason, sizeof c->reason, "%s", reason_name(v.reason));
     snprintf(c->text, sizeof c->text, "%s", v.text);
-    if (!c->done) TRY(write_cell(m, c, e));
+    if (!c->done) rc = write_cell(m, c, e);
     c->done = true;
 release:
     compare_release(&run);
@@ -311,9 +316,13 @@ out:
 
 static int open_for(const struct matrix *m, int side, const struct cell *c, int n_ubatch,
                     struct arm **out, struct err *e) {
-    struct arm_params p = m->cmd->spec[side].params;
+    const struct arm_spec *spec = m->cmd->spec;
+    struct arm_params p = spec[side].params;
+    const int n_batch = spec[SIDE_A].params.n_batch > spec[SIDE_B].params.n_batch
+                            ? spec[SIDE_A].params.n_batch
+                            : spec[SIDE_B].params.n_batch;
     p.n_ctx = c->n_ctx;
-    p.n_seq = windows_n_seq(p.n_batch, c->n_ctx);
+    p.n_seq = windows_n_seq(n_batch, c->n_ctx);
     if (p.n_seq > 16) p.n_seq = 16;
     if (p.n_batch > p.n_seq * c->n_ctx) p.n_batch = p.n_seq * c->n_ctx;
     p.n_ubatch = n_ubatch;
@@ -324,18 +333,14 @@ static int open_for(const struct matrix *m, int side, const struct cell *c, int 
 }
 
 /* One column at one context and cache type: all its micro-batches. *a is opened if it is needed. */
-static int run_column(struct matrix *m, struct cell *c, struct arm **a, struct arm **a_source,
-                      struct err *e) {
+static int run_column(struct matrix *m, struct cell *c, struct arm **a, struct err *e) {
     int rc = 0;
     struct arm *b = NULL, *base = NULL, *other = NULL;
     bool all = true;
     for (int u = 0; u < m->n_ub; u++)
-        all = all && c[u].done;
+        all = all && (c[u].done || m->ub[u] > c->n_ctx);
     if (all) return 0;
-    if (!*a) {
-        TRY(open_for(m, SIDE_A, c, m->cmd->spec[SIDE_A].params.n_ubatch, a_source, e));
-        TRY(arm_open_recording(a, *a_source, e));
-    }
+    if (!*a) TRY(open_for(m, SIDE_A, c, m->cmd->spec[SIDE_A].params.n_ubatch, a, e));
     TRY(open_for(m, SIDE_B, c, m->ub[0], &b, e));
     TRY(arm_open_recording(&base, b, e));
     if (!c[0].done) {
@@ -351,7 +356,7 @@ static int run_column(struct matrix *m, struct cell *c, struct arm **a, struct a
     arm_close(b);
     b = NULL;
     for (int u = 1; u < m->n_ub; u++, progress_update(&m->cmd->progress, ++m->n_run)) {
-        if (c[u].done || m->ub[u] > c->n_ctx) continue;
+        if (c[u].done || m->ub[u] > c->n_ctx || chunks == 0) continue;
         TRY(open_for(m, SIDE_B, c, m->ub[u], &other, e));
         TRY(run_cell(m, &c[u], base, other, other->info.promise == ARM_BITWISE, chunks, e));
         arm_close(other);
@@ -364,20 +369,37 @@ out:
     return rc;
 }
 
+/* An arm that is gone is the verdict of the column's first cell. */
+static int note_arm(struct matrix *m, struct cell *c, int rc, struct err *e) {
+    if (rc != ERR_ARM) return rc;
+    c->status = STATUS_FAIL;
+    snprintf(c->reason, sizeof c->reason, "%s", reason_name(REASON_ARM));
+    snprintf(c->text, sizeof c->text, "%.300s", e->msg);
+    if (!c->done && (rc = write_cell(m, c, e)) < 0) return rc;
+    c->done = true;
+    return 0;
+}
+
 static int run_all(struct matrix *m, struct err *e) {
     int rc = 0;
-    struct arm *a = NULL, *source = NULL;
-    for (int i = 0; i < m->n_ctx; i++)
-        for (int k = 0; k < m->n_kv; k++) {
-            for (int j = 0; j < m->n_columns; j++)
-                TRY(run_column(m, cell_at(m, i, k, j, 0), &a, &source, e));
-            arm_close(a);
-            arm_close(source);
-            a = source = NULL;
+    struct arm *a = NULL;
+    for (int i = 0; i < m->n_ctx; i++) {
+        if (m->cmd->ids.n < 2 * (int64_t)m->ctx[i]) {
+            fprintf(stderr, "note: the text has %" PRId64 " tokens, too few for -c %d\n",
+                    m->cmd->ids.n, m->ctx[i]);
+            continue;
         }
+        for (int k = 0; k < m->n_kv; k++) {
+            for (int j = 0; j < m->n_columns; j++) {
+                struct cell *c = cell_at(m, i, k, j, 0);
+                TRY(note_arm(m, c, run_column(m, c, &a, e), e));
+            }
+            arm_close(a);
+            a = NULL;
+        }
+    }
 out:
     arm_close(a);
-    arm_close(source);
     return rc;
 }
 
@@ -436,11 +458,13 @@ static int matrix_verdict(const struct matrix *m) {
 /* What decides a cell beside its own columns. */
 static int make_key(struct matrix *m, struct err *e) {
     int rc = 0;
-    char all[4096], floor[17];
+    char all[8192], floor[17], name[512];
     const struct compare_cmd *c = m->cmd;
-    TRY(floor_key(floor, c->arm[SIDE_B], &c->run.walk, e));
+    TRY(floor_key(floor, c->arm[SIDE_B], &c->spec[SIDE_B].params, &c->run.walk, e));
+    compare_arm_name(c, SIDE_A, name, sizeof name);
     int n =
-        snprintf(all, sizeof all, "%s|%s|%s|%s|%s|%d|%g|%g|%d", floor, c->spec_text[SIDE_A],
+        snprintf(all, sizeof all, "%s|%s|%d|%s|%s|%s|%s|%s|%d|%g|%g|%d", floor, name,
+                 c->spec[SIDE_A].params.n_batch, c->spec_text[SIDE_A], c->spec_text[SIDE_B],
                  row_get(&c->what[SIDE_A], ROW_model_fp), row_get(&c->what[SIDE_B], ROW_model_fp),
                  c->words.fingerprint, c->chunks, c->margin, c->alpha, c->seed);
     fingerprint_bytes(all, (size_t)n < sizeof all ? (size_t)n : sizeof all, m->key);

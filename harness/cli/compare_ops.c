@@ -33,9 +33,8 @@ static const char *why_not(const struct compare_cmd *c) {
 static int64_t place_of(const struct compare_cmd *c) {
     const struct compare *r = &c->run;
     if (r->n_chunks == 0) return 0;
-    if (c->verdict.reason == REASON_TAIL) return r->chunk_of[compare_tail(r).max_chunk];
-    if (r->verdict.status == STATUS_FAIL && r->verdict.reason != REASON_MEAN)
-        return r->n_chunks - 1;
+    const int64_t w = c->verdict.status == STATUS_FAIL ? c->verdict.window : -1;
+    if (w >= 0 && r->chunk_of[w] >= 0) return r->chunk_of[w];
     return compare_worst(r) - r->chunks;
 }
 
@@ -109,13 +108,17 @@ int compare_look(struct compare_cmd *c, struct err *e) {
                                        .arg = c };
     rc = localise_run(&c->where, &p, e);
     progress_clear(&c->progress);
-    if (rc == ERR_UNSUPPORTED) {
+    if (rc < 0) { /* the verdict stands without them, and says so */
         snprintf(c->ops_note, sizeof c->ops_note, "%s", e->msg);
         c->ops_why_not = c->ops_note;
+        if (rc == ERR_ARM && c->verdict.status != STATUS_FAIL) {
+            c->verdict = (struct verdict){ STATUS_FAIL, REASON_ARM, "", -1 };
+            snprintf(c->verdict.text, sizeof c->verdict.text,
+                     "while operations were looked into: %.270s", e->msg);
+        }
         rc = 0;
         goto out;
     }
-    TRY(rc);
     judge(c);
     if (c->out && c->where->capsule) {
         snprintf(path, sizeof path, "%s/capsule.gguf", c->out);

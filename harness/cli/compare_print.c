@@ -92,7 +92,7 @@ static void print_figures(const struct compare_cmd *c, FILE *out) {
             "same top token    %.3f %% in [%.3f, %.3f]   wide flips %" PRId64
             "   right: only A %" PRId64 ", only B %" PRId64 " (McNemar %.2f)\n",
             100 * (double)r->n_same_top / n, 100 * top.low, 100 * top.high, r->n_wide_flips,
-            r->a_only, r->b_only, mcnemar_chi2(r->a_only, r->b_only));
+            r->only[SIDE_A], r->only[SIDE_B], mcnemar_chi2(r->only[SIDE_A], r->only[SIDE_B]));
 }
 
 static void print_verdict(const struct compare_cmd *c, FILE *out) {

@@ -57,7 +57,12 @@ static int tokenize(struct compare_cmd *c, struct err *e) {
         FAIL_IF(c->ids.id[i] < 0 || c->ids.id[i] >= a->info.n_vocab, e, ERR_FORMAT,
                 "token %d of the text is outside of the model's %d outputs", c->ids.id[i],
                 a->info.n_vocab);
-    TRY(windows_plain(&c->win, c->ids.n, c->common.n_ctx, c->chunks, e));
+    int64_t chunks = c->chunks;
+    for (int s = 0; s < SIDE_count; s++) { /* saved logits end where they end */
+        int64_t n = c->arm[s]->info.n_chunks;
+        if (n > 0 && (chunks < 0 || n < chunks)) chunks = n;
+    }
+    TRY(windows_plain(&c->win, c->ids.n, c->common.n_ctx, chunks, e));
     c->run.walk.bos = tok_add_bos(t) ? tok_bos(t) : -1;
 out:
     return rc;
@@ -75,7 +80,8 @@ static bool same_file(const char *a, const char *b) {
 }
 
 /* Whether differences can only be arithmetic, and whether there may be any. */
-static void relate(struct compare_cmd *c) {
+static int relate(struct compare_cmd *c, struct err *e) {
+    int rc = 0;
     static const enum row_field decisive[] = { ROW_engine, ROW_engine_commit, ROW_backend,
                                                ROW_type_k, ROW_type_v,        ROW_host,
                                                ROW_cpu };
@@ -91,6 +97,14 @@ static void relate(struct compare_cmd *c) {
                  !b->fault; /* a seeded fault stands for another engine's */
     for (size_t i = 0; i < N_ELEMS(decisive); i++)
         if (!same_field(c, decisive[i])) r->bitwise = false;
+    FAIL_IF(
+        a->model && b->model && !strcmp(a->model, b->model) && !r->same_weights &&
+            *row_get(&c->what[SIDE_A], ROW_model_fp) && *row_get(&c->what[SIDE_B], ROW_model_fp) &&
+            a->kind != ARM_FILE && b->kind != ARM_FILE,
+        e, ERR_FORMAT, "%s is %s for arm A and %s for arm B: the arms read different files",
+        a->model, row_get(&c->what[SIDE_A], ROW_model_fp), row_get(&c->what[SIDE_B], ROW_model_fp));
+out:
+    return rc;
 }
 
 static int set_settings(struct compare_cmd *c, struct err *e) {
@@ -147,9 +161,11 @@ static int on_chunk(void *arg, const struct compare_chunk *k, const struct compa
     struct interval ci = confseq_interval(&so_far->d, c->alpha);
     TRY(run_rows_put(&c->rows, RUN_ROWS_ALL, subject, METRIC_ln_ratio, so_far->d.mean, &ci,
                      so_far->n_chunks, status_name(so_far->verdict.status), e));
-    if (!c->no_kld)
+    if (k->n > 0 && !c->no_kld)
         TRY(run_rows_value(&c->rows, subject, METRIC_kld, k->kld_ab / n, NULL, k->n, e));
-    TRY(run_rows_value(&c->rows, subject, METRIC_top1, (double)k->n_same_top / n, NULL, k->n, e));
+    if (k->n > 0)
+        TRY(run_rows_value(&c->rows, subject, METRIC_top1, (double)k->n_same_top / n, NULL, k->n,
+                           e));
     struct ppl_stats a = compare_ppl(so_far, SIDE_A), b = compare_ppl(so_far, SIDE_B);
     snprintf(c->progress.note, sizeof c->progress.note,
              "; PPL %.4f / %.4f, ln ratio %+.5f +/- %.5f", ppl_stats_ppl(&a), ppl_stats_ppl(&b),
@@ -174,8 +190,9 @@ void compare_arm_error(char *buf, size_t n, int side, const char *msg, int64_t n
 
 /* What an arm's end says. Trouble of our own (memory, files) is no verdict. */
 static bool verdict_of_error(struct compare_cmd *c, int rc, const struct err *e) {
-    /* Of the mismatches only that of two open arms is one: their vocabularies. */
-    if (rc != ERR_ARM && (rc != ERR_MISMATCH || c->run.walk.failed >= 0)) return false;
+    const struct arm *a = c->arm[SIDE_A], *b = c->arm[SIDE_B];
+    bool vocabularies = rc == ERR_MISMATCH && a && b && a->info.n_vocab != b->info.n_vocab;
+    if (rc != ERR_ARM && !vocabularies) return false;
     struct verdict *v = &c->verdict;
     v->status = STATUS_FAIL;
     v->reason = rc == ERR_ARM ? REASON_ARM : REASON_VOCABULARY;
@@ -190,7 +207,7 @@ static int floor_of(struct compare_cmd *c, int side, bool recall_only, struct er
     /* Another program may have changed under its name: its floor is measured every time. */
     bool remember = c->floor_file && !c->spec[side].params.path && !c->spec[side].params.launch;
     if (remember) {
-        TRY(floor_key(key, c->arm[side], &c->run.walk, e));
+        TRY(floor_key(key, c->arm[side], &c->spec[side].params, &c->run.walk, e));
         TRY(floor_recall(f, c->floor_file, key, e));
         c->has_floor[side] = rc == 1;
     }
@@ -247,7 +264,6 @@ static int conclude(struct compare_cmd *c, struct err *e) {
     int rc = 0;
     struct verdict *v = &c->verdict;
     *v = c->run.verdict;
-    compare_sort(&c->run);
     struct tail t = compare_tail(&c->run);
     bool equal = c->run.n_positions > 0 && c->run.n_different == 0;
     if (v->status == STATUS_OPEN && equal) {
@@ -281,8 +297,8 @@ static int write_rows(struct compare_cmd *c, struct err *e) {
     struct interval ci = confseq_interval(&r->d, c->alpha);
     snprintf(status, sizeof status, "%s%s%s", status_name(c->verdict.status),
              c->verdict.reason ? " " : "", c->verdict.reason ? reason_name(c->verdict.reason) : "");
-    TRY(run_rows_put(&c->rows, RUN_ROWS_ALL, "run", METRIC_ln_ratio, r->d.mean, &ci, r->n_chunks,
-                     status, e));
+    TRY(run_rows_put(&c->rows, RUN_ROWS_ALL, "run", METRIC_ln_ratio,
+                     r->d.n ? r->d.mean : (double)NAN, &ci, r->n_chunks, status, e));
     if (r->n_positions == 0) goto out;
     struct interval top = wilson_interval95(r->n_same_top, r->n_positions);
     TRY(run_rows_value(&c->rows, "run", METRIC_top1, (double)r->n_same_top / n, &top,
@@ -328,7 +344,7 @@ int compare_command(struct compare_cmd *c, struct err *e) {
     if (rc < 0 && verdict_of_error(c, rc, e)) goto say;
     TRY(rc);
     TRY(tokenize(c, e));
-    relate(c);
+    TRY(relate(c, e));
     c->run.walk.tokens = c->ids.id;
     c->run.walk.win = &c->win;
     c->run.walk.n = c->win.n;
@@ -349,6 +365,7 @@ int compare_command(struct compare_cmd *c, struct err *e) {
     progress_clear(&c->progress);
     if (rc == 0) rc = conclude(c, e);
     if (rc < 0 && !verdict_of_error(c, rc, e)) goto out;
+    if (c->t_verdict == 0) c->t_verdict = c->t_end = timer_s() - c->t_start;
     TRY(write_rows(c, e));
 say:
     rc = compare_print_result(c, e);

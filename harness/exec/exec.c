@@ -316,8 +316,8 @@ out:
 
 int exec_rows(struct exec *x, int64_t r0, int64_t n, arm_answer_fn fn, void *arg, struct err *e) {
     int rc = 0;
-    FAIL_IF(r0 < 0 || n < 0 || r0 + n > x->n_held, e, ERR_ARG,
-            "rows [%lld, %lld) were asked for, %lld are held", (long long)r0, (long long)(r0 + n),
+    FAIL_IF(r0 < 0 || n < 0 || n > x->n_held || r0 > x->n_held - n, e, ERR_ARG,
+            "%lld rows from %lld on were asked for, %lld are held", (long long)n, (long long)r0,
             (long long)x->n_held);
     TRY(run_head(x, x->held + r0 * x->m->hp.n_embd, n, NULL, 0, fn, arg, e));
 out:

@@ -64,8 +64,8 @@ static int on_score(void *arg, const struct pair *p, struct err *e) {
         n->gap_max_pos = p->pos;
     }
     n->n_different += !same_row(a, b) || memcmp(&a->nll, &b->nll, sizeof a->nll) != 0;
-    c->a_only += a->top1 == p->target && b->top1 != p->target;
-    c->b_only += b->top1 == p->target && a->top1 != p->target;
+    n->only[SIDE_A] += a->top1 == p->target && b->top1 != p->target;
+    n->only[SIDE_B] += b->top1 == p->target && a->top1 != p->target;
     c->d_abs[c->n_positions] = fabs(d);
     c->kld_at[c->n_positions] = p->kld_ab;
     c->n_positions++;
@@ -80,6 +80,8 @@ static void add_chunk(struct compare *c, const struct compare_chunk *n) {
     c->n_same_top += n->n_same_top;
     c->n_wide_flips += n->n_wide_flips;
     c->n_different += n->n_different;
+    for (int s = 0; s < SIDE_count; s++)
+        c->only[s] += n->only[s];
     c->kld_ab += n->kld_ab;
     c->kld_ba += n->kld_ba;
     if (n->kld_max > c->kld_max) c->kld_max = n->kld_max;
@@ -87,9 +89,27 @@ static void add_chunk(struct compare *c, const struct compare_chunk *n) {
     if (n->n > 0) welford_add(&c->d, (n->nll[SIDE_B] - n->nll[SIDE_A]) / (double)n->n);
 }
 
+/* Short chunks are pooled until there are positions enough to judge. */
+static struct verdict judge_pool(struct compare *c, const struct compare_chunk *n) {
+    struct compare_chunk *p = &c->pool;
+    if (p->n == 0) *p = (struct compare_chunk){ .constant = { true, true } };
+    p->window = n->window;
+    p->n += n->n;
+    p->n_same_top += n->n_same_top;
+    for (int s = 0; s < SIDE_count; s++) {
+        p->nll[s] += n->nll[s];
+        p->constant[s] = p->constant[s] && n->constant[s];
+    }
+    if (p->n < VERDICT_MIN_POSITIONS) return (struct verdict){ .status = STATUS_OPEN };
+    struct verdict v = verdict_positions(&c->rel, p);
+    p->n = 0;
+    return v;
+}
+
 /* Whether the run ends here. */
 static bool decide(struct compare *c, const struct compare_chunk *n) {
     struct verdict v = verdict_chunk(&c->rel, n);
+    if (v.status == STATUS_OPEN) v = judge_pool(c, n);
     if (v.status == STATUS_OPEN) v = verdict_mean(&c->rel, &c->d);
     bool by_mean = v.status == STATUS_PASS || v.reason == REASON_MEAN;
     c->verdict = v;
@@ -145,6 +165,11 @@ int compare_run(struct compare *c, struct err *e) {
     c->walk.done = on_done;
     TRY(pair_walk_run(&c->walk, e));
 out:
+    c->n_positions = 0; /* of whole chunks: an arm may have died inside of one */
+    for (int64_t i = 0; i < c->n_chunks; i++)
+        c->n_positions += c->chunks[i].n;
+    if (c->d_abs) sort_f64(c->d_abs, c->n_positions);
+    if (c->kld_at) sort_f64(c->kld_at, c->n_positions);
     return rc;
 }
 
@@ -159,11 +184,6 @@ void compare_release(struct compare *c) {
 }
 
 /* ---- afterwards ------------------------------------------------------------------------------ */
-
-void compare_sort(struct compare *c) {
-    sort_f64(c->d_abs, c->n_positions);
-    sort_f64(c->kld_at, c->n_positions);
-}
 
 struct tail compare_tail(const struct compare *c) {
     int64_t n = c->n_positions;

@@ -29,16 +29,17 @@ struct compare {
     struct compare_chunk *chunks; /* [n_chunks] in the order of the run */
     struct welford d;            /* of the chunks' mean differences */
     int64_t n_same_top, n_wide_flips, n_different;
-    int64_t a_only, b_only;      /* positions where only this arm's best token is the target */
+    int64_t only[SIDE_count]; /* positions where only this arm's best token is the target */
     double kld_ab, kld_ba;       /* sums over n_positions; NaN without logits */
     double kld_max;
-    double *d_abs, *kld_at;      /* [n_positions], sorted by compare_sort */
+    double *d_abs, *kld_at;      /* [n_positions], sorted */
     double d_abs_sum;
 
     /* ---- internal */
     int64_t *order;    /* [walk.win->n] */
     int64_t *chunk_of; /* [walk.win->n] place of a window in chunks, or -1 */
     struct compare_chunk now;
+    struct compare_chunk pool; /* chunks since the rules of single chunks spoke last */
     struct arm_row first[SIDE_count]; /* of the chunk, to see whether all are the same */
     double t[SIDE_count];
 };
@@ -48,9 +49,6 @@ struct compare {
 int compare_run(struct compare *c, struct err *e);
 void compare_release(struct compare *c);
 
-/* Sort d_abs and kld_at for quantiles, once, after the run. */
-void compare_sort(struct compare *c);
-/* After compare_sort. */
 struct tail compare_tail(const struct compare *c);
 
 /* PPL of one arm over all chunks, in the text's order. */

@@ -51,6 +51,8 @@ int floor_measure(struct floor *f, struct arm *a, const struct arm_params *p,
     if (a->info.promise == ARM_RECORDED) return 0;
     struct arm_params q = *p;
     q.n_ubatch = a->info.n_ubatch == FLOOR_UBATCH ? FLOOR_UBATCH_OTHER : FLOOR_UBATCH;
+    if (q.n_batch <= q.n_ubatch) q.n_ubatch = (a->info.n_ubatch + 1) / 2; /* it would be cut */
+    if (q.n_ubatch == a->info.n_ubatch) q.n_ubatch = q.n_batch = 2;       /* it was 1 */
     q.n_threads = q.n_threads_batch = a->info.n_threads_batch + FLOOR_MORE_THREADS;
     f->n_ubatch = q.n_ubatch;
     f->n_threads = q.n_threads;
@@ -97,7 +99,8 @@ out:
     return rc;
 }
 
-int floor_key(char key[17], const struct arm *a, const struct pair_walk *w, struct err *e) {
+int floor_key(char key[17], const struct arm *a, const struct arm_params *p,
+              const struct pair_walk *w, struct err *e) {
     int rc = 0;
     static const enum row_field what[] = {
         ROW_engine,   ROW_engine_commit, ROW_backend,  ROW_cells,
@@ -114,8 +117,8 @@ int floor_key(char key[17], const struct arm *a, const struct pair_walk *w, stru
     TRY(program_hash(program, e));
     /* Windows, not the file: the same tokens give the same floor. */
     int64_t n_win = w->n < FLOOR_CHUNKS ? w->n : FLOOR_CHUNKS;
-    n += (size_t)snprintf(all, sizeof all, "floor 1 %s n_ctx %d bos %d", program, w->win->n_ctx,
-                          w->bos);
+    n += (size_t)snprintf(all, sizeof all, "floor 1 %s n_ctx %d bos %d act_like %s", program,
+                          w->win->n_ctx, w->bos, p->act_like ? p->act_like : "none");
     for (int64_t i = 0; i < n_win; i++) {
         int64_t start = windows_start(w->win, w->order ? w->order[i] : i);
         fingerprint_bytes(w->tokens + start, (size_t)w->win->n_ctx * sizeof *w->tokens, text);

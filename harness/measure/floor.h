@@ -30,7 +30,8 @@ int floor_measure(struct floor *f, struct arm *a, const struct arm_params *p,
                   const struct pair_walk *w, double margin, struct err *e);
 
 /* The key of a floor, 16 hex digits: this program, the model, text, settings and machine. */
-int floor_key(char key[17], const struct arm *a, const struct pair_walk *w, struct err *e);
+int floor_key(char key[17], const struct arm *a, const struct arm_params *p,
+              const struct pair_walk *w, struct err *e);
 /* 1 = found, 0 = not there. A file that cannot be read counts as empty. */
 int floor_recall(struct floor *f, const char *path, const char *key, struct err *e);
 /* Append; the directory is created. */

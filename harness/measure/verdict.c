@@ -11,7 +11,6 @@
 
 #define MAX_PPL_RATIO 1.5 /* of a chunk, between arms of the same weights */
 #define MIN_SAME_TOP 0.70 /* share of positions, likewise */
-#define MIN_POSITIONS 32  /* fewer say nothing about a chunk */
 #define UNIFORM_GAP 0.05  /* nats between the arms; both may be about as good as guessing */
 
 const char *status_name(enum status s) {
@@ -30,7 +29,7 @@ const char *reason_name(enum reason r) {
 
 PRINTF_LIKE(3, 4)
 static struct verdict say(enum status s, enum reason r, const char *fmt, ...) {
-    struct verdict v = { .status = s, .reason = r };
+    struct verdict v = { .status = s, .reason = r, .window = -1 };
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(v.text, sizeof v.text, fmt, ap);
@@ -38,7 +37,7 @@ static struct verdict say(enum status s, enum reason r, const char *fmt, ...) {
     return v;
 }
 
-static const struct verdict nothing = { .status = STATUS_OPEN };
+static const struct verdict nothing = { .status = STATUS_OPEN, .window = -1 };
 
 static char letter(int side) {
     return side == SIDE_A ? 'A' : 'B';
@@ -101,8 +100,15 @@ struct verdict verdict_chunk(const struct relation *rel, const struct compare_ch
                 "the same cells on the same weights, yet %" PRId64 " of %" PRId64
                 " positions of chunk %" PRId64 " differ, position %d most: |d nll| = %.3g",
                 c->n_different, c->n, c->window + 1, c->d_max_pos, c->d_max);
-    if (v.status == STATUS_OPEN && c->n >= MIN_POSITIONS) v = broken(rel, c);
-    if (v.status == STATUS_OPEN && c->n >= MIN_POSITIONS && rel->same_weights) v = far_apart(c);
+    if (v.status != STATUS_OPEN) v.window = c->window;
+    return v;
+}
+
+struct verdict verdict_positions(const struct relation *rel, const struct compare_chunk *c) {
+    if (c->n < VERDICT_MIN_POSITIONS) return nothing;
+    struct verdict v = broken(rel, c);
+    if (v.status == STATUS_OPEN && rel->same_weights) v = far_apart(c);
+    if (v.status != STATUS_OPEN) v.window = c->window;
     return v;
 }
 
@@ -124,16 +130,20 @@ struct verdict verdict_mean(const struct relation *rel, const struct welford *d)
 
 struct verdict verdict_tail(const struct relation *rel, const struct tail *t) {
     double limit = fmax(TAIL_P99S * t->p99, TAIL_MIN_D);
-    if (!rel->same_weights || t->n == 0) return nothing;
-    if (t->max > limit)
-        return say(STATUS_FAIL, REASON_TAIL,
-                   "|d nll| = %.3g at position %d of chunk %" PRId64
-                   "; 99 of 100 are below %.3g, and rounding reaches %.0f times that",
-                   t->max, t->max_pos, t->max_chunk + 1, t->p99, TAIL_P99S);
-    if (t->gap_max > fmax(limit, WIDE_FLIP_GAP))
-        return say(STATUS_FAIL, REASON_TAIL,
-                   "arm A prefers its token by %.3g nats at position %d of chunk %" PRId64
-                   ", arm B another one",
-                   t->gap_max, t->gap_pos, t->gap_chunk + 1);
-    return nothing;
+    struct verdict v = nothing;
+    if (!rel->same_weights || t->n == 0) return v;
+    if (t->max > limit) {
+        v = say(STATUS_FAIL, REASON_TAIL,
+                "|d nll| = %.3g at position %d of chunk %" PRId64
+                "; 99 of 100 are below %.3g, and the limit is %.3g",
+                t->max, t->max_pos, t->max_chunk + 1, t->p99, limit);
+        v.window = t->max_chunk;
+    } else if (t->gap_max > fmax(limit, WIDE_FLIP_GAP)) {
+        v = say(STATUS_FAIL, REASON_TAIL,
+                "arm A prefers its token by %.3g nats at position %d of chunk %" PRId64
+                ", arm B another one",
+                t->gap_max, t->gap_pos, t->gap_chunk + 1);
+        v.window = t->gap_chunk;
+    }
+    return v;
 }

@@ -44,6 +44,7 @@ struct verdict {
     enum status status;
     enum reason reason;
     char text[320]; /* one sentence for people */
+    int64_t window; /* where it shows best; -1 = nowhere in particular */
 };
 
 /* What the arms are to each other. */
@@ -66,6 +67,7 @@ struct compare_chunk {
     double kld_ab, kld_ba;  /* sums */
     double kld_max;         /* of KL(A || B) */
     int64_t n_same_top, n_wide_flips;
+    int64_t only[SIDE_count]; /* positions where only this arm's best token is the target */
     double gap_max;         /* largest lead of A's best token over B's, of the flips */
     int gap_max_pos;
     int64_t n_different;    /* positions whose rows are not equal bit for bit */
@@ -75,14 +77,20 @@ struct compare_chunk {
         int pos;
         int32_t token;
     } bad[SIDE_count];
-    double seconds[SIDE_count]; /* of computing; the pass's time in equal parts */
+    double seconds[SIDE_count]; /* of computing; the first chunk of a pass has all of its time */
 };
 
 /* A position where A prefers its own token by at least this much, nats, and B another. */
 #define WIDE_FLIP_GAP 1.0
 
-/* What the chunk alone says: FAIL, MISTRUSTED, or OPEN. */
+/* What needs no statistics: numbers that are not finite, bits that were promised. FAIL, MISTRUSTED,
+ * or OPEN. */
 struct verdict verdict_chunk(const struct relation *rel, const struct compare_chunk *c);
+
+/* What the sums over a chunk, or over several short ones, say: FAIL or OPEN. Fewer positions than
+ * VERDICT_MIN_POSITIONS say nothing. */
+#define VERDICT_MIN_POSITIONS 32
+struct verdict verdict_positions(const struct relation *rel, const struct compare_chunk *c);
 
 /* What all chunks together say; d: of the chunks' mean differences. FAIL, PASS, or OPEN. */
 struct verdict verdict_mean(const struct relation *rel, const struct welford *d);

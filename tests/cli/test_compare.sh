@@ -51,6 +51,7 @@ check "a second run remembers the floors" [ "$(grep -c '^floor .*(remembered)' "
 
 compare --a ref --b best --chunks 30 --margin 0.05 --out "$tmp/ref"
 check "ref and the best column agree" exits 0
+check "ops.csv has a line for each" [ "$(wc -l <"$tmp/ref/ops.csv")" -gt 100 ]
 check "... and every operation is within its limit" says "^operations  *all [0-9]* within their limits"
 
 compare --a ref --b best --chunks 3 --no-ops
@@ -91,6 +92,8 @@ compare --a best --b "worker:/bin/true best" --chunks 20 --out "$tmp/dead"
 check "a worker that dies: FAIL" exits 1
 check "... with a verdict" verdict "FAIL (ARM): arm B died: exit code 0"
 check "... in junit.xml too" grep -q 'failure message="ARM' "$tmp/dead/junit.xml"
+compare --a best --b "worker:$tmp/nothing best" --chunks 20
+check "a worker that is not there: exit 3" exits 3
 cat >"$tmp/babble" <<'END'
 #!/bin/sh
 echo "loading model, please wait"
@@ -133,6 +136,8 @@ check "... and ends with the same cells" [ "$(wc -l <"$tmp/matrix/matrix.csv")" 
 compare --a best --b "best -c 128"
 check "different contexts: exit 2" exits 2
 check "... says why" one_error "different contexts"
+compare --b "best --launch 'ssh host'"
+check "a launch without a worker: exit 2" exits 2
 compare --a avx3
 check "an unknown kind: exit 2" exits 2
 compare --b "best --nonsense"

@@ -63,7 +63,9 @@ dies "a program that says something else" "broke the protocol: malformed frame: 
     --b "worker:/bin/echo ref"
 dies "a program that says what it hears" "broke the protocol: malformed frame: .hello. where .welcome." \
     --b ref --launch-b "sh -c 'exec cat'"
-dies "a program that is not there" "cannot be started: /nowhere/ggauge" --b "worker:/nowhere/ggauge ref"
+compare --b "worker:/nowhere/ggauge ref"
+check "a program that is not there is no verdict" sh -c "[ $status -eq 3 ] &&
+    grep -q '^error: arm B: cannot start /nowhere/ggauge' '$tmp/err'"
 
 # in_mid_run SIGNAL ARGS...: the signal reaches arm B after some chunks.
 in_mid_run() {

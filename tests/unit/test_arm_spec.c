@@ -82,6 +82,7 @@ static void mistakes_are_named(void **state) {
         { "ref -t x", "expected a number" },
         { "ref -ctk q4_0", "expected one of" },
         { "ref --nonsense", "unknown option '--nonsense'" },
+        { "ref --launch 'ssh host'", "belong to a worker" },
         { "ref extra", "unexpected argument 'extra'" },
         { "ref -m 'open", "quote" },
         { "ref a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a "

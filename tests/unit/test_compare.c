@@ -175,7 +175,6 @@ static void figures_are_their_definitions(void **state) {
     assert_float_equal(c.kld_ab, ab, 1e-4 * ab);
     assert_float_equal(c.kld_ba, ba, 1e-4 * ba);
     assert_int_equal(c.n_same_top, same);
-    compare_sort(&c);
     assert_float_equal(compare_tail(&c).max, d_max, 1e-5);
     compare_release(&c);
 }
@@ -277,7 +276,6 @@ static void what_was_measured_before_an_arm_died_stays(void **state) {
     assert_int_equal(compare_run(&c, &e), ERR_ARM);
     assert_int_equal(c.walk.failed, SIDE_B);
     assert_int_equal(c.n_chunks, 3);
-    compare_sort(&c);
     struct ppl_stats p = compare_ppl(&c, SIDE_A);
     assert_int_equal(p.n_chunks, 3);
     compare_release(&c);
@@ -331,6 +329,25 @@ static void floors_are_remembered(void **state) {
     rmdir(path);
 }
 
+/* Eleven positions a chunk are too few to judge; three chunks of them are enough. */
+static void short_chunks_are_judged_together(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    static struct made_up a, b;
+    a = made_up(N_CTX);
+    b = made_up(N_CTX);
+    b.shift = 30;
+    struct compare c = compare_of(&a, &b);
+    if (windows_plain(&win, N_CHUNKS * N_CTX, 24, -1, &e)) fail_msg("%s", e.msg);
+    c.walk.n = win.n;
+    if (compare_run(&c, &e)) fail_msg("%s", e.msg);
+    assert_int_equal(c.verdict.status, STATUS_FAIL);
+    assert_int_equal(c.verdict.reason, REASON_PPL_RATIO);
+    assert_int_equal(c.n_chunks, 3);
+    assert_int_equal(c.n_positions, 33);
+    compare_release(&c);
+}
+
 int main(void) {
     make_text();
     const struct CMUnitTest tests[] = {
@@ -339,6 +356,7 @@ int main(void) {
         cmocka_unit_test(the_run_ends_when_the_answer_is_known),
         cmocka_unit_test(a_late_nan_is_found_where_it_is),
         cmocka_unit_test(what_was_measured_before_an_arm_died_stays),
+        cmocka_unit_test(short_chunks_are_judged_together),
         cmocka_unit_test(vocabularies_must_agree),
         cmocka_unit_test(floors_are_remembered),
     };

@@ -65,42 +65,42 @@ static void guessing_is_worse_than_any_model(void **state) {
     (void)state;
     double uniform = log(4096.0);
     struct compare_chunk c = chunk(4.0, uniform + 1);
-    expect(verdict_chunk(&other_weights, &c), STATUS_FAIL, REASON_WORSE_THAN_UNIFORM, "arm B");
+    expect(verdict_positions(&other_weights, &c), STATUS_FAIL, REASON_WORSE_THAN_UNIFORM, "arm B");
     c = chunk(uniform + 1, 4.0);
-    expect(verdict_chunk(&other_weights, &c), STATUS_FAIL, REASON_WORSE_THAN_UNIFORM, "arm A");
+    expect(verdict_positions(&other_weights, &c), STATUS_FAIL, REASON_WORSE_THAN_UNIFORM, "arm A");
     /* A model of random weights guesses, in both arms: no alarm on either side of the line. */
     c = chunk(uniform + 0.01, uniform - 0.01);
-    expect(verdict_chunk(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
+    expect(verdict_positions(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
     c = chunk(uniform + 3, uniform + 3.2);
-    expect(verdict_chunk(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
+    expect(verdict_positions(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
     c = chunk(4.0, uniform + 1); /* too few positions to say */
     c.n = 3;
-    expect(verdict_chunk(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
+    expect(verdict_positions(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
 }
 
 static void logits_must_depend_on_something(void **state) {
     (void)state;
     struct compare_chunk c = chunk(4.0, 4.0);
     c.constant[SIDE_B] = true;
-    expect(verdict_chunk(&other_weights, &c), STATUS_FAIL, REASON_CONSTANT_LOGITS, "arm B");
+    expect(verdict_positions(&other_weights, &c), STATUS_FAIL, REASON_CONSTANT_LOGITS, "arm B");
     c.constant[SIDE_A] = true;
-    expect(verdict_chunk(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
+    expect(verdict_positions(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
 }
 
 static void one_set_of_weights_stays_together(void **state) {
     (void)state;
     struct compare_chunk c = chunk(4.0, 4.0 + log(1.49));
-    expect(verdict_chunk(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
+    expect(verdict_positions(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
     c = chunk(4.0, 4.0 + log(1.51));
-    expect(verdict_chunk(&same, &c), STATUS_FAIL, REASON_PPL_RATIO, NULL);
-    expect(verdict_chunk(&other_weights, &c), STATUS_OPEN, REASON_NONE, NULL);
+    expect(verdict_positions(&same, &c), STATUS_FAIL, REASON_PPL_RATIO, NULL);
+    expect(verdict_positions(&other_weights, &c), STATUS_OPEN, REASON_NONE, NULL);
     c = chunk(4.0 + log(1.51), 4.0);
-    expect(verdict_chunk(&same, &c), STATUS_FAIL, REASON_PPL_RATIO, NULL);
+    expect(verdict_positions(&same, &c), STATUS_FAIL, REASON_PPL_RATIO, NULL);
     c = chunk(4.0, 4.0);
     c.n_same_top = 179;
-    expect(verdict_chunk(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
+    expect(verdict_positions(&same, &c), STATUS_OPEN, REASON_NONE, NULL);
     c.n_same_top = 178; /* 69.8 % */
-    expect(verdict_chunk(&same, &c), STATUS_FAIL, REASON_TOP1, NULL);
+    expect(verdict_positions(&same, &c), STATUS_FAIL, REASON_TOP1, NULL);
 }
 
 /* n chunks of mean +- spread in turn. */

@@ -473,7 +473,7 @@ static void what_is_no_worker_is_refused(void **state) {
     p.path = "/bin/false";
     expect_no_arm(&p, ERR_ARM, "arm died: exit code 1");
     p.path = "/nowhere/ggauge";
-    expect_no_arm(&p, ERR_ARM, "arm cannot be started: /nowhere/ggauge: No such file");
+    expect_no_arm(&p, ERR_MISSING, "cannot start /nowhere/ggauge: No such file");
     p.path = "/bin/echo"; /* prints its argument, "worker" */
     expect_no_arm(&p, ERR_ARM, "malformed frame: it begins with 'work");
     p.path = "ignored";
