@@ -7,6 +7,7 @@
 #include "arm/arm.h"
 #include "base/log.h"
 #include "exec/exec.h"
+#include "gguf/gguf.h"
 #include "result/row.h"
 #include "tok/tok.h"
 
@@ -185,6 +186,7 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     }
     s->arm.tok = s->tok;
     TRY(exec_new(&s->exec, &s->model, &x, e));
+    gguf_to_huge_pages(s->model.g);
     fill_info(&s->arm.info, &s->model, p, &x);
     *out = &s->arm;
 out:

@@ -3,7 +3,8 @@
  *
  * gguf_open.c parts, siblings, life time     gguf_kv.c    key-value pairs and typed look-up
  * gguf_read.c header, tensors, data layout   gguf_index.c names to numbers
- * gguf_write.c the writer                    gguf_fingerprint.c */
+ * gguf_write.c the writer                    gguf_fingerprint.c
+ * gguf_memory.c huge pages */
 #ifndef GGAUGE_GGUF_IMPL_H
 #define GGAUGE_GGUF_IMPL_H
 
@@ -39,10 +40,12 @@ struct gguf_pair {
     struct gguf_str *strs;
 };
 
+#define HUGE_PAGE ((size_t)2 << 20)
+
 /* One file. */
 struct gguf_part {
     char *path;
-    void *map; /* what to unmap, NULL for an image in memory */
+    void *map; /* what to unmap, NULL for an image in memory; a large one is on a HUGE_PAGE */
     const unsigned char *base;
     uint64_t n_bytes;
     uint32_t version, alignment;

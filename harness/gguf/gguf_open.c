@@ -19,6 +19,23 @@
 
 /* ---- one part ------------------------------------------------------------------------------- */
 
+/* Map n bytes of a file from a huge page's border on: see gguf_memory.c. */
+static void *map_aligned(size_t n, int fd) {
+    if (n < HUGE_PAGE) return mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, 0);
+    char *all = mmap(NULL, n + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED) return all;
+    const size_t before = (HUGE_PAGE - (uintptr_t)all % HUGE_PAGE) % HUGE_PAGE;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (n + page - 1) / page * page;
+    void *map = mmap(all + before, n, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
+    if (map == MAP_FAILED) {
+        munmap(all, n + HUGE_PAGE);
+        return map;
+    }
+    if (before) munmap(all, before);
+    munmap(all + before + used, HUGE_PAGE - before);
+    return map;
+}
+
 static int map_file(struct gguf_part *p, struct err *e) {
     int rc = 0;
     struct stat st;
@@ -32,7 +49,7 @@ static int map_file(struct gguf_part *p, struct err *e) {
             p->path);
     FAIL_IF(st.st_size == 0, e, ERR_FORMAT, "%s: the file is empty, expected a GGUF file", p->path);
     p->n_bytes = (uint64_t)st.st_size;
-    void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    void *map = map_aligned((size_t)st.st_size, fd);
     FAIL_IF(map == MAP_FAILED, e, ERR_IO, "%s: cannot map %" PRIu64 " bytes: %s", p->path,
             p->n_bytes, strerror(errno));
     p->map = map;

@@ -463,13 +463,47 @@ static void split_short_memory(void **state) {
     assert_true(n > 20);
 }
 
+/* Large enough to be moved; not a whole number of pages. The same bytes at the same addresses. */
+static void huge_pages(void **state) {
+    (void)state;
+    enum { MIB = 40, WORDS = (MIB << 18) + 5 };
+    const char *path = in_dir("huge.gguf");
+    const int64_t ne[2] = { WORDS, 1 };
+    uint32_t *data = malloc(WORDS * sizeof *data);
+    struct gguf_writer *w = NULL;
+    struct gguf *g = NULL;
+    assert_non_null(data);
+    for (uint32_t i = 0; i < WORDS; i++)
+        data[i] = i * 2654435761u;
+    OK(gguf_writer_new(&w, path, e));
+    OK(gguf_put_str(w, "general.architecture", "llama", 5, e));
+    OK(gguf_put_tensor(w, "a", 2, ne, QT_f32, e));
+    OK(gguf_writer_begin(w, e));
+    OK(gguf_writer_data(w, data, WORDS * sizeof *data, e));
+    OK(gguf_writer_end(w, e));
+    gguf_writer_free(w);
+    OK(gguf_open(&g, path, e));
+    const struct gguf_tensor *t = gguf_tensor_at(g, 0);
+    const void *at = t->data;
+    for (int twice = 0; twice < 2; twice++) {
+        gguf_to_huge_pages(g);
+        assert_ptr_equal(t->data, at);
+        assert_memory_equal(t->data, data, WORDS * sizeof *data);
+    }
+    struct gguf_str s;
+    OK(gguf_get_str(g, "general.architecture", &s, e));
+    assert_memory_equal(s.p, "llama", 5);
+    gguf_close(g);
+    free(data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type),         cmocka_unit_test(tensors_and_alignment),
         cmocka_unit_test(wrong_use),          cmocka_unit_test(abandoned),
         cmocka_unit_test(full_disk),          cmocka_unit_test(short_memory),
         cmocka_unit_test(split_model),        cmocka_unit_test(broken_split),
-        cmocka_unit_test(split_short_memory),
+        cmocka_unit_test(split_short_memory), cmocka_unit_test(huge_pages),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
