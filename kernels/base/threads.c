@@ -25,11 +25,22 @@ struct chunks {
     _Alignas(64) _Atomic int64_t next;
 };
 
+/* How many chunks of a thread's share are gone: those from the front it took itself, those from the
+ * back others took. epoch << 32 | back << 16 | front, of one piece of work; older words count as 0,
+ * newer ones as a share that is used up, since nobody goes on to the next piece before. */
+struct share {
+    _Alignas(64) _Atomic uint64_t word;
+};
+
+#define SHARE_MAX 0xffff /* chunks */
+
 struct work_team {
     _Alignas(64) _Atomic int arrived;
     _Alignas(64) _Atomic uint32_t generation; /* counts completed barriers; the futex word */
     _Atomic int sleeping;                     /* threads in the futex */
     struct chunks pieces[WORK_PIECES];
+    struct share *shares; /* [threads of the pool] */
+    uint32_t epoch;       /* of piece 0; written while nobody works */
     int nth;
     int spin_turns;
 };
@@ -79,6 +90,14 @@ static void sleep_on(struct work_team *t, uint32_t gen) {
 static void reset_chunks(struct work_team *t) {
     for (int i = 0; i < WORK_PIECES; i++)
         atomic_store_explicit(&t->pieces[i].next, 0, memory_order_relaxed);
+    t->epoch += WORK_PIECES;
+}
+
+/* The epoch is small enough for one run only. */
+static void reset_shares(struct work_team *t) {
+    t->epoch = 0;
+    for (int i = 0; i < t->nth; i++)
+        atomic_store_explicit(&t->shares[i].word, 0, memory_order_relaxed);
 }
 
 void work_barrier(struct work *w) {
@@ -110,6 +129,37 @@ int64_t work_next(struct work *w) {
     int64_t n = atomic_load_explicit(next, memory_order_relaxed); /* no bus lock for nobody */
     atomic_store_explicit(next, n + 1, memory_order_relaxed);
     return n;
+}
+
+/* The next chunk from one end of a share of `size`, or -1. */
+static int64_t take(struct share *s, uint32_t epoch, int64_t size, bool front) {
+    uint64_t word = atomic_load_explicit(&s->word, memory_order_relaxed);
+    for (;;) {
+        uint32_t gone = (uint32_t)word;
+        if (word >> 32 > epoch) return -1;
+        if (word >> 32 < epoch) gone = 0;
+        const int64_t at_front = gone & SHARE_MAX, at_back = gone >> 16;
+        if (at_front + at_back >= size) return -1;
+        gone += front ? 1 : 1 << 16;
+        if (atomic_compare_exchange_weak_explicit(&s->word, &word, (uint64_t)epoch << 32 | gone,
+                                                  memory_order_relaxed, memory_order_relaxed))
+            return front ? at_front : size - 1 - at_back;
+    }
+}
+
+int64_t work_share(struct work *w, int64_t n) {
+    if (w->nth == 1 || n / w->nth >= SHARE_MAX) {
+        const int64_t i = work_next(w);
+        return i < n ? i : -1;
+    }
+    for (int v = 0; v < w->nth; v++) {
+        const int whose = (w->ith + v) % w->nth;
+        const int64_t begin = n * whose / w->nth, end = n * (whose + 1) / w->nth;
+        const int64_t i =
+            take(&w->team->shares[whose], w->team->epoch + (uint32_t)w->piece, end - begin, v == 0);
+        if (i >= 0) return begin + i;
+    }
+    return -1;
 }
 
 void work_piece(struct work *w) {
@@ -197,6 +247,8 @@ int thread_pool_new(struct thread_pool **out, int n_threads, struct err *e) {
     pthread_cond_init(&p->done, NULL);
     p->workers = heap_calloc((size_t)n_threads, sizeof *p->workers, e);
     FAIL_IF(!p->workers, e, ERR_NOMEM, "out of memory for %d threads", n_threads);
+    p->team.shares = heap_calloc((size_t)n_threads, sizeof *p->team.shares, e);
+    FAIL_IF(!p->team.shares, e, ERR_NOMEM, "out of memory for %d threads", n_threads);
     p->workers[0] = (struct worker){ .pool = p };
     p->size = 1;
     p->n_online = threads_online();
@@ -227,6 +279,7 @@ void thread_pool_free(struct thread_pool *p) {
     for (int i = 0; i < p->size; i++)
         heap_free(p->workers[i].scratch);
     heap_free(p->workers);
+    heap_free(p->team.shares);
     heap_free(p->shared);
     pthread_mutex_destroy(&p->lock);
     pthread_cond_destroy(&p->start);
@@ -263,6 +316,7 @@ void thread_pool_run(struct thread_pool *p, int n_threads, work_fn fn, void *arg
     p->team.nth = n_threads;
     p->team.spin_turns = n_threads > p->n_online ? 0 : SPIN_TURNS;
     atomic_store_explicit(&p->team.arrived, 0, memory_order_relaxed);
+    reset_shares(&p->team);
     reset_chunks(&p->team);
     if (n_threads == 1) {
         run_share(p, &p->workers[0], 1);

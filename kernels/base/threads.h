@@ -49,6 +49,11 @@ void work_barrier(struct work *w);
  * stops at its own number of chunks. */
 int64_t work_next(struct work *w);
 
+/* Claim one of n chunks of this piece of work, or -1 if none is left. Every thread is given
+ * neighbours one after the other, which is what streams through memory want, and helps the others
+ * when its own share is done. All threads say the same n and go on until there is none. */
+int64_t work_share(struct work *w, int64_t n);
+
 /* Start the next piece of work without waiting for the others, who may still be busy with the last
  * one. At most WORK_PIECES - 1 times between two barriers, and every thread must do it alike. */
 void work_piece(struct work *w);

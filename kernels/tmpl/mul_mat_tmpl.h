@@ -88,7 +88,8 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
     }
     if (FAULT(same_logits) && node->il < 0) stride = 0;
     const int64_t chunk = mul_mat_chunk(k, n_rows);
-    for (int64_t r; (r = work_next(w) * chunk) < n_rows;) {
+    for (int64_t i; (i = work_share(w, (n_rows + chunk - 1) / chunk)) >= 0;) {
+        const int64_t r = i * chunk;
         const int64_t n_chunk = n_rows - r < chunk ? n_rows - r : chunk;
         k->mul_mat(n, tensor_row(W, r), W->row_bytes, n_chunk, acts, stride, n_tok,
                    (float *)dst->data + r, (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);

@@ -53,6 +53,41 @@ static void barriers_and_chunks_hold(void **state) {
     }
 }
 
+/* Chunks shared out: n differs from piece to piece and is at times below the number of threads, and
+ * some threads are slow. */
+static void shares(void *arg, struct work *w) {
+    struct shared_state *s = arg;
+    for (int r = 0; r < ROUNDS; r++) {
+        for (int64_t c; (c = work_share(w, r % (CHUNKS + 1))) >= 0;) {
+            atomic_fetch_add(&s->claimed[r][c], 1);
+            for (int spin = 0; spin < 200 * (w->ith % 3); spin++)
+                atomic_load(&s->wrong);
+        }
+        if (r % 7 == 3)
+            work_barrier(w);
+        else
+            work_piece(w);
+    }
+}
+
+static void shares_are_claimed_once(void **state) {
+    (void)state;
+    static struct shared_state s;
+    struct err e = { 0 };
+    struct thread_pool *p;
+    assert_int_equal(thread_pool_new(&p, 9, &e), 0);
+    for (int n = 1; n <= 9; n++) { /* the pool keeps what longer and shorter runs left */
+        for (int again = 0; again < 3; again++) {
+            memset(&s, 0, sizeof s);
+            thread_pool_run(p, n, shares, &s);
+            for (int r = 0; r < ROUNDS; r++)
+                for (int c = 0; c < CHUNKS; c++)
+                    assert_int_equal(atomic_load(&s.claimed[r][c]), c < r % (CHUNKS + 1));
+        }
+    }
+    thread_pool_free(p);
+}
+
 static void count_threads(void *arg, struct work *w) {
     atomic_fetch_add((_Atomic int *)arg, w->nth);
 }
@@ -142,6 +177,7 @@ static void runs_follow_each_other(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(barriers_and_chunks_hold),
+        cmocka_unit_test(shares_are_claimed_once),
         cmocka_unit_test(a_run_uses_as_many_threads_as_asked),
         cmocka_unit_test(pieces_are_counted_apart),
         cmocka_unit_test(runs_follow_each_other),
