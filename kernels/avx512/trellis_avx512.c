@@ -43,16 +43,19 @@ ALWAYS_INLINE __m512i kt_four(__m512i x, int first) {
     return _mm512_mask_shuffle_epi8(w[0], 0xaaaaaaaaaaaaaaaa, w[1], up);
 }
 
+/* Indices are kept as signed numbers, less this, so that one vpdpwssd makes a seed of one of two.
+ */
+#define KT_SIGNED 0x8000
+
 /* The two seeds of a pair of indices. */
 ALWAYS_INLINE __m512i kt_seed(__m512i pair, int which) {
-    __m512i x =
-        which ? _mm512_srli_epi32(pair, 16) : _mm512_and_si512(pair, _mm512_set1_epi32(0xffff));
-    return _mm512_add_epi32(x, _mm512_set1_epi32(KT_BASE));
+    return _mm512_dpwssd_epi32(_mm512_set1_epi32(KT_BASE + KT_SIGNED), pair,
+                               _mm512_set1_epi32(which ? 1 << 16 : 1));
 }
 
 /* A block of 16 rows, a row in each lane. */
 struct kt_block {
-    __m512i pairs[32]; /* indices in order, 2 a lane: IQ4_KT has 32 pairs, the others 16 */
+    __m512i pairs[32]; /* indices less KT_SIGNED, 2 a lane: 32 pairs in IQ4_KT, 16 in the others */
     __m512i words[8];  /* IQ3_KT: sg, 4 weights a lane; IQ4_KT: S */
     __m512i nibbles;   /* IQ2_KT, IQ3_KT: sc */
 };
@@ -80,12 +83,16 @@ struct kt_format {
     int times; /* how often `dot` wants each activation */
 };
 
+ALWAYS_INLINE __m512i kt_signed(__m512i indices) {
+    return _mm512_xor_si512(indices, _mm512_set1_epi16((int16_t)KT_SIGNED));
+}
+
 ALWAYS_INLINE void iq2_kt_indices(const char *block, __m512i out[2]) {
-    out[0] = load512(((const struct blk_iq2_kt *)block)->idx);
+    out[0] = kt_signed(load512(((const struct blk_iq2_kt *)block)->idx));
 }
 
 ALWAYS_INLINE void iq3_kt_indices(const char *block, __m512i out[2]) {
-    out[0] = load512(((const struct blk_iq3_kt *)block)->idx);
+    out[0] = kt_signed(load512(((const struct blk_iq3_kt *)block)->idx));
 }
 
 /* The 64 indices of a block of one row: out[0] has those of the even sub-blocks, 8 in each 128
@@ -106,9 +113,9 @@ ALWAYS_INLINE void iq4_kt_indices(const char *block, __m512i out[2]) {
     __m512i nibble = _mm512_multishift_epi64_epi8(nibble_at, qh);
     __m512i three = _mm512_multishift_epi64_epi8(three_at, S);
     __m512i top = _mm512_multishift_epi64_epi8(_mm512_set1_epi8(57), S); // bit 0 as bit 7
-    /* 0x0f ? nibble : three, then & 0x7f | top */
+    /* 0x0f ? nibble : three, then 0x7f ? h : ~top */
     __m512i h = _mm512_ternarylogic_epi64(_mm512_set1_epi8(0x0f), nibble, three, 0xca);
-    h = _mm512_ternarylogic_epi64(h, _mm512_set1_epi8(0x7f), top, 0xea);
+    h = _mm512_ternarylogic_epi64(h, _mm512_set1_epi8(0x7f), top, 0xd1);
     const __m512i l = load512(q->ql);
     out[0] = _mm512_unpacklo_epi8(l, h);
     out[1] = _mm512_unpackhi_epi8(l, h);
