@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "act.h"
 #include "floats.h"
@@ -106,6 +107,8 @@ size_t qtype_row_bytes(enum qtype t, int64_t n);
  * dst_stride floats: dst[t * dst_stride + r] = gain * sum_i W[r, i] X[t, i]. */
 struct qkernel {
     enum qtype act;  /* activation type that mul_mat wants */
+    int64_t act_group; /* activations come in groups of so many rows, as qkernel_lay_act leaves
+                          them, the last one perhaps not filled; 0 = row after row */
     double tol_nmse; /* promise: normalised mean square error of mul_mat against ref fed the same
                         quantised activations */
     int64_t min_tokens;  /* mul_mat works for any number of tokens, but is no gain below this one:
@@ -124,5 +127,23 @@ struct qkernel {
                     size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride, void *scratch);
     size_t (*mul_mat_scratch)(int64_t n);
 };
+
+/* Rows of activations that n_tok tokens need room for. */
+static inline int64_t qkernel_act_rows(const struct qkernel *k, int64_t n_tok) {
+    const int64_t g = k->act_group ? k->act_group : 1;
+    return (n_tok + g - 1) / g * g;
+}
+
+/* Put the activations of token t where k's mul_mat looks for them in x. In a group, pieces of 64
+ * bytes of its rows alternate, so that tiles lie in one piece; n_bytes, a row's, and the stride are
+ * multiples of 64 then. */
+static inline void qkernel_lay_act(const struct qkernel *k, const void *row, size_t n_bytes,
+                                   int64_t t, void *x, size_t x_stride) {
+    const size_t g = k->act_group ? (size_t)k->act_group : 1;
+    const size_t piece = k->act_group ? 64 : n_bytes;
+    char *to = (char *)x + ((size_t)t - (size_t)t % g) * x_stride + (size_t)t % g * piece;
+    for (size_t i = 0; i < n_bytes; i += piece, to += g * piece)
+        memcpy(to, (const char *)row + i, piece);
+}
 
 #endif

@@ -62,14 +62,14 @@ static void float_pack(const float *x, int64_t nk, char *high, char *low) {
                                                23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
                                                45, 47, 49, 51, 53, 55, 57, 59, 61, 63 };
     const __m512i pick = _mm512_loadu_si512(upper_halves);
-    for (int64_t k = 0; k < nk; k += TILE_K) {
+    for (int64_t k = 0; k < nk; k += TILE_K, high += TILE_BYTES, low += TILE_BYTES) {
         const int64_t left = nk - k;
         const uint32_t lanes = left >= 32 ? 0xffffffffu : (1u << left) - 1;
         __m512i l[2], h[2];
         h[0] = split_bf16(_mm512_maskz_loadu_ps((__mmask16)lanes, x + k), &l[0]);
         h[1] = split_bf16(_mm512_maskz_loadu_ps((__mmask16)(lanes >> 16), x + k + 16), &l[1]);
-        _mm512_storeu_si512(high + 2 * k, _mm512_permutex2var_epi16(h[0], pick, h[1]));
-        _mm512_storeu_si512(low + 2 * k, _mm512_permutex2var_epi16(l[0], pick, l[1]));
+        _mm512_store_si512(high, _mm512_permutex2var_epi16(h[0], pick, h[1]));
+        _mm512_store_si512(low, _mm512_permutex2var_epi16(l[0], pick, l[1]));
     }
 }
 

@@ -10,7 +10,7 @@
  *   for 512 tokens, for 256 rows    so that sums rest in the second level cache
  *     for 512 weights of a row      so that activations of 32 tokens stay in the first level cache
  *       decode the panels
- *       for 32 tokens               read where they lie
+ *       for 32 tokens               read where they lie: a tile is 1 KiB in one piece
  *         for panels                4 tiles of sums: 2 of tokens x 2 of rows
  *
  * Tiles 0..3 are sums, [tokens][16 rows] f32; 4 and 5 activations, [tokens][32] bf16; 6 and 7
@@ -35,8 +35,8 @@
 #define AMX_PANEL_ROWS 32
 #define AMX_TOKENS 32 /* of a pass over a panel */
 #define AMX_TOKEN_GROUP 512
-/* Of a packed row: not a power of two, so that rows do not compete in the first level cache. */
-#define AMX_PACKED_BYTES (2 * AMX_K_BLOCK + 64)
+/* 16 tokens of a block of k, tile after tile. */
+#define AMX_PACKED_BYTES (AMX_K_BLOCK / TILE_K * TILE_BYTES)
 #define AMX_PANEL_BYTES (AMX_K_BLOCK / TILE_K * 2 * TILE_BYTES)
 
 /* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
@@ -51,8 +51,8 @@ struct amx_format {
     void (*decode)(const struct rows16 *r, int64_t k0, int64_t nk, char *out);
     /* What the sums of a row are multiplied by at the end; NULL = 1. */
     float (*row_scale)(const char *row);
-    /* Values [0, nk) of an f32 activation as upper and lower parts, zeros up to a multiple of 32;
-     * NULL: activations are bf16. */
+    /* Values [0, nk) of an f32 activation as upper and lower parts, 32 to a row of every tile, zeros
+     * up to a multiple of 32; NULL: activations are bf16, in groups of 16 (struct qkernel). */
     void (*pack)(const float *x, int64_t nk, char *high, char *low);
     bool split; /* weights have lower parts, too */
 };
@@ -64,7 +64,7 @@ struct amx_sums {
 
 struct amx_scratch {
     char panel[2][AMX_PANELS][AMX_PANEL_BYTES]; // upper, lower: [k / 32][2][16][16][2] bf16
-    char x[2][AMX_TOKENS][AMX_PACKED_BYTES];    // packed: upper, lower
+    char x[2][2][AMX_PACKED_BYTES]; // packed: upper, lower; 16 tokens each
     struct amx_sums sums[AMX_TOKEN_GROUP / AMX_TOKENS][AMX_PANELS];
     float scale[AMX_PANELS * AMX_PANEL_ROWS];
 };
@@ -98,15 +98,7 @@ ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
     return r;
 }
 
-/* Where a 32 x 32 tile of dst lies, and how much of it exists. */
-struct amx_out {
-    float *dst;
-    int64_t stride;
-    int m0, m1; /* tokens */
-    int n_cols;
-};
-
-ALWAYS_INLINE __mmask16 amx_lanes(int n) {
+ALWAYS_INLINE __mmask16 amx_lanes(int64_t n) {
     return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0);
 }
 
@@ -134,66 +126,61 @@ ALWAYS_INLINE void amx_store_sums(struct amx_sums *s, bool two) {
     TILE_STORE(3, s->t[3], 64);
 }
 
-/* Complete sums to dst, times scale [32]. */
-static inline void amx_finish(const struct amx_sums *s, const float *scale,
-                              const struct amx_out *o) {
-    for (int j = 0; j < 2; j++) {
-        const __m512 by = _mm512_loadu_ps(scale + 16 * j);
-        const __mmask16 lanes = amx_lanes(o->n_cols - 16 * j);
-        for (int t = 0; t < o->m0 + o->m1; t++)
-            _mm512_mask_storeu_ps(o->dst + t * o->stride + 16 * j, lanes,
-                                  _mm512_mul_ps(_mm512_load_ps(s->t[t / 16 * 2 + j][t % 16]), by));
+/* A pass over a panel: 32 tokens. */
+struct amx_pass {
+    const char *x[2], *low[2]; /* tiles of 16 tokens each; low: their lower parts */
+    int64_t n_blocks;          /* of 32 weights */
+    int m0, m1;                /* tokens */
+    /* Fetched on the way; hints, which past the end do no harm. */
+    const char *next_sums;
+    const char *next_x; /* four lines of each tile of the next 32 tokens */
+};
+
+ALWAYS_INLINE void amx_fetch(const struct amx_pass *p, int64_t b) {
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        _mm_prefetch(p->next_sums + 256 * b + 64 * i, _MM_HINT_T0);
+        _mm_prefetch(p->next_x + TILE_BYTES * b + 64 * i, _MM_HINT_T1);
     }
 }
 
-/* 32 rows of bf16. */
-struct amx_rows {
-    const char *row;
-    size_t stride;
-};
-
-/* What a pass over a panel fetches for those that follow. Past the end it is a hint that does no
- * harm. */
-struct amx_ahead {
-    const char *x; /* activations of rows that come with the next 32 tokens */
-    int n_x;
-    const char *sums; /* of the next panel */
-};
-
-ALWAYS_INLINE void amx_fetch(const struct amx_ahead *a, size_t x_stride, int64_t b) {
-    for (int i = 0; i < a->n_x; i++)
-        _mm_prefetch(a->x + (size_t)i * x_stride + 64 * b, _MM_HINT_T1);
-    UNROLL
-    for (int i = 0; i < 4; i++)
-        _mm_prefetch(a->sums + 256 * b + 64 * i, _MM_HINT_T0);
-}
-
-/* Add the products of n_blocks blocks of 32. */
-static inline void amx_products(const char *panel, struct amx_rows rows, int64_t n_blocks, bool two,
-                                const struct amx_ahead *ahead) {
-    const size_t x_stride = rows.stride;
-    const char *x = rows.row, *x1 = x + TILE_ROWS * x_stride;
-    if (two) {
-        for (int64_t b = 0; b < n_blocks; b++, panel += 2 * TILE_BYTES, x += 64, x1 += 64) {
-            TILE_LOAD(4, x, x_stride);
+/* Add the products of tiles x and the panel. */
+ALWAYS_INLINE void amx_products(const char *panel, const char *const x[2],
+                                const struct amx_pass *p) {
+    const char *x0 = x[0], *x1 = x[1];
+    if (p->m1) {
+        for (int64_t b = 0; b < p->n_blocks; b++, panel += 2 * TILE_BYTES) {
+            TILE_LOAD(4, x0, 64);
             TILE_LOAD_ONCE(6, panel, 64);
             TILE_PRODUCT(0, 4, 6);
             TILE_LOAD_ONCE(7, panel + TILE_BYTES, 64);
             TILE_PRODUCT(1, 4, 7);
-            TILE_LOAD(5, x1, x_stride);
+            TILE_LOAD(5, x1, 64);
             TILE_PRODUCT(2, 5, 6);
             TILE_PRODUCT(3, 5, 7);
-            amx_fetch(ahead, x_stride, b);
+            amx_fetch(p, b);
+            x0 += TILE_BYTES, x1 += TILE_BYTES;
         }
         return;
     }
-    for (int64_t b = 0; b < n_blocks; b++, panel += 2 * TILE_BYTES, x += 64) {
-        TILE_LOAD(4, x, x_stride);
+    for (int64_t b = 0; b < p->n_blocks; b++, panel += 2 * TILE_BYTES, x0 += TILE_BYTES) {
+        TILE_LOAD(4, x0, 64);
         TILE_LOAD_ONCE(6, panel, 64);
         TILE_PRODUCT(0, 4, 6);
         TILE_LOAD_ONCE(7, panel + TILE_BYTES, 64);
         TILE_PRODUCT(1, 4, 7);
     }
+}
+
+/* Complete sums of m tokens [panels] to dst, times the scales. */
+static inline void amx_finish(const struct amx_sums *sums, const float *scale, float *dst,
+                              int64_t stride, int m, int64_t nr) {
+    for (int t = 0; t < m; t++, dst += stride)
+        for (int64_t r = 0; r < nr; r += 16) {
+            const float *sum = sums[r / AMX_PANEL_ROWS].t[t / 16 * 2 + r % 32 / 16][t % 16];
+            _mm512_mask_storeu_ps(dst + r, amx_lanes(nr - r),
+                                  _mm512_mul_ps(_mm512_load_ps(sum), _mm512_loadu_ps(scale + r)));
+        }
 }
 
 /* A block of rows and k, and whether it is the first and the last of k. */
@@ -202,53 +189,65 @@ struct amx_block {
     bool first, last;
 };
 
-/* Rows of m tokens from t0 on as tiles read them. */
-ALWAYS_INLINE struct amx_rows amx_activations(const struct amx_format *f, const struct amx_call *c,
-                                              struct amx_scratch *s, const struct amx_block *b,
-                                              int64_t t0, int m) {
+/* Tiles of activations of m tokens from t0 on. */
+ALWAYS_INLINE void amx_activations(const struct amx_format *f, const struct amx_call *c,
+                                   struct amx_scratch *s, const struct amx_block *b, int64_t t0,
+                                   int m, struct amx_pass *p) {
     const char *x = c->x + (size_t)t0 * c->x_stride;
-    if (!f->pack) return (struct amx_rows){ x + 2 * b->k0, c->x_stride };
+    if (!f->pack) {
+        p->x[0] = x + b->k0 / TILE_K * TILE_BYTES;
+        p->x[1] = p->x[0] + TILE_ROWS * c->x_stride;
+        return;
+    }
     for (int t = 0; t < m; t++, x += c->x_stride)
-        f->pack((const float *)(const void *)x + b->k0, b->nk, s->x[0][t], s->x[1][t]);
-    return (struct amx_rows){ s->x[0][0], AMX_PACKED_BYTES };
+        f->pack((const float *)(const void *)x + b->k0, b->nk, s->x[0][t / 16] + t % 16 * 64,
+                s->x[1][t / 16] + t % 16 * 64);
+    for (int h = 0; h < 2; h++) {
+        p->x[h] = s->x[0][h];
+        p->low[h] = s->x[1][h];
+    }
+}
+
+/* What panel i of AMX_PANELS fetches of the activations that come after those of token t0. */
+ALWAYS_INLINE const char *amx_next_x(const struct amx_call *c, const struct amx_block *b,
+                                     int64_t t0, int64_t i) {
+    const bool more = t0 + AMX_TOKENS < c->n_tok;
+    const int64_t t = more ? t0 + AMX_TOKENS : 0, k = more ? b->k0 : b->k0 + b->nk;
+    const int64_t line = i * (AMX_TOKENS / AMX_PANELS);
+    return c->x + (size_t)(t + line / TILE_ROWS * TILE_ROWS) * c->x_stride +
+           k / TILE_K * TILE_BYTES + line % TILE_ROWS * 64;
 }
 
 /* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels. */
 ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call *c,
                               struct amx_scratch *s, const struct amx_block *b) {
-    const int64_t n_blocks = (b->nk + TILE_K - 1) / TILE_K;
-    const int n_ahead = (int)(AMX_PANEL_ROWS * AMX_TOKENS / (b->nr + AMX_PANEL_ROWS - 1)) + 1;
-    int m0 = 0, m1 = 0;
+    struct amx_pass p = { .n_blocks = (b->nk + TILE_K - 1) / TILE_K };
+    int m = 0;
     for (int64_t t0 = 0; t0 < c->n_tok; t0 += AMX_TOKENS) {
-        const int m = (int)amx_min(c->n_tok - t0, AMX_TOKENS);
-        if (m != m0 + m1) {
-            m0 = m < 16 ? m : 16;
-            m1 = m - m0;
-            tiles_begin_rows(m0, m1);
+        if (m != amx_min(c->n_tok - t0, AMX_TOKENS)) {
+            m = (int)amx_min(c->n_tok - t0, AMX_TOKENS);
+            p.m0 = m < 16 ? m : 16;
+            p.m1 = m - p.m0;
+            tiles_begin_rows(p.m0, p.m1);
         }
-        const struct amx_rows x = amx_activations(f, c, s, b, t0, m);
-        for (int64_t r = 0, p = 0; r < b->nr; r += AMX_PANEL_ROWS, p++) {
-            struct amx_sums *sums = &s->sums[t0 / AMX_TOKENS][p];
-            const struct amx_ahead ahead = {
-                x.row + (size_t)(AMX_TOKENS + p * n_ahead) * x.stride, f->pack ? 0 : n_ahead,
-                (const char *)(sums + 1)
-            };
+        const bool two = p.m1 > 0;
+        struct amx_sums *sums = s->sums[t0 / AMX_TOKENS];
+        float *dst = c->dst + t0 * c->dst_stride + b->r0;
+        amx_activations(f, c, s, b, t0, m, &p);
+        for (int64_t r = 0, i = 0; r < b->nr; r += AMX_PANEL_ROWS, i++, sums++) {
+            p.next_sums = (const char *)(sums + 1);
+            p.next_x = f->pack ? p.x[0] : amx_next_x(c, b, t0, i);
             if (b->first)
-                amx_begin_sums(m1 > 0);
+                amx_begin_sums(two);
             else
-                amx_load_sums(sums, m1 > 0);
-            amx_products(s->panel[0][p], x, n_blocks, m1 > 0, &ahead);
-            if (f->pack) {
-                const struct amx_rows low = { s->x[1][0], AMX_PACKED_BYTES };
-                amx_products(s->panel[0][p], low, n_blocks, m1 > 0, &ahead);
-            }
-            if (f->split) amx_products(s->panel[1][p], x, n_blocks, m1 > 0, &ahead);
-            amx_store_sums(sums, m1 > 0);
-            if (!b->last) continue;
-            const struct amx_out o = { c->dst + t0 * c->dst_stride + b->r0 + r, c->dst_stride, m0,
-                                       m1, (int)amx_min(b->nr - r, AMX_PANEL_ROWS) };
-            amx_finish(sums, s->scale + r, &o);
+                amx_load_sums(sums, two);
+            amx_products(s->panel[0][i], p.x, &p);
+            if (f->pack) amx_products(s->panel[0][i], p.low, &p);
+            if (f->split) amx_products(s->panel[1][i], p.x, &p);
+            amx_store_sums(sums, two);
         }
+        if (b->last)
+            amx_finish(s->sums[t0 / AMX_TOKENS], s->scale, dst, c->dst_stride, m, b->nr);
     }
 }
 
@@ -279,11 +278,11 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
 ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c, int64_t n,
                            struct amx_scratch *s) {
     for (int64_t t = 0; t < c->n_tok; t += AMX_TOKEN_GROUP) {
-        struct amx_call group = *c;
-        group.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
-        group.x += (size_t)t * c->x_stride;
-        group.dst += t * c->dst_stride;
-        amx_group(f, &group, n, s);
+        struct amx_call part = *c;
+        part.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
+        part.x += (size_t)t * c->x_stride;
+        part.dst += t * c->dst_stride;
+        amx_group(f, &part, n, s);
     }
     tiles_end();
 }
@@ -305,6 +304,7 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
 #define AMX_QUANT_CELL(NAME, ROW_SCALE)                                                            \
     static const struct amx_format NAME##_format = { .decode = NAME##_decode,                      \
                                                      .row_scale = ROW_SCALE };                     \
-    AMX_CELL(NAME, .act = QT_bf16, .tol_nmse = AMX_TOL_NMSE, .min_tokens = AMX_MIN_TOKENS)
+    AMX_CELL(NAME, .act = QT_bf16, .act_group = TILE_ROWS, .tol_nmse = AMX_TOL_NMSE,               \
+             .min_tokens = AMX_MIN_TOKENS)
 
 #endif

@@ -26,22 +26,31 @@ static inline const struct qkernel *mul_mat_cell(enum column c, const struct nod
     return qkernel_for(c, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
 }
 
-/* Bytes from a row of n quantised activations to the next. Long rows of bf16 are 1 KiB beyond a
- * multiple of 4: tiles read parts of 32 of them, which then share the first level cache evenly. */
-static inline size_t mul_mat_act_stride(enum qtype act, int64_t n) {
-    const size_t bytes = qtype_row_bytes(act, n);
-    return act == QT_bf16 && bytes >= 2048 ? (bytes + 3071) / 4096 * 4096 + 1024 : bytes;
-}
-
 /* Bytes of the quantised activations. */
 static inline size_t mul_mat_shared_bytes(enum column c, const struct node *n) {
-    enum qtype act = mul_mat_cell(c, n)->act;
+    const struct qkernel *k = mul_mat_cell(c, n);
     const struct tensor *x = n->src[1];
-    return act == QT_f32 ? 0 : (size_t)tensor_rows(x) * mul_mat_act_stride(act, x->ne[0]);
+    if (k->act == QT_f32) return 0;
+    return (size_t)qkernel_act_rows(k, tensor_rows(x)) * qtype_row_bytes(k->act, x->ne[0]);
 }
 
+/* The cell's scratch, which holds a row of activations before. */
 static inline size_t mul_mat_scratch_bytes(enum column c, const struct node *n) {
-    return mul_mat_cell(c, n)->mul_mat_scratch(n->src[0]->ne[0]);
+    const struct qkernel *k = mul_mat_cell(c, n);
+    const size_t row = qtype_row_bytes(k->act, n->src[0]->ne[0]);
+    const size_t scratch = k->mul_mat_scratch(n->src[0]->ne[0]);
+    return scratch > row ? scratch : row;
+}
+
+/* The activations of token t of the node as k wants them. */
+static inline void mul_mat_act(enum column c, const struct qkernel *k, const struct node *node,
+                               int64_t t, size_t stride, struct work *w) {
+    const struct tensor *x = node->src[1];
+    const struct qkernel *q = qkernel_find(c, k->act, false, NULL);
+    const int64_t from = FAULT(same_logits) && node->il < 0 ? 0 : t;
+    char *row = k->act_group ? w->scratch : (char *)w->shared + (size_t)t * stride;
+    q->quantize_row(tensor_row(x, from), row, x->ne[0], NULL);
+    if (k->act_group) qkernel_lay_act(k, row, stride, t, w->shared, stride);
 }
 
 /* Seeded faults: what wrong indices leave in rows r .. r + n - 1 of the result. */
@@ -73,20 +82,19 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
     int64_t late = -1; /* token that the fault "race" packs after its first products */
 
     if (k->act != QT_f32) {
-        const struct qkernel *q = qkernel_find(c, k->act, false, NULL);
-        char *rows = w->shared;
-        stride = mul_mat_act_stride(k->act, n);
+        stride = qtype_row_bytes(k->act, n);
         for (int64_t t; (t = work_next(w)) < n_tok;) {
             if (FAULT(race) && w->ith > 0 && late < 0) {
                 late = t;
                 continue;
             }
-            q->quantize_row(tensor_row(x, t), rows + (size_t)t * stride, n, NULL);
+            mul_mat_act(c, k, node, t, stride, w);
         }
         work_barrier(w);
-        acts = rows;
+        acts = w->shared;
+    } else if (FAULT(same_logits) && node->il < 0) {
+        stride = 0;
     }
-    if (FAULT(same_logits) && node->il < 0) stride = 0;
     const int64_t chunk = mul_mat_chunk(k, n_rows);
     for (int64_t i; (i = work_share(w, (n_rows + chunk - 1) / chunk)) >= 0;) {
         const int64_t r = i * chunk;
@@ -95,9 +103,7 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
                    (float *)dst->data + r, (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
         mul_mat_faults(node, r, n_chunk);
         if (FAULT(race) && late >= 0) {
-            qkernel_find(c, k->act, false, NULL)
-                ->quantize_row(tensor_row(x, late), (char *)w->shared + (size_t)late * stride, n,
-                               NULL);
+            mul_mat_act(c, k, node, late, stride, w);
             late = -1;
         }
     }

@@ -37,7 +37,7 @@ struct cell_case {
     uint64_t seed;
     const struct qkernel *k;
 
-    char *w_block, *x_block, *dst_block, *scratch;
+    char *w_block, *x_block, *laid, *dst_block, *scratch;
     const char *w; // [MAX_ROWS, n], as badly aligned as the type allows
     size_t w_stride;
     char *x; // [MAX_TOK, n] of type k->act
@@ -206,6 +206,7 @@ static struct cell_case case_make(enum qtype t, enum column col, enum fill fill,
     fill_weights(&c, &r);
     fill_activations(&c, &r);
     multiply_exactly(&c);
+    c.laid = must_alloc((size_t)qkernel_act_rows(c.k, MAX_TOK) * c.x_stride);
     c.scratch = must_alloc(c.k->mul_mat_scratch(n));
     c.dst_block = must_alloc((PAD + MAX_TOK * (MAX_ROWS + PAD)) * sizeof(float));
     return c;
@@ -214,10 +215,22 @@ static struct cell_case case_make(enum qtype t, enum column col, enum fill fill,
 static void case_release(struct cell_case *c) {
     heap_free(c->w_block);
     heap_free(c->x_block);
+    heap_free(c->laid);
     heap_free(c->x_f32);
     heap_free(c->exact);
     heap_free(c->scratch);
     heap_free(c->dst_block);
+}
+
+/* Activations of tokens [t0, t0 + n_tok) as the cell wants them: where they are, as badly aligned
+ * as the type allows, or in groups, whose places without a token hold NaN. */
+static const char *case_acts(struct cell_case *c, int64_t t0, int64_t n_tok) {
+    const char *x = c->x + (size_t)t0 * c->x_stride;
+    if (!c->k->act_group) return x;
+    memset(c->laid, 0xff, (size_t)qkernel_act_rows(c->k, n_tok) * c->x_stride);
+    for (int64_t t = 0; t < n_tok; t++, x += c->x_stride)
+        qkernel_lay_act(c->k, x, c->x_stride, t, c->laid, c->x_stride);
+    return c->laid;
 }
 
 /* Multiply rows [r0, r0 + n_rows) by tokens [t0, t0 + n_tok) into a padded dst, and check the
@@ -230,7 +243,7 @@ static const float *case_run(struct cell_case *c, int64_t t0, int64_t r0, int64_
     for (int64_t i = 0; i < total; i++)
         block[i] = CANARY;
     c->k->mul_mat(c->n, c->w + (size_t)r0 * c->w_stride, c->w_stride, n_rows,
-                  c->x + (size_t)t0 * c->x_stride, c->x_stride, n_tok, dst, stride, c->scratch);
+                  case_acts(c, t0, n_tok), c->x_stride, n_tok, dst, stride, c->scratch);
     for (int64_t i = 0; i < total; i++)
         if ((i < PAD || (i - PAD) % stride >= n_rows) && block[i] != CANARY)
             fail_msg("%s, %lld rows, %lld tokens: wrote outside dst, at float %lld", describe(c),
@@ -310,8 +323,8 @@ static void case_check_many_rows(struct cell_case *c) {
                qtype_row_bytes(c->t, c->n));
     for (size_t i = 0; i < N_ELEMS(tokens); i++) {
         const float *want = case_run(c, 0, 0, MAX_ROWS, tokens[i]);
-        c->k->mul_mat(c->n, rows, c->w_stride, MANY, c->x, c->x_stride, tokens[i], got, MANY,
-                      c->scratch);
+        c->k->mul_mat(c->n, rows, c->w_stride, MANY, case_acts(c, 0, tokens[i]), c->x_stride,
+                      tokens[i], got, MANY, c->scratch);
         for (int64_t j = 0; j < tokens[i] * MANY; j++) {
             const float w = want[j / MANY * (MAX_ROWS + PAD) + j % MANY % MAX_ROWS];
             if (f32_bits(got[j]) != f32_bits(w))
