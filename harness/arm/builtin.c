@@ -16,6 +16,7 @@ struct builtin {
     struct model model;
     struct tok *tok;
     struct exec *exec;
+    bool huge_pages; /* the weights are a copy in them */
 };
 
 static struct builtin *self(struct arm *a) {
@@ -81,7 +82,7 @@ static int describe(const struct arm *a, struct row *r, struct err *e) {
     TRY(row_set(r, ROW_engine, "ggauge", e));
     TRY(row_set(r, ROW_engine_commit, row_get(r, ROW_commit_id), e));
     TRY(row_set(r, ROW_backend, i->backend, e));
-    TRY(row_set(r, ROW_placement, "CPU", e));
+    TRY(row_set(r, ROW_placement, s->huge_pages ? "CPU, weights in huge pages" : "CPU", e));
     TRY(row_set(r, ROW_cells, cells, e));
     TRY(row_set(r, ROW_model, i->name, e));
     TRY(row_set(r, ROW_model_fp, fp, e));
@@ -186,7 +187,7 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     }
     s->arm.tok = s->tok;
     TRY(exec_new(&s->exec, &s->model, &x, e));
-    gguf_to_huge_pages(s->model.g);
+    if (p->huge_pages) s->huge_pages = gguf_to_huge_pages(s->model.g);
     fill_info(&s->arm.info, &s->model, p, &x);
     *out = &s->arm;
 out:

@@ -32,6 +32,7 @@ void put_params(struct payload *p, const struct arm_params *a) {
     put_i32(p, a->n_ubatch);
     put_i32(p, a->n_threads);
     put_i32(p, a->n_threads_batch);
+    put_u8(p, a->huge_pages);
 }
 
 void get_params(struct payload *p, struct arm_params *a) {
@@ -48,6 +49,7 @@ void get_params(struct payload *p, struct arm_params *a) {
     a->n_ubatch = get_i32(p);
     a->n_threads = get_i32(p);
     a->n_threads_batch = get_i32(p);
+    a->huge_pages = get_u8(p) == 1;
     if (!a->model) p->torn = true;
 }
 

@@ -73,10 +73,14 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
       "logical batch: tokens handed over at a time" },                                             \
     { OPT_INT, "-ub --ubatch-size", "N", &(P).n_ubatch, 1, 1 << 16, NULL,                          \
       "physical batch: tokens computed at a time" },                                               \
+    OPT_HUGE_PAGES(P),                                                                             \
     { OPT_CHOICE, "-ctk --cache-type-k", "TYPE", &(P).type_k, 0, 0, "f32|f16|q8_0",                \
       "type of the K cache" },                                                                     \
     { OPT_CHOICE, "-ctv --cache-type-v", "TYPE", &(P).type_v, 0, 0, "f32|f16|q8_0",                \
       "type of the V cache" }
+#define OPT_HUGE_PAGES(P)                                                                          \
+    { OPT_FLAG, "-thp --transparent-huge-pages", NULL, &(P).huge_pages, 0, 0, NULL,                \
+      "copy the weights into huge pages, if there is memory for it" }
 #define OPT_ACT_LIKE(P)                                                                            \
     { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, "avx2|avx512|amx|cuda",             \
       "with ref: every product gets the rounding errors of COLUMN's activations" }

@@ -75,9 +75,10 @@ struct gguf;
 int gguf_open(struct gguf **out, const char *path, struct err *e);
 void gguf_close(struct gguf *g); /* NULL is allowed */
 
-/* For speed only: what is read often is moved into huge pages, if the system has them, the model is
- * large and a quarter of the free memory suffices. Pointers stay valid; not while others read. */
-void gguf_to_huge_pages(struct gguf *g);
+/* For speed only: the data are copied into huge pages, if the system has them, the model is large and
+ * a quarter of the free memory suffices. True if all of it was; pointers stay valid in any case. Not
+ * while others read. */
+bool gguf_to_huge_pages(struct gguf *g);
 
 /* The same for a file image in memory (tests, fuzzing); `data` must outlive g. */
 int gguf_open_memory(struct gguf **out, const void *data, size_t n_bytes, struct err *e);

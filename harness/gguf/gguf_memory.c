@@ -73,20 +73,23 @@ static bool copy_part(struct gguf_part *p) {
     return false;
 }
 
-void gguf_to_huge_pages(struct gguf *g) {
-    if (g->n_bytes < WORTH_IT || !huge_pages_allowed()) return;
-    const bool copy = g->n_bytes <= available_bytes() / SHARE;
+bool gguf_to_huge_pages(struct gguf *g) {
+    if (g->n_bytes < WORTH_IT || !huge_pages_allowed()) return false;
+    bool copied = g->n_bytes <= available_bytes() / SHARE, all = true;
     for (int k = 0; k < g->n_parts; k++) {
         struct gguf_part *p = &g->parts[k];
-        if (p->map && !(copy && copy_part(p)))
-            (void)madvise(p->map, (size_t)p->n_bytes, MADV_HUGEPAGE); /* only advice */
+        if (!p->map || (copied && copy_part(p))) continue;
+        all = false;
+        (void)madvise(p->map, (size_t)p->n_bytes, MADV_HUGEPAGE); /* only advice */
     }
+    return all;
 }
 
 #else
 
-void gguf_to_huge_pages(struct gguf *g) {
+bool gguf_to_huge_pages(struct gguf *g) {
     (void)g;
+    return false;
 }
 
 #endif
