@@ -4,8 +4,12 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "base/fp16.h"
+#include "base/log.h"
+#include "gguf/gguf.h"
+#include "tok/tok.h"
 
 int arm_open(struct arm **out, const struct arm_params *p, struct err *e) {
     if (p->kind == ARM_WORKER) return arm_open_worker(out, p, e);
@@ -19,6 +23,21 @@ void arm_close(struct arm *a) {
 
 static bool is_finite_f32(float x) {
     return (f32_bits(x) & 0x7f800000u) != 0x7f800000u;
+}
+
+bool arm_row_same(const struct arm_row *a, const struct arm_row *b) {
+    return memcmp(&a->max, &b->max, sizeof a->max) == 0 &&
+           memcmp(&a->lse, &b->lse, sizeof a->lse) == 0 &&
+           memcmp(&a->second, &b->second, sizeof a->second) == 0 && a->top1 == b->top1 &&
+           a->bad == b->bad;
+}
+
+struct tok *arm_load_tok(const struct gguf *g, const char *path) {
+    struct tok *t = NULL;
+    struct err e = { 0 };
+    if (gguf_find(g, "tokenizer.ggml.model") && tok_load(&t, g, &e) < 0)
+        log_msg(LOG_WARN, "the tokenizer of %s cannot be used: %s", path, e.msg);
+    return t;
 }
 
 void arm_reduce(struct arm_row *out, int64_t r, const struct arm_answer *a, int32_t n_vocab,

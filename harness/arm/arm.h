@@ -132,6 +132,15 @@ int arm_open_act_like(struct arm **out, const struct arm_params *p, struct err *
 
 void arm_close(struct arm *a); /* NULL is allowed */
 
+/* Equal bits of everything that two rows say of their logits, which stands for equal logits. The nll
+ * is left out: it depends on the target, too. */
+bool arm_row_same(const struct arm_row *a, const struct arm_row *b);
+
+/* For the arms themselves: the tokenizer of a model file, NULL if it has none or, with a warning,
+ * one that cannot be used. */
+struct gguf;
+struct tok *arm_load_tok(const struct gguf *g, const char *path);
+
 /* For the arms themselves: answer a of held row r as a struct arm_row. */
 void arm_reduce(struct arm_row *out, int64_t r, const struct arm_answer *a, int32_t n_vocab,
                 int32_t target, bool logits);

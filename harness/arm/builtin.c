@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "arm/arm.h"
-#include "base/log.h"
 #include "exec/exec.h"
 #include "gguf/gguf.h"
 #include "result/row.h"
@@ -180,11 +179,7 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     TRY(resolve(p, &x, e));
     TRY(model_open(&s->model, p->model, e));
     if (x.n_ctx == 0) x.n_ctx = (int)s->model.hp.n_ctx_train;
-    if (gguf_find(s->model.g, "tokenizer.ggml.model")) {
-        struct err te = { 0 };
-        if (tok_load(&s->tok, s->model.g, &te) < 0)
-            log_msg(LOG_WARN, "the tokenizer of %s cannot be used: %s", p->model, te.msg);
-    }
+    s->tok = arm_load_tok(s->model.g, p->model);
     s->arm.tok = s->tok;
     TRY(exec_new(&s->exec, &s->model, &x, e));
     if (p->huge_pages) s->huge_pages = gguf_to_huge_pages(s->model.g);

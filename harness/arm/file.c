@@ -13,7 +13,6 @@
 #include "arm/arm.h"
 #include "arm/kld_file.h"
 #include "base/arena.h"
-#include "base/log.h"
 #include "result/row.h"
 #include "tok/tok.h"
 
@@ -278,9 +277,7 @@ static int load_tok(struct file_arm *s, const char *model, struct err *e) {
     FAIL_IF(t && t->ne[1] != n_vocab, e, ERR_MISMATCH,
             "%s: saved logits of a vocabulary of %d, and %s has one of %" PRId64, s->path, n_vocab,
             model, t->ne[1]);
-    struct err te = { 0 };
-    if (gguf_find(g, "tokenizer.ggml.model") && tok_load(&s->tok, g, &te) < 0)
-        log_msg(LOG_WARN, "the tokenizer of %s cannot be used: %s", model, te.msg);
+    s->tok = arm_load_tok(g, model);
 out:
     gguf_close(g);
     return rc;

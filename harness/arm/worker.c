@@ -445,8 +445,8 @@ static int load_tok(struct worker *s, const char *path, struct err *e) {
     if (strcmp(fp, theirs)) {
         log_msg(LOG_WARN, "no tokenizer for the arm of a worker: %s is %s here and %s there", path,
                 fp, theirs);
-    } else if (gguf_find(g, "tokenizer.ggml.model") && tok_load(&s->tok, g, &why) < 0) {
-        log_msg(LOG_WARN, "the tokenizer of %s cannot be used: %s", path, why.msg);
+    } else {
+        s->tok = arm_load_tok(g, path);
     }
     FAIL_IF(s->tok && tok_n_vocab(s->tok) > s->arm.info.n_vocab, e, ERR_ARM,
             "arm has a vocabulary of %d, and its model one of %d", s->arm.info.n_vocab,

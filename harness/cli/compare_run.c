@@ -149,6 +149,14 @@ out:
 
 /* ---- running --------------------------------------------------------------------------------- */
 
+/* All chunks are added up anew: worth it only where somebody looks. */
+static void note_progress(struct compare_cmd *c, const struct compare *so_far) {
+    struct ppl_stats a = compare_ppl(so_far, SIDE_A), b = compare_ppl(so_far, SIDE_B);
+    snprintf(c->progress.note, sizeof c->progress.note,
+             "; PPL %.4f / %.4f, ln ratio %+.5f +/- %.5f", ppl_stats_ppl(&a), ppl_stats_ppl(&b),
+             so_far->d.mean, confseq_radius(&so_far->d, c->alpha));
+}
+
 static int on_chunk(void *arg, const struct compare_chunk *k, const struct compare *so_far,
                     struct err *e) {
     int rc = 0;
@@ -166,10 +174,7 @@ static int on_chunk(void *arg, const struct compare_chunk *k, const struct compa
     if (k->n > 0)
         TRY(run_rows_value(&c->rows, subject, METRIC_top1, (double)k->n_same_top / n, NULL, k->n,
                            e));
-    struct ppl_stats a = compare_ppl(so_far, SIDE_A), b = compare_ppl(so_far, SIDE_B);
-    snprintf(c->progress.note, sizeof c->progress.note,
-             "; PPL %.4f / %.4f, ln ratio %+.5f +/- %.5f", ppl_stats_ppl(&a), ppl_stats_ppl(&b),
-             so_far->d.mean, confseq_radius(&so_far->d, c->alpha));
+    if (c->progress.on) note_progress(c, so_far);
     progress_update(&c->progress, so_far->n_chunks);
 out:
     return rc;

@@ -16,14 +16,6 @@ static void start_chunk(struct compare *c) {
     c->now.bad[SIDE_A].pos = c->now.bad[SIDE_B].pos = -1;
 }
 
-/* Equal bits of everything that a row says stand for equal logits. */
-static bool same_row(const struct arm_row *a, const struct arm_row *b) {
-    return memcmp(&a->max, &b->max, sizeof a->max) == 0 &&
-           memcmp(&a->lse, &b->lse, sizeof a->lse) == 0 &&
-           memcmp(&a->second, &b->second, sizeof a->second) == 0 && a->top1 == b->top1 &&
-           a->bad == b->bad;
-}
-
 static void note_bad(struct compare_chunk *n, int side, const struct pair *p) {
     if (p->row[side]->bad < 0 || n->bad[side].pos >= 0) return;
     n->bad[side].pos = p->pos;
@@ -38,7 +30,7 @@ static int on_score(void *arg, const struct pair *p, struct err *e) {
     for (int s = 0; s < SIDE_count; s++) {
         note_bad(n, s, p);
         if (n->n == 0) c->first[s] = *p->row[s];
-        if (!same_row(&c->first[s], p->row[s])) n->constant[s] = false;
+        if (!arm_row_same(&c->first[s], p->row[s])) n->constant[s] = false;
     }
     if (a->bad >= 0 || b->bad >= 0) return 0;
     double d = b->nll - a->nll;
@@ -63,7 +55,7 @@ static int on_score(void *arg, const struct pair *p, struct err *e) {
         n->gap_max = gap;
         n->gap_max_pos = p->pos;
     }
-    n->n_different += !same_row(a, b) || memcmp(&a->nll, &b->nll, sizeof a->nll) != 0;
+    n->n_different += !arm_row_same(a, b) || memcmp(&a->nll, &b->nll, sizeof a->nll) != 0;
     n->only[SIDE_A] += a->top1 == p->target && b->top1 != p->target;
     n->only[SIDE_B] += b->top1 == p->target && a->top1 != p->target;
     c->d_abs[c->n_positions] = fabs(d);

@@ -28,9 +28,7 @@ static int on_score(void *arg, const struct pair *p, struct err *e) {
     const struct arm_row *a = p->row[SIDE_A], *b = p->row[SIDE_B];
     double d = fabs(b->nll - a->nll);
     if (isnan(d)) d = a->bad == b->bad ? 0.0 : (double)INFINITY;
-    bool same = a->top1 == b->top1 && !memcmp(&a->max, &b->max, sizeof a->max) &&
-                !memcmp(&a->lse, &b->lse, sizeof a->lse) &&
-                !memcmp(&a->second, &b->second, sizeof a->second) && d == 0.0;
+    bool same = arm_row_same(a, b) && d == 0.0;
     f->n++;
     f->n_different += !same;
     f->d_mean += d;
