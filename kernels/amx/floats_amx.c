@@ -83,23 +83,19 @@ ALWAYS_INLINE void store_parts(__m512 lo, __m512 hi, char *out) {
                        _mm512_ternarylogic_epi32(keep, low_h, _mm512_srli_epi32(low_l, 16), 0xca));
 }
 
-/* 8 weights of 2 bytes of every row, from byte `at` on, as 4 pairs. */
-ALWAYS_INLINE void bf16_pairs(const struct rows16 *r, int64_t at, char *out) {
-    __m512i d[4];
-    rows_4_dwords(r, at, d);
-    UNROLL
-    for (int i = 0; i < 4; i++)
-        _mm512_store_si512(out + 64 * i, d[i]);
+/* Pairs 2 i and 2 i + 1 of 32 weights of 2 bytes: a dword of a row is a pair. */
+ALWAYS_INLINE void bf16_step(const __m512i *kept, int64_t i, char *out) {
+    _mm512_store_si512(out, kept[2 * i]);
+    _mm512_store_si512(out + 64, kept[2 * i + 1]);
 }
 
-ALWAYS_INLINE void f16_pairs(const struct rows16 *r, int64_t at, char *out) {
-    __m512i d[4];
-    rows_4_dwords(r, at, d);
+ALWAYS_INLINE void f16_step(const __m512i *kept, int64_t i, char *out) {
     UNROLL
-    for (int i = 0; i < 4; i++)
-        store_parts(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(d[i])),
-                    _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(d[i], 16))),
-                    out + 64 * i);
+    for (int j = 0; j < 2; j++) {
+        const __m512i d = kept[2 * i + j];
+        store_parts(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(d)),
+                    _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(d, 16))), out + 64 * j);
+    }
 }
 
 /* Weights [k, k + n) of every row, n < 32, with zeros after them. */
@@ -117,22 +113,20 @@ static struct rows16 padded(const struct rows16 *r, int64_t at, size_t n_bytes,
     return p;
 }
 
-/* The decoder and the cell of type NAME. */
+static void two_bytes_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
+    char block[16][128];
+    struct rows16 tail;
+    if (n < TILE_K) tail = padded(r, b * TILE_K * 2, (size_t)n * 2, block);
+    for (int64_t q = 0; q < 4; q++)
+        rows_4_dwords(n < TILE_K ? &tail : r, (n < TILE_K ? 0 : b * TILE_K * 2) + 16 * q,
+                      kept + 4 * q);
+}
+
+/* The cell of type NAME. */
 #define FLOAT_CELL(NAME, SPLIT, ...)                                                               \
-    static void NAME##_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *out) {         \
-        const int64_t size = sizeof(struct blk_##NAME);                                            \
-        for (int64_t k = 0; k < nk; k += TILE_K, out += 2 * TILE_BYTES) {                          \
-            char block[16][128];                                                                   \
-            const bool whole = nk - k >= TILE_K;                                                   \
-            struct rows16 tail;                                                                    \
-            if (!whole) tail = padded(r, (k0 + k) * size, (size_t)((nk - k) * size), block);       \
-            for (int64_t j = 0; j < TILE_K; j += 8)                                                \
-                NAME##_pairs(whole ? r : &tail, (whole ? k0 + k + j : j) * size, out + 32 * j);    \
-        }                                                                                          \
-    }                                                                                              \
-    static const struct amx_format NAME##_format = { .decode = NAME##_decode,                      \
-                                                     .pack = float_pack,                           \
-                                                     .split = SPLIT };                             \
+    static const struct amx_format NAME##_format = {                                               \
+        .begin = two_bytes_begin, .step = NAME##_step, .pack = float_pack, .split = SPLIT          \
+    };                                                                                             \
     AMX_CELL(NAME, .act = QT_f32, .tol_nmse = FLOAT_TOL_NMSE, .min_tokens = FLOAT_MIN_TOKENS,      \
              __VA_ARGS__)
 

@@ -2,16 +2,19 @@
  * gemm_amx.h - products of weights of any type with bf16 activations in bf16 tiles.
  *
  * Weights are decoded to bf16, scale included, into panels of 32 rows that stay in the second level
- * cache while all tokens of the call pass; so a decoder's price is shared by the tokens. What it
- * rounds is 2^-8 of a weight at most. (Exact scales were measured, too: a scale changes every 32
- * weights, so sums would have to leave their tile after each instruction, which takes twice the
- * time of the products with integer weights in bf16 and scales in f32, and three times with int8.)
+ * cache while all tokens of the call pass; so a decoder's price is shared by the tokens. The panels
+ * of the next block are decoded between the products of this one, a few instructions after every
+ * four tiles: vectors and tiles are different units, but a core looks no further ahead than a few
+ * tiles. So do the sums leave. What is rounded is 2^-8 of a weight at most. (Exact scales were
+ * measured, too: a scale changes every 32 weights, so sums would have to leave their tile after each
+ * instruction, which takes twice the time of the products with integer weights in bf16 and scales
+ * in f32, and three times with int8.)
  *
  *   for 512 tokens, for 256 rows    so that sums rest in the second level cache
- *     for 512 weights of a row      so that activations of 32 tokens stay in the first level cache
- *       decode the panels
+ *     for 256 weights of a row      so that a panel and activations of 32 tokens share the first
  *       for 32 tokens               read where they lie: a tile is 1 KiB in one piece
  *         for panels                4 tiles of sums: 2 of tokens x 2 of rows
+ *           products; meanwhile 16 x 32 weights of the next block become panels
  *
  * Tiles 0..3 are sums, [tokens][16 rows] f32; 4 and 5 activations, [tokens][32] bf16; 6 and 7
  * weights, [16 pairs of k][16 rows][2] bf16.
@@ -30,25 +33,32 @@
 #define TILE_K 32 /* bf16 of a row of a tile */
 #define TILE_BYTES 1024
 
-#define AMX_K_BLOCK 512
+#define AMX_K_BLOCK 256
 #define AMX_PANELS 8
 #define AMX_PANEL_ROWS 32
+#define AMX_CHUNK_ROWS 1024 /* in which the first block alone has no products to hide behind */
 #define AMX_TOKENS 32 /* of a pass over a panel */
 #define AMX_TOKEN_GROUP 512
 /* 16 tokens of a block of k, tile after tile. */
 #define AMX_PACKED_BYTES (AMX_K_BLOCK / TILE_K * TILE_BYTES)
 #define AMX_PANEL_BYTES (AMX_K_BLOCK / TILE_K * 2 * TILE_BYTES)
+#define AMX_KEPT 44 /* registers of a decoder */
+#define AMX_STEPS 8 /* of a piece of 16 rows x 32 weights: 4 weights each */
 
 /* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
 #define AMX_MIN_TOKENS 16
 /* The square of the largest relative rounding error of a weight. */
 #define AMX_TOL_NMSE 0x1p-15
 
-/* How a type comes into tiles. */
+/* How a type comes into tiles. A piece is weights [32 b, 32 b + n) of 16 rows, n <= 32; it becomes
+ * [16 pairs of k][16 rows][2] bf16, with zeros after the end of a row. */
 struct amx_format {
-    /* Weights [k0, k0 + nk) of 16 rows: block b of 32 to out + b * 2 * TILE_BYTES; with split their
-     * lower parts to out + AMX_PANELS * AMX_PANEL_BYTES + ..., and zeros after the end of a row. */
-    void (*decode)(const struct rows16 *r, int64_t k0, int64_t nk, char *out);
+    /* Load piece b into kept [AMX_KEPT]. The pieces of 16 rows come in order, from a multiple of
+     * AMX_K_BLOCK on; kept stays as it is from one to the next. */
+    void (*begin)(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept);
+    /* Its pairs 2 i and 2 i + 1 to out and out + 64, i < AMX_STEPS; with split their lower parts to
+     * AMX_PANELS * AMX_PANEL_BYTES behind. */
+    void (*step)(const __m512i *kept, int64_t i, char *out);
     /* What the sums of a row are multiplied by at the end; NULL = 1. */
     float (*row_scale)(const char *row);
     /* Values [0, nk) of an f32 activation as upper and lower parts, 32 to a row of every tile, zeros
@@ -63,9 +73,11 @@ struct amx_sums {
 };
 
 struct amx_scratch {
-    char panel[2][AMX_PANELS][AMX_PANEL_BYTES]; // upper, lower: [k / 32][2][16][16][2] bf16
+    /* The block in use and the next one; upper, lower: [k / 32][2][16][16][2] bf16 */
+    char panel[2][2][AMX_PANELS][AMX_PANEL_BYTES];
     char x[2][2][AMX_PACKED_BYTES]; // packed: upper, lower; 16 tokens each
     struct amx_sums sums[AMX_TOKEN_GROUP / AMX_TOKENS][AMX_PANELS];
+    __m512i kept[AMX_KEPT];
     float scale[AMX_PANELS * AMX_PANEL_ROWS];
 };
 
@@ -78,11 +90,15 @@ ALWAYS_INLINE int64_t amx_min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+ALWAYS_INLINE int64_t amx_parts(int64_t n, int64_t size) {
+    return (n + size - 1) / size;
+}
+
 /* One call's matrices. */
 struct amx_call {
     const char *w, *x;
     size_t w_stride, x_stride;
-    int64_t n_rows, n_tok;
+    int64_t n, n_rows, n_tok; /* n: weights of a row */
     float *dst;
     int64_t dst_stride;
 };
@@ -126,68 +142,150 @@ ALWAYS_INLINE void amx_store_sums(struct amx_sums *s, bool two) {
     TILE_STORE(3, s->t[3], 64);
 }
 
+/* Complete sums of m tokens and 32 rows that go to dst, times scale; dst NULL: none do. */
+struct amx_leaving {
+    const struct amx_sums *sums;
+    const float *scale;
+    float *dst;
+    int64_t stride;
+    int m;
+    __mmask16 lanes[2];
+};
+
+/* Four tokens of them, from t on. */
+ALWAYS_INLINE void amx_leave(const struct amx_leaving *l, int t) {
+    const __m512 s0 = _mm512_loadu_ps(l->scale), s1 = _mm512_loadu_ps(l->scale + 16);
+    const float *left = l->sums->t[t / 16 * 2][t % 16], *right = left + TILE_ROWS * TILE_ROWS;
+    float *dst = l->dst + t * l->stride;
+    for (int end = t + 4 < l->m ? t + 4 : l->m; t < end; t++) {
+        _mm512_mask_storeu_ps(dst, l->lanes[0], _mm512_mul_ps(_mm512_load_ps(left), s0));
+        _mm512_mask_storeu_ps(dst + 16, l->lanes[1], _mm512_mul_ps(_mm512_load_ps(right), s1));
+        left += TILE_ROWS, right += TILE_ROWS, dst += l->stride;
+    }
+}
+
 /* A pass over a panel: 32 tokens. */
 struct amx_pass {
     const char *x[2], *low[2]; /* tiles of 16 tokens each; low: their lower parts */
     int64_t n_blocks;          /* of 32 weights */
     int m0, m1;                /* tokens */
+    /* Done on the way: a piece is decoded to out (NULL: none), sums leave. */
+    const __m512i *kept;
+    char *out;
+    struct amx_leaving leaving;
     /* Fetched on the way; hints, which past the end do no harm. */
     const char *next_sums;
     const char *next_x; /* four lines of each tile of the next 32 tokens */
 };
 
-ALWAYS_INLINE void amx_fetch(const struct amx_pass *p, int64_t b) {
+/* The other work of step i. */
+ALWAYS_INLINE void amx_aside(const struct amx_format *f, const struct amx_pass *p, int64_t i) {
     UNROLL
-    for (int i = 0; i < 4; i++) {
-        _mm_prefetch(p->next_sums + 256 * b + 64 * i, _MM_HINT_T0);
-        _mm_prefetch(p->next_x + TILE_BYTES * b + 64 * i, _MM_HINT_T1);
+    for (int j = 0; j < 4; j++) {
+        _mm_prefetch(p->next_sums + 256 * i + 64 * j, _MM_HINT_T0);
+        _mm_prefetch(p->next_x + TILE_BYTES * i + 64 * j, _MM_HINT_T1);
     }
+    if (p->out) f->step(p->kept, i, p->out + 128 * i);
+    if (p->leaving.dst) amx_leave(&p->leaving, 4 * (int)i);
 }
 
 /* Add the products of tiles x and the panel. */
 ALWAYS_INLINE void amx_products(const char *panel, const char *const x[2],
-                                const struct amx_pass *p) {
+                                const struct amx_pass *p, const struct amx_format *aside) {
     const char *x0 = x[0], *x1 = x[1];
-    if (p->m1) {
-        for (int64_t b = 0; b < p->n_blocks; b++, panel += 2 * TILE_BYTES) {
+    int64_t b = 0;
+    if (p->m1)
+        for (; b < p->n_blocks; b++, panel += 2 * TILE_BYTES) {
             TILE_LOAD(4, x0, 64);
-            TILE_LOAD_ONCE(6, panel, 64);
+            TILE_LOAD(6, panel, 64);
             TILE_PRODUCT(0, 4, 6);
-            TILE_LOAD_ONCE(7, panel + TILE_BYTES, 64);
-            TILE_PRODUCT(1, 4, 7);
             TILE_LOAD(5, x1, 64);
             TILE_PRODUCT(2, 5, 6);
+            TILE_LOAD(7, panel + TILE_BYTES, 64);
             TILE_PRODUCT(3, 5, 7);
-            amx_fetch(p, b);
+            TILE_PRODUCT(1, 4, 7);
+            if (aside) amx_aside(aside, p, b);
             x0 += TILE_BYTES, x1 += TILE_BYTES;
         }
-        return;
-    }
-    for (int64_t b = 0; b < p->n_blocks; b++, panel += 2 * TILE_BYTES, x0 += TILE_BYTES) {
-        TILE_LOAD(4, x0, 64);
-        TILE_LOAD_ONCE(6, panel, 64);
-        TILE_PRODUCT(0, 4, 6);
-        TILE_LOAD_ONCE(7, panel + TILE_BYTES, 64);
-        TILE_PRODUCT(1, 4, 7);
-    }
-}
-
-/* Complete sums of m tokens [panels] to dst, times the scales. */
-static inline void amx_finish(const struct amx_sums *sums, const float *scale, float *dst,
-                              int64_t stride, int m, int64_t nr) {
-    for (int t = 0; t < m; t++, dst += stride)
-        for (int64_t r = 0; r < nr; r += 16) {
-            const float *sum = sums[r / AMX_PANEL_ROWS].t[t / 16 * 2 + r % 32 / 16][t % 16];
-            _mm512_mask_storeu_ps(dst + r, amx_lanes(nr - r),
-                                  _mm512_mul_ps(_mm512_load_ps(sum), _mm512_loadu_ps(scale + r)));
+    else
+        for (; b < p->n_blocks; b++, panel += 2 * TILE_BYTES, x0 += TILE_BYTES) {
+            TILE_LOAD(4, x0, 64);
+            TILE_LOAD(6, panel, 64);
+            TILE_PRODUCT(0, 4, 6);
+            TILE_LOAD(7, panel + TILE_BYTES, 64);
+            TILE_PRODUCT(1, 4, 7);
+            if (aside) amx_aside(aside, p, b);
         }
+    for (; aside && b < AMX_STEPS; b++)
+        amx_aside(aside, p, b);
 }
 
 /* A block of rows and k, and whether it is the first and the last of k. */
 struct amx_block {
     int64_t r0, nr, k0, nk;
     bool first, last;
+    int half; /* of the panels */
 };
+
+ALWAYS_INLINE struct amx_block amx_block_at(const struct amx_call *c, int64_t r0,
+                                            int64_t k0, int half) {
+    const int64_t nk = amx_min(c->n - k0, AMX_K_BLOCK);
+    return (struct amx_block){ .r0 = r0,
+                               .nr = amx_min(c->n_rows - r0, AMX_PANELS * AMX_PANEL_ROWS),
+                               .k0 = k0,
+                               .nk = nk,
+                               .first = k0 == 0,
+                               .last = k0 + nk == c->n,
+                               .half = half };
+}
+
+/* A block that is being decoded: next comes piece b of rows [row, row + 16) of it. */
+struct amx_decoding {
+    struct amx_block to;
+    int64_t row, b, n_b;
+    int64_t fetch_from, fetch_to; /* bytes from the start of a row: what comes after it */
+    struct rows16 rows;
+};
+
+ALWAYS_INLINE struct amx_decoding amx_begin_decoding(const struct amx_call *c,
+                                                     const struct amx_block *to) {
+    struct amx_decoding d = { .to = *to, .n_b = amx_parts(to->nk, TILE_K) };
+    const int64_t stride = (int64_t)c->w_stride, next = to->last ? 0 : to->k0 + to->nk;
+    d.fetch_from = stride * next / c->n + (to->last ? stride * to->nr : 0);
+    d.fetch_to = d.fetch_from + stride * AMX_K_BLOCK / c->n + 63;
+    return d;
+}
+
+/* Hints that bring in bytes [from, to) of rows [i, end); they may lie behind the matrix. */
+ALWAYS_INLINE void amx_fetch_rows(const struct amx_call *c, int64_t i, int64_t end, int64_t from,
+                                  int64_t to) {
+    for (; i < end; i++)
+        for (int64_t at = from; at < to; at += 64)
+            _mm_prefetch(c->w + i * (int64_t)c->w_stride + at, _MM_HINT_T1);
+}
+
+/* Load the next piece. Where it goes, or NULL if there is none. */
+ALWAYS_INLINE char *amx_begin_piece(const struct amx_format *f, const struct amx_call *c,
+                                    struct amx_decoding *d, struct amx_scratch *s) {
+    const int64_t b = d->b, row = d->row;
+    if (row >= d->to.nr) return NULL;
+    if (b == 0) d->rows = amx_rows16(c, d->to.r0 + row);
+    if (++d->b == d->n_b) d->b = 0, d->row += TILE_ROWS;
+    amx_fetch_rows(c, d->to.r0 + row + 2 * b, d->to.r0 + row + 2 * b + 2, d->fetch_from,
+                   d->fetch_to);
+    f->begin(&d->rows, d->to.k0 / TILE_K + b, amx_min(d->to.nk - b * TILE_K, TILE_K), s->kept);
+    return s->panel[d->to.half][0][row / AMX_PANEL_ROWS] +
+           (2 * b + row % AMX_PANEL_ROWS / TILE_ROWS) * TILE_BYTES;
+}
+
+/* Decode n pieces more, with nothing beside them. */
+ALWAYS_INLINE void amx_decode(const struct amx_format *f, const struct amx_call *c,
+                              struct amx_decoding *d, struct amx_scratch *s, int64_t n) {
+    char *out;
+    while (n-- > 0 && (out = amx_begin_piece(f, c, d, s)))
+        for (int64_t i = 0; i < AMX_STEPS; i++)
+            f->step(s->kept, i, out + 128 * i);
+}
 
 /* Tiles of activations of m tokens from t0 on. */
 ALWAYS_INLINE void amx_activations(const struct amx_format *f, const struct amx_call *c,
@@ -218,10 +316,13 @@ ALWAYS_INLINE const char *amx_next_x(const struct amx_call *c, const struct amx_
            k / TILE_K * TILE_BYTES + line % TILE_ROWS * 64;
 }
 
-/* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels. */
+/* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels of b, while the next are decoded. */
 ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call *c,
-                              struct amx_scratch *s, const struct amx_block *b) {
-    struct amx_pass p = { .n_blocks = (b->nk + TILE_K - 1) / TILE_K };
+                              struct amx_scratch *s, const struct amx_block *b,
+                              struct amx_decoding *next) {
+    struct amx_pass p = { .n_blocks = amx_parts(b->nk, TILE_K), .kept = s->kept };
+    const int64_t passes = amx_parts(c->n_tok, AMX_TOKENS) * amx_parts(b->nr, AMX_PANEL_ROWS);
+    const int64_t n_pieces = amx_parts(amx_parts(next->to.nr, TILE_ROWS) * next->n_b, passes);
     int m = 0;
     for (int64_t t0 = 0; t0 < c->n_tok; t0 += AMX_TOKENS) {
         if (m != amx_min(c->n_tok - t0, AMX_TOKENS)) {
@@ -235,54 +336,61 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
         float *dst = c->dst + t0 * c->dst_stride + b->r0;
         amx_activations(f, c, s, b, t0, m, &p);
         for (int64_t r = 0, i = 0; r < b->nr; r += AMX_PANEL_ROWS, i++, sums++) {
+            const char *panel = s->panel[b->half][0][i];
             p.next_sums = (const char *)(sums + 1);
             p.next_x = f->pack ? p.x[0] : amx_next_x(c, b, t0, i);
             if (b->first)
                 amx_begin_sums(two);
             else
                 amx_load_sums(sums, two);
-            amx_products(s->panel[0][i], p.x, &p);
-            if (f->pack) amx_products(s->panel[0][i], p.low, &p);
-            if (f->split) amx_products(s->panel[1][i], p.x, &p);
+            p.out = amx_begin_piece(f, c, next, s);
+            amx_products(panel, p.x, &p, f);
+            if (f->pack) amx_products(panel, p.low, &p, NULL);
+            if (f->split) amx_products(panel + AMX_PANELS * AMX_PANEL_BYTES, p.x, &p, NULL);
             amx_store_sums(sums, two);
+            amx_decode(f, c, next, s, n_pieces - 1);
+            p.leaving = (struct amx_leaving){ .sums = sums,
+                                              .scale = s->scale + r,
+                                              .dst = b->last ? dst + r : NULL,
+                                              .stride = c->dst_stride,
+                                              .m = m,
+                                              .lanes = { amx_lanes(b->nr - r),
+                                                         amx_lanes(b->nr - r - 16) } };
         }
-        if (b->last)
-            amx_finish(s->sums[t0 / AMX_TOKENS], s->scale, dst, c->dst_stride, m, b->nr);
     }
+    for (int t = 0; p.leaving.dst && t < p.leaving.m; t += 4)
+        amx_leave(&p.leaving, t);
 }
 
 /* Up to AMX_TOKEN_GROUP tokens. */
-ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *c, int64_t n,
+ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *c,
                              struct amx_scratch *s) {
-    struct amx_block b = { 0 };
-    for (b.r0 = 0; b.r0 < c->n_rows; b.r0 += b.nr) {
-        b.nr = amx_min(c->n_rows - b.r0, AMX_PANELS * AMX_PANEL_ROWS);
-        for (int64_t r = 0; r < AMX_PANELS * AMX_PANEL_ROWS; r++)
-            s->scale[r] = f->row_scale && r < b.nr
-                              ? f->row_scale(c->w + (size_t)(b.r0 + r) * c->w_stride)
-                              : 1.0f;
-        for (b.k0 = 0; b.k0 < n; b.k0 += b.nk) {
-            b.nk = amx_min(n - b.k0, AMX_K_BLOCK);
-            b.first = b.k0 == 0;
-            b.last = b.k0 + b.nk == n;
-            for (int64_t r = 0; r < b.nr; r += 16) {
-                const struct rows16 rows = amx_rows16(c, b.r0 + r);
-                f->decode(&rows, b.k0, b.nk,
-                          s->panel[0][r / AMX_PANEL_ROWS] + r % AMX_PANEL_ROWS / 16 * TILE_BYTES);
-            }
-            amx_tokens(f, c, s, &b);
-        }
+    struct amx_block b = amx_block_at(c, 0, 0, 0);
+    struct amx_decoding d = amx_begin_decoding(c, &b);
+    amx_fetch_rows(c, 0, b.nr, 0, (int64_t)c->w_stride * AMX_K_BLOCK / c->n + 63);
+    while (b.r0 < c->n_rows) {
+        amx_decode(f, c, &d, s, INT64_MAX); /* what is left of it */
+        if (b.first)
+            for (int64_t r = 0; r < AMX_PANELS * AMX_PANEL_ROWS; r++)
+                s->scale[r] = f->row_scale && r < b.nr
+                                  ? f->row_scale(c->w + (size_t)(b.r0 + r) * c->w_stride)
+                                  : 1.0f;
+        const struct amx_block next = b.last ? amx_block_at(c, b.r0 + b.nr, 0, !b.half)
+                                             : amx_block_at(c, b.r0, b.k0 + b.nk, !b.half);
+        d = amx_begin_decoding(c, &next);
+        amx_tokens(f, c, s, &b, &d);
+        b = next;
     }
 }
 
-ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c, int64_t n,
+ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
                            struct amx_scratch *s) {
     for (int64_t t = 0; t < c->n_tok; t += AMX_TOKEN_GROUP) {
         struct amx_call part = *c;
         part.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
         part.x += (size_t)t * c->x_stride;
         part.dst += t * c->dst_stride;
-        amx_group(f, &part, n, s);
+        amx_group(f, &part, s);
     }
     tiles_end();
 }
@@ -292,17 +400,18 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
     static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
                                const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
                                int64_t dst_stride, void *scratch) {                                \
-        const struct amx_call c = { w, x, w_stride, x_stride, n_rows, n_tok, dst, dst_stride };    \
-        amx_run(&NAME##_format, &c, n, scratch);                                                   \
+        const struct amx_call c = { w, x, w_stride, x_stride, n, n_rows, n_tok, dst, dst_stride }; \
+        amx_run(&NAME##_format, &c, scratch);                                                   \
     }                                                                                              \
-    const struct qkernel NAME##_amx = { .chunk_rows = AMX_PANELS * AMX_PANEL_ROWS,                 \
+    const struct qkernel NAME##_amx = { .chunk_rows = AMX_CHUNK_ROWS,                \
                                         .mul_mat = NAME##_mul_mat,                                 \
                                         .mul_mat_scratch = amx_scratch_bytes,                      \
                                         __VA_ARGS__ }
 
 /* Of a type of quants from NAME_decode. */
 #define AMX_QUANT_CELL(NAME, ROW_SCALE)                                                            \
-    static const struct amx_format NAME##_format = { .decode = NAME##_decode,                      \
+    static const struct amx_format NAME##_format = { .begin = NAME##_begin,                        \
+                                                     .step = NAME##_step,                          \
                                                      .row_scale = ROW_SCALE };                     \
     AMX_CELL(NAME, .act = QT_bf16, .act_group = TILE_ROWS, .tol_nmse = AMX_TOL_NMSE,               \
              .min_tokens = AMX_MIN_TOKENS)

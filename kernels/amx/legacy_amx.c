@@ -24,63 +24,69 @@ ALWAYS_INLINE __m512 f16_of_dword(__m512i v, bool high) {
     return _mm512_mask_mov_ps(d, is_nan, _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)));
 }
 
-/* Bit `from` of each lane to bit 4; the others anywhere. */
-ALWAYS_INLINE __m512i rotate_to_4(__m512i v, int from) {
-    return _mm512_rorv_epi32(v, _mm512_set1_epi32((from - 4) & 31));
+struct nibble_kept {
+    __m512 d, c;
+    __m512i qs[4], high[2];
+};
+
+ALWAYS_INLINE void nibble_begin(const struct nibble_format *f, const struct rows16 *r, int64_t b,
+                                struct nibble_kept *k) {
+    const int64_t at = b * f->n_bytes;
+    const __m512i head = rows_dword(r, at);
+    k->d = f16_of_dword(head, false);
+    k->c = f->has_min ? f16_of_dword(head, true) : _mm512_mul_ps(k->d, _mm512_set1_ps(-f->bias));
+    rows_4_dwords(r, at + f->qs, k->qs);
+    for (int i = 0; i < f->n_high; i++)
+        k->high[i] = rows_dword(r, at + f->high + 4 * i);
 }
 
-/* Where the upper bits of weight w are: dword of `high`, and its bit. */
-ALWAYS_INLINE int high_dword(int n_high, int w) {
-    return n_high == 2 ? w % 8 / 4 : 0;
+/* The upper bits of weight 4 i of a block at bit 4 of each lane; those of the next three are
+ * `apart` bits above it each. */
+ALWAYS_INLINE __m512i nibble_high(const struct nibble_format *f, const struct nibble_kept *k,
+                                  int64_t i, int *apart) {
+    const bool two = f->n_high == 2;
+    const int64_t from = two ? 4 * (i % 4 / 2) + 2 * (i / 4) : 4 * i;
+    *apart = two ? 8 : 1;
+    return _mm512_rorv_epi32(k->high[two ? i % 2 : 0], _mm512_set1_epi32((int)(from - 4) & 31));
 }
 
-ALWAYS_INLINE int high_bit(int n_high, int w) {
-    return n_high == 2 ? 8 * (w % 4) + 4 * (w % 16 / 8) + 2 * (w / 16) : w;
-}
-
-ALWAYS_INLINE __m512 nibble_weight(const struct nibble_format *f, const __m512i qs[4],
-                                   const __m512i high[2], int w, __m512 d, __m512 c) {
+ALWAYS_INLINE void nibble_step(const struct nibble_format *f, const struct nibble_kept *k,
+                               int64_t i, char *out) {
     /* Looking a nibble up ignores the bits above it and saves the conversion. */
     const __m512 numbers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i q = _mm512_srli_epi32(qs[w % 16 / 4], (unsigned)(8 * (w % 4) + 4 * (w / 16)));
-    if (f->n_high) {
-        const __m512i h = rotate_to_4(high[high_dword(f->n_high, w)], high_bit(f->n_high, w));
-        q = _mm512_ternarylogic_epi32(_mm512_set1_epi32(15), q, h, 0xca);
+    const __m512i four = _mm512_srl_epi32(k->qs[i % 4], _mm_cvtsi32_si128((int)(i / 4) * 4));
+    __m512 w[4];
+    int apart = 0;
+    const __m512i high = f->n_high ? nibble_high(f, k, i, &apart) : four;
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        __m512i q = _mm512_srli_epi32(four, (unsigned)(8 * j));
+        __m512 v = _mm512_permutexvar_ps(q, numbers);
+        if (f->n_high) {
+            const __m512i h = _mm512_rorv_epi32(high, _mm512_set1_epi32(apart * j));
+            q = _mm512_ternarylogic_epi32(_mm512_set1_epi32(15), q, h, 0xca);
+            q = _mm512_and_si512(q, _mm512_set1_epi32((16 << f->n_high) - 1));
+            v = _mm512_cvtepi32_ps(q);
+        }
+        w[j] = _mm512_fmadd_ps(v, k->d, k->c);
     }
-    if (!f->n_high) return _mm512_fmadd_ps(_mm512_permutexvar_ps(q, numbers), d, c);
-    q = _mm512_and_si512(q, _mm512_set1_epi32((16 << f->n_high) - 1));
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), d, c);
-}
-
-ALWAYS_INLINE void nibble_decode(const struct nibble_format *f, const struct rows16 *r, int64_t k0,
-                                 int64_t nk, char *out) {
-    for (int64_t b = k0 / QK_LEGACY; b < (k0 + nk) / QK_LEGACY; b++, out += 2 * TILE_BYTES) {
-        const int64_t at = b * f->n_bytes;
-        const __m512i head = rows_dword(r, at);
-        const __m512 d = f16_of_dword(head, false);
-        const __m512 c =
-            f->has_min ? f16_of_dword(head, true) : _mm512_mul_ps(d, _mm512_set1_ps(-f->bias));
-        __m512i qs[4], high[2];
-        rows_4_dwords(r, at + f->qs, qs);
-        UNROLL
-        for (int i = 0; i < f->n_high; i++)
-            high[i] = rows_dword(r, at + f->high + 4 * i);
-        UNROLL
-        for (int w = 0; w < 32; w += 2)
-            _mm512_store_si512(out + 32 * w, bf16_pair(nibble_weight(f, qs, high, w, d, c),
-                                                       nibble_weight(f, qs, high, w + 1, d, c)));
-    }
+    _mm512_store_si512(out, bf16_pair(w[0], w[1]));
+    _mm512_store_si512(out + 64, bf16_pair(w[2], w[3]));
 }
 
 #define NIBBLE_CELL(NAME, N_HIGH, HIGH, BIAS, HAS_MIN)                                             \
-    static void NAME##_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *out) {         \
-        static const struct nibble_format f = { .n_bytes = sizeof(struct blk_##NAME),              \
-                                                .qs = offsetof(struct blk_##NAME, qs),             \
-                                                .n_high = N_HIGH,                                  \
-                                                .high = HIGH,                                      \
-                                                .bias = BIAS,                                      \
-                                                .has_min = HAS_MIN };                              \
-        nibble_decode(&f, r, k0, nk, out);                                                         \
+    static const struct nibble_format NAME##_nibbles = { .n_bytes = sizeof(struct blk_##NAME),     \
+                                                         .qs = offsetof(struct blk_##NAME, qs),    \
+                                                         .n_high = N_HIGH,                         \
+                                                         .high = HIGH,                             \
+                                                         .bias = BIAS,                             \
+                                                         .has_min = HAS_MIN };                     \
+    static void NAME##_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {        \
+        (void)n;                                                                                   \
+        nibble_begin(&NAME##_nibbles, r, b, (struct nibble_kept *)kept);                           \
+    }                                                                                              \
+    ALWAYS_INLINE void NAME##_step(const __m512i *kept, int64_t i, char *out) {                    \
+        nibble_step(&NAME##_nibbles, (const struct nibble_kept *)kept, i, out);                    \
     }                                                                                              \
     AMX_QUANT_CELL(NAME, NULL)
 
@@ -90,24 +96,30 @@ NIBBLE_CELL(q5_0, 1, offsetof(struct blk_q5_0, qh), 16, false);
 NIBBLE_CELL(q5_1, 1, offsetof(struct blk_q5_1, qh), 0, true);
 NIBBLE_CELL(q6_0, 2, offsetof(struct blk_q6_0, qh), 32, false);
 
-ALWAYS_INLINE __m512 q8_0_weight(const __m512i qs[4], int w, __m512 d) {
-    __m512i q = _mm512_slli_epi32(qs[w / 4], (unsigned)(24 - 8 * (w % 4)));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32(q, 24)), d);
+struct q8_0_kept {
+    __m512 d;
+    __m512i qs[8];
+};
+
+static void q8_0_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
+    struct q8_0_kept *k = (struct q8_0_kept *)kept;
+    const int64_t at = b * (int64_t)sizeof(struct blk_q8_0);
+    (void)n;
+    k->d = f16_of_dword(rows_dword(r, at), false);
+    rows_4_dwords(r, at + 2, k->qs);
+    rows_4_dwords(r, at + 18, k->qs + 4);
 }
 
-static void q8_0_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *out) {
-    for (int64_t b = k0 / QK_LEGACY; b < (k0 + nk) / QK_LEGACY; b++, out += 2 * TILE_BYTES) {
-        const int64_t at = b * (int64_t)sizeof(struct blk_q8_0);
-        const __m512 d = f16_of_dword(rows_dword(r, at), false);
-        for (int h = 0; h < 2; h++) {
-            __m512i qs[4];
-            rows_4_dwords(r, at + 2 + 16 * h, qs);
-            UNROLL
-            for (int w = 0; w < 16; w += 2)
-                _mm512_store_si512(out + 512 * h + 32 * w,
-                                   bf16_pair(q8_0_weight(qs, w, d), q8_0_weight(qs, w + 1, d)));
-        }
+ALWAYS_INLINE void q8_0_step(const __m512i *kept, int64_t i, char *out) {
+    const struct q8_0_kept *k = (const struct q8_0_kept *)kept;
+    __m512 w[4];
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        const __m512i q = _mm512_slli_epi32(k->qs[i], (unsigned)(24 - 8 * j));
+        w[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32(q, 24)), k->d);
     }
+    _mm512_store_si512(out, bf16_pair(w[0], w[1]));
+    _mm512_store_si512(out + 64, bf16_pair(w[2], w[3]));
 }
 
 AMX_QUANT_CELL(q8_0, NULL);

@@ -9,6 +9,8 @@
  * Formats and generator: trellis.h. */
 #include "gemm_amx.h"
 
+#define KT_PIECES (QK_KT / TILE_K)
+
 static const uint32_t powers[8] = KT_POWERS;
 
 /* Scales of a sub-block. */
@@ -24,19 +26,19 @@ ALWAYS_INLINE struct kt_scale kt_scale(__m512i s) {
                               _mm512_mullo_epi32(s, _mm512_set1_epi32(-KT_OFFSET)) };
 }
 
-/* s * r of output k of 16 seeds. */
-ALWAYS_INLINE __m512 kt_weight(__m512i seed, int k, const struct kt_scale *s) {
-    __m512i x = _mm512_mullo_epi32(seed, _mm512_set1_epi32((int)powers[k]));
+/* s * r of an output of 16 seeds, whose power of the generator is given. */
+ALWAYS_INLINE __m512 kt_weight(__m512i seed, uint32_t power, const struct kt_scale *s) {
+    __m512i x = _mm512_mullo_epi32(seed, _mm512_set1_epi32((int)power));
     x = _mm512_and_si512(x, _mm512_set1_epi32((int)KT_MASK));
     return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(s->start, x, s->bytes));
 }
 
-ALWAYS_INLINE __m512i kt_pair(__m512i seed, int k, const struct kt_scale *s) {
-    return bf16_pair(kt_weight(seed, k, s), kt_weight(seed, k + 1, s));
+ALWAYS_INLINE __m512i kt_pair(__m512i seed, const uint32_t power[2], const struct kt_scale *s) {
+    return bf16_pair(kt_weight(seed, power[0], s), kt_weight(seed, power[1], s));
 }
 
 /* Nibble b of the scales of a block. */
-ALWAYS_INLINE __m512i kt_nibble(__m512i sc, int b) {
+ALWAYS_INLINE __m512i kt_nibble(__m512i sc, int64_t b) {
     const unsigned shift = 8u * (b & 3) + (b & 4);
     return _mm512_and_si512(_mm512_srl_epi32(sc, _mm_cvtsi32_si128((int)shift)),
                             _mm512_set1_epi32(15));
@@ -64,38 +66,60 @@ static float iq4_kt_row_scale(const char *row) {
     return kt_row_scale(row, IQ4_KT_GAIN);
 }
 
-/* 32 weights of 4 groups of 8, whose indices are two to a lane. */
-ALWAYS_INLINE void kt_block_of_8(const __m512i idx[2], const struct kt_scale *s, __m512i pair[16]) {
-    const __m512i base = _mm512_set1_epi32(KT_BASE);
-    UNROLL
-    for (int h = 0; h < 2; h++) {
-        __m512i seed[2];
-        kt_seeds(idx[h], base, seed);
-        UNROLL
-        for (int k = 0; k < 16; k += 2)
-            pair[8 * h + k / 2] = kt_pair(seed[k / 8], k % 8, s);
-    }
+/* What a decoder keeps: of a piece, and behind it of the block that the piece is in. */
+struct kt_kept {
+    struct kt_scale scale;
+    __m512i seed[8], signs_up; /* 4 seeds for groups of 8 */
+    union {
+        struct {
+            __m512i sc, idx[16], signs[16];
+        } k23;
+        struct {
+            __m512i S[8], qh[8], ql[16];
+        } k4;
+    };
+};
+static_assert(sizeof(struct kt_kept) <= AMX_KEPT * sizeof(__m512i), "room for what is kept");
+
+/* Where the block of piece b begins in a row. */
+ALWAYS_INLINE int64_t kt_block_at(int64_t b, size_t n_bytes) {
+    return KT_ROW_META + b / KT_PIECES * (int64_t)n_bytes;
 }
 
-static void iq2_kt_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *out) {
+/* n dwords from `at` on of every row. A block is read whole when its first piece begins: its lines
+ * would have left the first level cache by the next. */
+ALWAYS_INLINE void kt_dwords(const struct rows16 *r, int64_t at, int n, __m512i *out) {
+    for (int i = 0; i < n; i += 4)
+        rows_4_dwords(r, at + 4 * i, out + i);
+}
+
+/* Seeds of the 4 groups of 8 of piece b, whose indices are two to a lane. */
+ALWAYS_INLINE void kt_begin_groups_of_8(int64_t b, struct kt_kept *k) {
+    const __m512i base = _mm512_set1_epi32(KT_BASE);
+    kt_seeds(k->k23.idx[2 * b], base, k->seed);
+    kt_seeds(k->k23.idx[2 * b + 1], base, k->seed + 2);
+}
+
+static void iq2_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
     static const int32_t scales[16] = KT_SCALES;
-    const __m512i table = _mm512_loadu_si512(scales);
-    for (int64_t i = k0 / QK_KT; i < (k0 + nk) / QK_KT; i++) {
-        const int64_t at = KT_ROW_META + i * (int64_t)sizeof(struct blk_iq2_kt);
-        const __m512i sc = rows_dword(r, at);
-        for (int b = 0; b < 8; b += 2) {
-            __m512i idx[4], pair[16];
-            rows_4_dwords(r, at + 4 + 8 * b, idx);
-            for (int j = 0; j < 2; j++, out += 2 * TILE_BYTES) {
-                const __m512i nibble = kt_nibble(sc, b + j);
-                const struct kt_scale s = kt_scale(_mm512_permutexvar_epi32(nibble, table));
-                kt_block_of_8(idx + 2 * j, &s, pair);
-                UNROLL
-                for (int p = 0; p < 16; p++)
-                    _mm512_store_si512(out + 64 * p, pair[p]);
-            }
-        }
+    struct kt_kept *k = (struct kt_kept *)kept;
+    const int64_t at = kt_block_at(b, sizeof(struct blk_iq2_kt));
+    (void)n;
+    b %= KT_PIECES;
+    if (b == 0) {
+        k->k23.sc = rows_dword(r, at);
+        kt_dwords(r, at + 4, 16, k->k23.idx);
     }
+    const __m512i table = _mm512_loadu_si512(scales);
+    k->scale = kt_scale(_mm512_permutexvar_epi32(kt_nibble(k->k23.sc, b), table));
+    kt_begin_groups_of_8(b, k);
+}
+
+ALWAYS_INLINE void iq2_kt_step(const __m512i *kept, int64_t i, char *out) {
+    const struct kt_kept *k = (const struct kt_kept *)kept;
+    const uint32_t *power = powers + i % 2 * 4;
+    _mm512_store_si512(out, kt_pair(k->seed[i / 2], power, &k->scale));
+    _mm512_store_si512(out + 64, kt_pair(k->seed[i / 2], power + 2, &k->scale));
 }
 
 /* The sign bytes of a block as lanes of (0, byte of weight 2p, 0, byte of weight 2p + 1). */
@@ -113,29 +137,31 @@ ALWAYS_INLINE void iq3_kt_signs(const struct rows16 *r, int64_t at, __m512i sign
     }
 }
 
-static void iq3_kt_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *out) {
+static void iq3_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
+    struct kt_kept *k = (struct kt_kept *)kept;
+    const int64_t at = kt_block_at(b, sizeof(struct blk_iq3_kt));
+    (void)n;
+    b %= KT_PIECES;
+    if (b == 0) {
+        k->k23.sc = rows_dword(r, at);
+        kt_dwords(r, at + 4, 16, k->k23.idx);
+        iq3_kt_signs(r, at + 68, k->k23.signs);
+    }
+    k->scale = kt_scale(kt_nibble(k->k23.sc, b));
+    k->signs_up = _mm512_castsi128_si512(_mm_cvtsi32_si128(7 - (int)b));
+    kt_begin_groups_of_8(b, k);
+}
+
+ALWAYS_INLINE void iq3_kt_step(const __m512i *kept, int64_t i, char *out) {
+    const struct kt_kept *k = (const struct kt_kept *)kept;
     const __m512i top = _mm512_set1_epi16((short)0x8000);
-    for (int64_t i = k0 / QK_KT; i < (k0 + nk) / QK_KT; i++) {
-        const int64_t at = KT_ROW_META + i * (int64_t)sizeof(struct blk_iq3_kt);
-        const __m512i sc = rows_dword(r, at);
-        __m512i signs[16];
-        iq3_kt_signs(r, at + 68, signs);
-        for (int b = 0; b < 8; b += 2) {
-            __m512i idx[4], pair[16];
-            rows_4_dwords(r, at + 4 + 8 * b, idx);
-            for (int j = 0; j < 2; j++, out += 2 * TILE_BYTES) {
-                const struct kt_scale s = kt_scale(kt_nibble(sc, b + j));
-                const __m128i up = _mm_cvtsi32_si128(7 - b - j);
-                kt_block_of_8(idx + 2 * j, &s, pair);
-                UNROLL
-                for (int p = 0; p < 16; p++) {
-                    /* top bit ? sign : magnitude */
-                    const __m512i sign = _mm512_sll_epi16(signs[p], up);
-                    _mm512_store_si512(out + 64 * p,
-                                       _mm512_ternarylogic_epi32(top, sign, pair[p], 0xca));
-                }
-            }
-        }
+    const __m128i up = _mm512_castsi512_si128(k->signs_up);
+    UNROLL
+    for (int j = 0; j < 2; j++) {
+        /* top bit ? sign : magnitude */
+        const __m512i sign = _mm512_sll_epi16(k->k23.signs[2 * i + j], up);
+        const __m512i pair = kt_pair(k->seed[i / 2], powers + i % 2 * 4 + 2 * j, &k->scale);
+        _mm512_store_si512(out + 64 * j, _mm512_ternarylogic_epi32(top, sign, pair, 0xca));
     }
 }
 
@@ -160,53 +186,43 @@ ALWAYS_INLINE void iq4_kt_indices(__m512i ql, __m512i nibbles, __m512i S, int h,
     }
 }
 
-/* 32 weights of 8 groups of 4. */
-ALWAYS_INLINE void iq4_kt_block(const __m512i ql[2], const __m512i qh[2], __m512i S, int b,
-                                __m512i pair[16]) {
+static void iq4_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
     static_assert(KT_BASE_STEP == 1 << 15, "bit 15 of an index");
+    struct kt_kept *k = (struct kt_kept *)kept;
+    const int64_t at = kt_block_at(b, sizeof(struct blk_iq4_kt));
+    (void)n;
+    b %= KT_PIECES;
+    if (b == 0) {
+        kt_dwords(r, at, 8, k->k4.S);
+        kt_dwords(r, at + 32, 16, k->k4.ql);
+        kt_dwords(r, at + 96, 8, k->k4.qh);
+    }
+    const __m512i S = k->k4.S[b];
     const __m512i base =
         _mm512_add_epi32(_mm512_slli_epi32(_mm512_and_si512(S, _mm512_set1_epi32(1)), 15),
                          _mm512_set1_epi32(KT_BASE));
-    const struct kt_scale s = kt_scale(_mm512_sub_epi32(
+    k->scale = kt_scale(_mm512_sub_epi32(
         _mm512_and_si512(_mm512_srli_epi32(S, 1), _mm512_set1_epi32(127)), _mm512_set1_epi32(64)));
     UNROLL
     for (int h = 0; h < 2; h++) {
         __m512i idx[2], seed[2];
-        const __m512i nibbles = _mm512_and_si512(_mm512_srl_epi32(qh[h], _mm_cvtsi32_si128(b & 4)),
-                                                 _mm512_set1_epi32(0x0f0f0f0f));
-        iq4_kt_indices(ql[h], nibbles, S, h, idx);
+        const __m512i nibbles =
+            _mm512_and_si512(_mm512_srl_epi32(k->k4.qh[2 * (b & 3) + h], _mm_cvtsi32_si128(b & 4)),
+                             _mm512_set1_epi32(0x0f0f0f0f));
+        iq4_kt_indices(k->k4.ql[2 * b + h], nibbles, S, h, idx);
         UNROLL
         for (int o = 0; o < 2; o++) {
             kt_seeds(idx[o], base, seed);
-            UNROLL
-            for (int g = 0; g < 2; g++) {
-                __m512i *p = pair + 2 * (4 * h + o + 2 * g);
-                p[0] = kt_pair(seed[g], 0, &s);
-                p[1] = kt_pair(seed[g], 2, &s);
-            }
+            k->seed[4 * h + o] = seed[0];
+            k->seed[4 * h + o + 2] = seed[1];
         }
     }
 }
 
-static void iq4_kt_decode(const struct rows16 *r, int64_t k0, int64_t nk, char *out) {
-    for (int64_t i = k0 / QK_KT; i < (k0 + nk) / QK_KT; i++) {
-        const int64_t at = KT_ROW_META + i * (int64_t)sizeof(struct blk_iq4_kt);
-        __m512i S[8], qh[8];
-        for (int q = 0; q < 2; q++) {
-            rows_4_dwords(r, at + 16 * q, S + 4 * q);
-            rows_4_dwords(r, at + 96 + 16 * q, qh + 4 * q);
-        }
-        for (int b = 0; b < 8; b += 2) {
-            __m512i ql[4], pair[16];
-            rows_4_dwords(r, at + 32 + 8 * b, ql);
-            for (int j = 0; j < 2; j++, out += 2 * TILE_BYTES) {
-                iq4_kt_block(ql + 2 * j, qh + 2 * ((b + j) & 3), S[b + j], b + j, pair);
-                UNROLL
-                for (int p = 0; p < 16; p++)
-                    _mm512_store_si512(out + 64 * p, pair[p]);
-            }
-        }
-    }
+ALWAYS_INLINE void iq4_kt_step(const __m512i *kept, int64_t i, char *out) {
+    const struct kt_kept *k = (const struct kt_kept *)kept;
+    _mm512_store_si512(out, kt_pair(k->seed[i], powers, &k->scale));
+    _mm512_store_si512(out + 64, kt_pair(k->seed[i], powers + 2, &k->scale));
 }
 
 AMX_QUANT_CELL(iq2_kt, iq2_kt_row_scale);
