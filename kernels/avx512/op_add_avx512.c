@@ -3,13 +3,11 @@
 #include "exp_avx512.h"
 #include "op.h"
 
-#define CHUNK 8192 /* elements, at least one row */
-
 static void run(const struct node *node, struct work *w) {
     const struct tensor *a = node->src[0], *b = node->src[1];
-    int64_t n = a->ne[0], rows = n < CHUNK ? CHUNK / n : 1;
-    for (int64_t c; (c = work_next(w) * rows) < a->ne[1];)
-        for (int64_t t = c; t < a->ne[1] && t < c + rows; t++) {
+    int64_t n = a->ne[0], grain = work_grain(a->row_bytes);
+    for (int64_t t, end; work_rows(w, a->ne[1], grain, &t, &end);)
+        for (; t < end; t++) {
             const float *x = tensor_row(a, t), *y = tensor_row(b, b->ne[1] == 1 ? 0 : t);
             float *z = tensor_row(node->dst, t);
             for (int64_t i = 0; i < n; i += 16) {

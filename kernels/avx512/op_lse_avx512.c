@@ -10,8 +10,8 @@
 #include "exp_avx512.h"
 #include "op.h"
 
-#define SEGMENT 32768     /* logits; 128 KiB, so the second pass reads the L2 cache */
-#define ROWS_PER_CHUNK 64 /* of the cheap last step */
+#define SEGMENT 32768   /* logits; 128 KiB, so the second pass reads the L2 cache */
+#define COMBINE_ROWS 64 /* of the cheap last step, at once */
 
 struct segment {
     double sum;  /* of exp(l - max) */
@@ -96,17 +96,19 @@ static void run(const struct node *node, struct work *w) {
     const struct tensor *logits = node->src[0];
     int64_t n = logits->ne[0], n_rows = logits->ne[1], n_seg = n_segments(node);
     struct segment *parts = w->shared; /* [n_rows, n_seg] */
-    for (int64_t c; (c = work_next(w)) < n_rows * n_seg;) {
-        int64_t begin = c % n_seg * SEGMENT;
-        int64_t len = begin + SEGMENT < n ? SEGMENT : n - begin;
-        const float *l = (const float *)tensor_row(logits, c / n_seg) + begin;
-        parts[c].max = maximum(l, len);
-        parts[c].top = begin + first_equal(l, len, parts[c].max);
-        sum_exp(l, len, &parts[c]);
-    }
+    const int64_t grain = work_grain((size_t)(n < SEGMENT ? n : SEGMENT) * sizeof(float));
+    for (int64_t c, end; work_rows(w, n_rows * n_seg, grain, &c, &end);)
+        for (; c < end; c++) {
+            int64_t begin = c % n_seg * SEGMENT;
+            int64_t len = begin + SEGMENT < n ? SEGMENT : n - begin;
+            const float *l = (const float *)tensor_row(logits, c / n_seg) + begin;
+            parts[c].max = maximum(l, len);
+            parts[c].top = begin + first_equal(l, len, parts[c].max);
+            sum_exp(l, len, &parts[c]);
+        }
     work_barrier(w);
-    for (int64_t c; (c = work_next(w)) * ROWS_PER_CHUNK < n_rows;)
-        for (int64_t r = c * ROWS_PER_CHUNK; r < n_rows && r < (c + 1) * ROWS_PER_CHUNK; r++)
+    for (int64_t r, end; work_rows(w, n_rows, COMBINE_ROWS, &r, &end);)
+        for (; r < end; r++)
             combine(parts + r * n_seg, n_seg, tensor_row(node->dst, r));
 }
 

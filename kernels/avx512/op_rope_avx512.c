@@ -40,18 +40,21 @@ static void norm(const float *cs, const float *in, float *out, const struct node
 static void run(const struct node *node, struct work *w) {
     const struct tensor *x = node->src[0], *table = node->src[1];
     int64_t n_rot = node->p.rope.n_rot, hd = node->p.rope.n_embd_head;
-    for (int64_t t; (t = work_next(w)) < x->ne[1];) {
-        const float *cs = tensor_row(table, t), *in = tensor_row(x, t);
-        float *out = tensor_row(node->dst, t);
-        if (node->p.rope.mode == ROPE_NEOX)
-            for (int64_t i = 0; i < n_rot / 2; i += 16)
-                neox(cs, in, out, node, i);
-        else
-            for (int64_t e = 0; e < n_rot; e += 16)
-                norm(cs, in, out, node, e);
-        for (int64_t h = 0; h < node->p.rope.n_head && n_rot < hd; h++)
-            memcpy(out + h * hd + n_rot, in + h * hd + n_rot, (size_t)(hd - n_rot) * sizeof *out);
-    }
+    const int64_t grain = work_grain(x->row_bytes);
+    for (int64_t t, end; work_rows(w, x->ne[1], grain, &t, &end);)
+        for (; t < end; t++) {
+            const float *cs = tensor_row(table, t), *in = tensor_row(x, t);
+            float *out = tensor_row(node->dst, t);
+            if (node->p.rope.mode == ROPE_NEOX)
+                for (int64_t i = 0; i < n_rot / 2; i += 16)
+                    neox(cs, in, out, node, i);
+            else
+                for (int64_t e = 0; e < n_rot; e += 16)
+                    norm(cs, in, out, node, e);
+            for (int64_t h = 0; h < node->p.rope.n_head && n_rot < hd; h++)
+                memcpy(out + h * hd + n_rot, in + h * hd + n_rot,
+                       (size_t)(hd - n_rot) * sizeof *out);
+        }
 }
 
 const struct op_cell op_rope_avx512 = { .run = run };

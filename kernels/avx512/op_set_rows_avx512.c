@@ -43,15 +43,16 @@ static void store_q8_0(const float *x, struct blk_q8_0 *b, int64_t n) {
 
 static void run(const struct node *node, struct work *w) {
     const struct tensor *x = node->src[0], *cell = node->src[1];
-    int64_t n = x->ne[0];
-    for (int64_t t; (t = work_next(w)) < x->ne[1];) {
-        void *y = tensor_row(node->dst, ((const int32_t *)cell->data)[t]);
-        switch ((enum qtype)node->dst->type) {
-        case QT_f32: memcpy(y, tensor_row(x, t), (size_t)n * sizeof(float)); break;
-        case QT_f16: store_f16(tensor_row(x, t), y, n); break;
-        default: store_q8_0(tensor_row(x, t), y, n); break;
+    int64_t n = x->ne[0], grain = work_grain(x->row_bytes);
+    for (int64_t t, end; work_rows(w, x->ne[1], grain, &t, &end);)
+        for (; t < end; t++) {
+            void *y = tensor_row(node->dst, ((const int32_t *)cell->data)[t]);
+            switch ((enum qtype)node->dst->type) {
+            case QT_f32: memcpy(y, tensor_row(x, t), (size_t)n * sizeof(float)); break;
+            case QT_f16: store_f16(tensor_row(x, t), y, n); break;
+            default: store_q8_0(tensor_row(x, t), y, n); break;
+            }
         }
-    }
 }
 
 const struct op_cell op_set_rows_avx512 = { .run = run };

@@ -3,7 +3,7 @@
 #include "exp_avx512.h"
 #include "op.h"
 
-#define CHUNK 4096 /* elements of one row */
+#define PIECE 4096 /* elements of one row */
 
 static void swiglu_row(const float *gate, const float *up, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
@@ -17,13 +17,13 @@ static void swiglu_row(const float *gate, const float *up, float *y, int64_t n) 
 
 static void run(const struct node *node, struct work *w) {
     const struct tensor *gate = node->src[0], *up = node->src[1];
-    int64_t n = gate->ne[0], per_row = (n + CHUNK - 1) / CHUNK;
-    int64_t rows = n < CHUNK ? CHUNK / n : 1, total = gate->ne[1] * per_row;
-    for (int64_t c; (c = work_next(w) * rows) < total;)
-        for (int64_t j = c; j < total && j < c + rows; j++) {
-            int64_t t = j / per_row, i = j % per_row * CHUNK;
+    int64_t n = gate->ne[0], per_row = (n + PIECE - 1) / PIECE;
+    int64_t grain = n < PIECE ? PIECE / n : 1;
+    for (int64_t j, end; work_rows(w, gate->ne[1] * per_row, grain, &j, &end);)
+        for (; j < end; j++) {
+            int64_t t = j / per_row, i = j % per_row * PIECE;
             swiglu_row((const float *)tensor_row(gate, t) + i, (const float *)tensor_row(up, t) + i,
-                       (float *)tensor_row(node->dst, t) + i, n - i < CHUNK ? n - i : CHUNK);
+                       (float *)tensor_row(node->dst, t) + i, n - i < PIECE ? n - i : PIECE);
         }
 }
 

@@ -162,6 +162,14 @@ int64_t work_share(struct work *w, int64_t n) {
     return -1;
 }
 
+bool work_rows(struct work *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end) {
+    const int64_t i = work_share(w, (n + grain - 1) / grain);
+    if (i < 0) return false;
+    *begin = i * grain;
+    *end = n - *begin < grain ? n : *begin + grain;
+    return true;
+}
+
 void work_piece(struct work *w) {
     w->piece++;
 }

@@ -13,6 +13,7 @@
 
 #define THREADS_MAX 512
 
+#define WORK_BYTES ((size_t)32 << 10)
 #define WORK_PIECES 16 /* pieces of work between two barriers */
 
 struct work_team; /* what the threads of one run share */
@@ -53,6 +54,14 @@ int64_t work_next(struct work *w);
  * neighbours one after the other, which is what streams through memory want, and helps the others
  * when its own share is done. All threads say the same n and go on until there is none. */
 int64_t work_share(struct work *w, int64_t n);
+
+/* Claim rows [*begin, *end) of n as work_share does, `grain` at a time; false if none are left. */
+bool work_rows(struct work *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
+
+/* Rows of n_bytes that are worth claiming at once: to claim costs as much as a few KiB. */
+static inline int64_t work_grain(size_t n_bytes) {
+    return n_bytes < WORK_BYTES ? (int64_t)(WORK_BYTES / n_bytes) : 1;
+}
 
 /* Start the next piece of work without waiting for the others, who may still be busy with the last
  * one. At most WORK_PIECES - 1 times between two barriers, and every thread must do it alike. */

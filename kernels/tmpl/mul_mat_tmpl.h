@@ -84,12 +84,11 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
 
     if (k->act != QT_f32) {
         stride = qtype_row_bytes(k->act, n);
-        for (int64_t t; (t = work_next(w)) < n_tok;) {
-            if (FAULT(race) && w->ith > 0 && late < 0) {
-                late = t;
-                continue;
-            }
-            mul_mat_act(c, k, node, t, stride, w);
+        const int64_t grain = work_grain(x->row_bytes);
+        for (int64_t t, end; work_rows(w, n_tok, grain, &t, &end);) {
+            if (FAULT(race) && w->ith > 0 && late < 0) late = t++;
+            for (; t < end; t++)
+                mul_mat_act(c, k, node, t, stride, w);
         }
         work_barrier(w);
         acts = w->shared;
