@@ -259,7 +259,7 @@ static void cells_are_whole(void **state) {
             if (c == COL_ref) assert_non_null(k->dequant_row);
             if (!k->mul_mat) continue;
             assert_non_null(k->mul_mat_scratch);
-            assert_true(k->tol_nmse > 0.0 && k->tol_nmse <= 0x1p-15);
+            assert_true(k->tol_nmse > 0.0 && k->tol_nmse <= 0x1p-14);
         }
 }
 
