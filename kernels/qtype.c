@@ -3,6 +3,7 @@
 #include "qtype.h"
 
 #include <assert.h>
+#include <math.h>
 #include <strings.h>
 
 static const struct qtype_info infos[QT_count] = {
@@ -37,4 +38,19 @@ size_t qtype_row_bytes(enum qtype t, int64_t n) {
     const struct qtype_info *i = qtype_info(t);
     assert(n % i->n_blk == 0);
     return i->row_meta + (size_t)(n / i->n_blk) * i->blk_bytes;
+}
+
+void qtype_round_weights(enum qtype w, const void *row, float *y, int64_t n) {
+    float d = 1; /* the row's scale; what is rounded is an integer then */
+    if (qtype_info(w)->row_meta == sizeof d) memcpy(&d, row, sizeof d);
+    if (d == 0 || !isfinite(d)) return;
+    for (int64_t i = 0; i < n; i++) {
+        float v = d == 1 ? y[i] : (float)rint((double)y[i] / d);
+        uint32_t u;
+        if (isnan(v)) continue;
+        memcpy(&u, &v, sizeof u);
+        u = (u + (i % 2 ? 0x8000u : 0x7fffu)) & 0xffff0000u;
+        memcpy(&v, &u, sizeof v);
+        y[i] = d * v;
+    }
 }

@@ -128,6 +128,17 @@ struct qkernel {
     size_t (*mul_mat_scratch)(int64_t n);
 };
 
+/* Whether a cell that wants activations of type `act` rounds weights of type w, too: products in
+ * bf16 do. Types that are no quants keep all their bits. */
+static inline bool qtype_rounds_weights(enum qtype w, enum qtype act) {
+    return act == QT_bf16 && qtype_info(w)->n_blk > 1;
+}
+
+/* A dequantised row of weights, y [n], as such a cell uses it. What is rounded to bf16 is the weight
+ * without the scale of the whole row; to nearest, and a tie goes towards zero in even columns, away
+ * from it in odd ones. */
+void qtype_round_weights(enum qtype w, const void *row, float *y, int64_t n);
+
 /* Rows of activations that n_tok tokens need room for. */
 static inline int64_t qkernel_act_rows(const struct qkernel *k, int64_t n_tok) {
     const int64_t g = k->act_group ? k->act_group : 1;

@@ -261,6 +261,7 @@ int arm_open_act_like(struct arm **out, const struct arm_params *p, struct err *
     struct arm_params lead = *p, ref = *p;
     lead.backend = p->act_like;
     lead.act_like = ref.act_like = NULL;
+    ref.weights_as = p->act_like;
     TRY(arm_open_builtin(&s->lead, &lead, e));
     TRY(arm_open_builtin(&s->ref, &ref, e));
     s->see_lead = (struct observer){ .arg = s, .want = want_products, .see = see_product };

@@ -31,6 +31,7 @@ struct arm_params {
     const char *model;     /* -m */
     const char *backend;   /* --backend: a column, NULL = the best CPU column */
     const char *act_like;  /* --act-like: column whose rounded activations ref is given, or NULL */
+    const char *weights_as; /* builtin ref: column whose rounded weights it takes, or NULL */
     int n_ctx;             /* positions per sequence; 0 = what the model was trained for */
     int n_seq;             /* sequences that can be alive together */
     int n_batch;           /* -b: most tokens in one arm_decode */

@@ -116,6 +116,7 @@ static int resolve(const struct arm_params *p, struct exec_params *x, struct err
     FAIL_IF(!column_available(x->column), e, ERR_UNSUPPORTED,
             "backend %s cannot run here: it needs %s, and this build or machine lacks it",
             column_name(x->column), column_needs(x->column));
+    x->weights_as = p->weights_as ? column_from_name(p->weights_as) : COL_none;
     x->type_k = p->type_k ? qtype_from_name(p->type_k) : QT_f16;
     x->type_v = p->type_v ? qtype_from_name(p->type_v) : QT_f16;
     FAIL_IF(x->type_k == QT_none || x->type_v == QT_none, e, ERR_ARG, "unknown KV cache type");

@@ -242,6 +242,11 @@ out:
     return rc;
 }
 
+static void round_as(struct exec *x, struct graph *g) {
+    graph_round_as(g, x->tokens_as);
+    if (x->p.weights_as != COL_none) graph_weights_as(g, x->p.weights_as);
+}
+
 /* Run the head over n rows of result_norm in slices. Without fn the log-sum-exp is left out. */
 static int run_head(struct exec *x, void *norm, int64_t n, const int32_t *rows, int64_t i0,
                     arm_answer_fn fn, void *arg, struct err *e) {
@@ -249,7 +254,7 @@ static int run_head(struct exec *x, void *norm, int64_t n, const int32_t *rows, 
     for (int64_t r = 0; r < n; r += x->head_rows) {
         int64_t m = n - r < x->head_rows ? n - r : x->head_rows;
         TRY(build_head(x, m, e));
-        graph_round_as(&x->head, x->tokens_as);
+        round_as(x, &x->head);
         x->head.in_norm->data = (char *)norm + (size_t)r * x->head.in_norm->row_bytes;
         TRY(run_graph(x, &x->head, fn ? x->head.n_nodes : x->head.n_nodes - 1, e));
         if (fn) TRY(answer_rows(x, m, rows ? rows + r : NULL, rows ? i0 : i0 + r, fn, arg, e));
@@ -264,7 +269,7 @@ static int run_body(struct exec *x, const struct arm_batch *b, int i0, int *n_ou
     int n = b->n - i0 < x->p.n_ubatch ? b->n - i0 : x->p.n_ubatch;
     TRY(load_inputs(x, b, i0, n, n_out, e));
     x->tokens_as = b->uniform ? TOKENS_MANY : 0;
-    graph_round_as(&x->body, x->tokens_as);
+    round_as(x, &x->body);
     TRY(run_graph(x, &x->body, x->body.n_nodes, e));
     fault_count(&x->fault, n);
 out:

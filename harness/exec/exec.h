@@ -12,6 +12,7 @@
 
 struct exec_params {
     enum column column;
+    enum column weights_as; /* ref: rounded as this column does; COL_none = not at all */
     enum qtype type_k, type_v;
     int n_ctx, n_seq, n_ubatch, n_threads, n_threads_batch;
     enum fault fault; /* FAULT_none but in a build with seeded faults */

@@ -76,6 +76,16 @@ void graph_round_as(struct graph *g, int64_t n_tok) {
         if (g->nodes[i]->op == OP_mul_mat) g->nodes[i]->p.mul_mat.n_tok_as = n_tok;
 }
 
+void graph_weights_as(struct graph *g, enum column c) {
+    for (int i = 0; i < g->n_nodes; i++) {
+        struct node *n = g->nodes[i];
+        if (n->op != OP_mul_mat) continue;
+        const enum qtype w = (enum qtype)n->src[0]->type;
+        const struct qkernel *k = qkernel_for(c, w, node_tokens(n), NULL);
+        n->p.mul_mat.bf16_weights = k && qtype_rounds_weights(w, k->act);
+    }
+}
+
 struct tensor *g_get_rows(struct graph *g, const char *name, int il, const struct tensor *table,
                           const struct tensor *ids, struct err *e) {
     if (!table || !ids) return NULL;

@@ -43,6 +43,9 @@ int graph_build(struct graph *g, const struct model *m, int64_t n_tok, int64_t n
 /* Every product takes the cell for n_tok tokens (op.h: n_tok_as); 0 = for as many as there are. */
 void graph_round_as(struct graph *g, int64_t n_tok);
 
+/* Every product of the ref column takes weights rounded as the cells of column c round them. */
+void graph_weights_as(struct graph *g, enum column c);
+
 /* Build the graph of the output matrix and the log-sum-exp for n_rows rows of result_norm. */
 int graph_build_head(struct graph *g, const struct model *m, int64_t n_rows, struct err *e);
 

@@ -11,7 +11,8 @@
  * factor would take as long as vectors do. */
 #include "gemm_amx.h"
 
-/* Largest seen of a row: 2.1e-10 on random data, n 4096, 512 tokens; 3.9e-11 on real activations. */
+/* Largest seen of a row: 2.1e-10 on random data, n 4096, 512 tokens; 3.9e-11 on real activations.
+ */
 #define FLOAT_TOL_NMSE 1e-9
 #define FLOAT_MIN_TOKENS 16
 

@@ -47,9 +47,8 @@
 
 /* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
 #define AMX_MIN_TOKENS 16
-/* A weight is rounded by 2^-8 of itself at most, sums may be smaller than their terms; the largest
- * seen of a token's row: 3.4e-5, q8_0, n 4096. */
-#define AMX_TOL_NMSE 0x1p-14
+/* Against ref with weights rounded alike (qtype_round_weights); largest seen of a row: 9e-13. */
+#define AMX_TOL_NMSE 1e-11
 
 /* How a type comes into tiles. A piece is weights [32 b, 32 b + n) of 16 rows, n <= 32; it becomes
  * [16 pairs of k][16 rows][2] bf16, with zeros after the end of a row. */
