@@ -51,7 +51,7 @@ static int teardown(void **state) {
     return unlink(path);
 }
 
-/* Faults are planted in a column whose limits are tight: amx multiplies in bf16. */
+/* The column whose kernels have the faults. */
 static const char *fast(void) {
     return column_name(column_available(COL_avx2) ? COL_avx2 : COL_ref);
 }
