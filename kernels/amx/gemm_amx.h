@@ -321,9 +321,10 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
                               struct amx_scratch *s, const struct amx_block *b,
                               struct amx_decoding *next) {
     struct amx_pass p = { .n_blocks = amx_parts(b->nk, TILE_K), .kept = s->kept };
-    const int64_t passes = amx_parts(c->n_tok, AMX_TOKENS) * amx_parts(b->nr, AMX_PANEL_ROWS);
+    int64_t passes = amx_parts(c->n_tok, AMX_TOKENS) * amx_parts(b->nr, AMX_PANEL_ROWS);
     const int64_t n_pieces = amx_parts(amx_parts(next->to.nr, TILE_ROWS) * next->n_b, passes);
     int m = 0;
+    p.out = amx_begin_piece(f, c, next, s);
     for (int64_t t0 = 0; t0 < c->n_tok; t0 += AMX_TOKENS) {
         if (m != amx_min(c->n_tok - t0, AMX_TOKENS)) {
             m = (int)amx_min(c->n_tok - t0, AMX_TOKENS);
@@ -343,12 +344,13 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
                 amx_begin_sums(two);
             else
                 amx_load_sums(sums, two);
-            p.out = amx_begin_piece(f, c, next, s);
             amx_products(panel, p.x, &p, f);
             if (f->pack) amx_products(panel, p.low, &p, NULL);
             if (f->split) amx_products(panel + AMX_PANELS * AMX_PANEL_BYTES, p.x, &p, NULL);
-            amx_store_sums(sums, two);
+            /* While the last tiles are still being multiplied: */
             amx_decode(f, c, next, s, n_pieces - 1);
+            p.out = --passes ? amx_begin_piece(f, c, next, s) : NULL;
+            amx_store_sums(sums, two);
             p.leaving = (struct amx_leaving){ .sums = sums,
                                               .scale = s->scale + r,
                                               .dst = b->last ? dst + r : NULL,
