@@ -112,6 +112,16 @@ history: ## history: rebuild results/history.sqlite from the CSV files of result
 history: $(O)/ggauge
 	$(Q)$(O)/ggauge history
 
+# Other engines as arms: a program for each build of one, linked to its libraries.
+ENGINE_BUILD ?= build
+WORKER_SRC := $(wildcard harness/worker/*.c)
+.PHONY: worker
+worker: ## worker: ENGINE=/path/to/llama.cpp [ENGINE_BUILD=build]: the arm lib:build/workers/NAME-COMMIT
+worker: $(LIB)
+	$(Q)test -n "$(ENGINE)" || { echo "worker: for which engine? make worker ENGINE=/path/to/llama.cpp" >&2; exit 2; }
+	$(Q)CC="$(CC)" CFLAGS="$(CFLAGS)" LDLIBS="$(LDLIBS)" LDFLAGS="$(LDFLAGS)" harness/worker/libllama_build.sh \
+	    "$(ENGINE)" "$(ENGINE_BUILD)" "$(WORKER_SRC)" $(LIB) $(O)/workers
+
 .PHONY: test asan ubsan tsan
 test: ## test: build and run every test; ends with "N passed, N failed"
 test: $(O)/ggauge $(TESTS)

@@ -4,7 +4,7 @@
  * An arm answers at the level asked for and reduces on its own side, so that a vocabulary of
  * 150,000 logits is never copied unless its logits are asked for. Kinds of arm share this
  * interface: builtin.c (our engine on a backend column); worker processes and saved files have
- * their own. */
+ * their own. Another engine is a worker too: harness/worker/ serves llama.cpp and ik_llama.cpp. */
 #ifndef GGAUGE_ARM_H
 #define GGAUGE_ARM_H
 
@@ -20,6 +20,25 @@ enum arm_kind {
     ARM_BUILTIN, /* our engine in this process */
     ARM_WORKER,  /* our engine in a process of its own, ours or another build's */
     ARM_FILE,    /* logits saved earlier */
+};
+
+/* What only other engines have; text as on their command line, NULL = the engine's own default. An
+ * engine that lacks one says so when it is given. */
+#define ARM_ENGINE_LIST(X)                                                                         \
+    X(ngl)  /* layers on accelerators */                                                           \
+    X(ot)   /* "regex=buffer type,...": where tensors go */                                        \
+    X(fa)   /* flash attention: on, off, auto */                                                   \
+    X(mla)  /* ik_llama.cpp: how multi-head latent attention is computed */                        \
+    X(amb)  /* ik_llama.cpp: MiB that attention may take */                                        \
+    X(fmoe) /* ik_llama.cpp: fused experts, on or off */                                           \
+    X(fug)  /* ik_llama.cpp: fused up and gate of a dense layer, on or off */                      \
+    X(rtr)  /* ik_llama.cpp: interleave weights when they are loaded */                            \
+    X(nkvo) /* keep the cache off accelerators */
+
+struct arm_engine {
+#define X(name) const char *name;
+    ARM_ENGINE_LIST(X)
+#undef X
 };
 
 /* How to build an arm; the fields mean what the llama.cpp options of these names mean. */
@@ -39,9 +58,11 @@ struct arm_params {
     int n_threads;         /* -t: for single tokens; 0 = all processors */
     int n_threads_batch;   /* -tb: for batches; 0 = as n_threads */
     bool huge_pages;       /* -thp: weights are copied into huge pages, where there is room */
-    const char *type_k;    /* -ctk: f32, f16, q8_0; NULL = f16 */
+    const char *type_k;    /* -ctk: f32, f16, q8_0 (another engine: what it has); NULL = f16 */
     const char *type_v;    /* -ctv */
     const char *fault;     /* --fault: a seeded fault (base/fault.h), NULL = none */
+    bool foreign;          /* ARM_WORKER: the program serves another engine */
+    struct arm_engine engine; /* of it */
 };
 
 /* See harness/exec/observer.h; an arm that cannot show its nodes refuses a non-NULL observer. */
@@ -73,6 +94,9 @@ struct tok;
 struct arm {
     const struct arm_ops *ops;
     struct arm_info info;
+    /* Of an arm that computes elsewhere, after a decode: how long that took there, and the most
+     * memory it has had resident; 0 = the caller's own clock and process tell. */
+    int64_t decode_ns, rss_bytes;
     const struct tok *tok; /* of the model, owned by the arm; NULL if the file has no vocabulary */
 };
 

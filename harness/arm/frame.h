@@ -21,7 +21,7 @@
 
 #include "base/err.h"
 
-#define FRAME_PROTOCOL 1
+#define FRAME_PROTOCOL 2
 #define FRAME_HEAD_BYTES 12
 #define FRAME_DATA_MAX (1u << 20)
 
@@ -36,7 +36,7 @@
     X(trim,     7, 8)         /* i32 seq, i32 pos */                                               \
     X(observe,  8, 1)         /* u8 on */                                                          \
     X(stop,     9, 0)         /* no more rows of the present request, please */                    \
-    X(done,    10, 0)         /* the request is answered */                                        \
+    X(done,    10, 16)        /* the request is answered; i64 ns of a decode, i64 resident bytes */\
     X(error,   11, 4096)      /* i32 code, str message: the request failed */                      \
     X(row,     12, 64)        /* arm_row, u32 n_logits; data [n_logits] f32 follow */              \
     X(graph,   13, 1u << 26)  /* nodes of a graph that is about to run */                          \

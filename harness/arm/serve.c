@@ -7,12 +7,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "arm/frame.h"
 #include "arm/wire.h"
 #include "base/arena.h"
+#include "base/timer.h"
 
 #define BEAT_S 1
 
@@ -26,7 +28,7 @@ struct server {
     int n_nodes, next;               /* next: where want() goes on to look */
     unsigned char *wanted;           /* [max_nodes] */
     int max_nodes;
-    bool want_logits; /* of the request `rows` */
+    int64_t decode_ns; /* of the request `decode`, otherwise 0 */
     bool gone;        /* the program that we serve */
 
     /* Heart: beats while `busy`. */
@@ -223,10 +225,13 @@ static int decode_request(struct server *s, struct err *e) {
     int how = get_u8(&s->request);
     TRY(get_batch(&s->request, &b, &s->store, e));
     TRY(payload_end(&s->request, FRAME_decode, e));
+    const int64_t start = timer_ns();
+    s->arm->decode_ns = 0;
     if (how & WIRE_HOLD)
         TRY(arm_hold(s->arm, &b, how & WIRE_APPEND, e));
     else
         TRY(arm_decode(s->arm, &b, how & WIRE_ANSWER ? on_answer : NULL, s, e));
+    s->decode_ns = s->arm->decode_ns ? s->arm->decode_ns : timer_ns() - start;
 out:
     return rc;
 }
@@ -270,8 +275,13 @@ out:
 
 /* The answer of a request is complete: done, or the error that it met. */
 static int finish(struct server *s, int rc, const struct err *why, struct err *e) {
+    struct rusage u;
     payload_clear(&s->reply);
-    if (rc >= 0) return send(s, FRAME_done, e);
+    if (rc >= 0) {
+        put_i64(&s->reply, s->decode_ns);
+        put_i64(&s->reply, getrusage(RUSAGE_SELF, &u) ? 0 : (int64_t)u.ru_maxrss * 1024); /* KiB */
+        return send(s, FRAME_done, e);
+    }
     put_i32(&s->reply, rc);
     put_str(&s->reply, why->msg);
     return send(s, FRAME_error, e);
@@ -280,6 +290,7 @@ static int finish(struct server *s, int rc, const struct err *why, struct err *e
 static int serve_one(struct server *s, enum frame_type t, struct err *e) {
     int rc = 0;
     struct err why = { 0 };
+    s->decode_ns = 0;
     switch (t) {
     case FRAME_stop: return 0; /* it crossed the end of its answer */
     case FRAME_open:

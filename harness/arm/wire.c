@@ -10,7 +10,7 @@
 #define ELEMENTS_MAX ((int64_t)1 << 40) /* of one dimension: products of two cannot overflow */
 
 /* Parameters of nodes travel as they lie in memory: whoever changes them raises FRAME_PROTOCOL. */
-static_assert(FRAME_PROTOCOL == 1 && sizeof(union op_params) == 64, "node parameters changed");
+static_assert(FRAME_PROTOCOL == 2 && sizeof(union op_params) == 64, "node parameters changed");
 
 static int get_int(struct payload *p, int low, int high) {
     int32_t v = get_i32(p);
@@ -33,6 +33,9 @@ void put_params(struct payload *p, const struct arm_params *a) {
     put_i32(p, a->n_threads);
     put_i32(p, a->n_threads_batch);
     put_u8(p, a->huge_pages);
+#define X(name) put_str(p, a->engine.name);
+    ARM_ENGINE_LIST(X)
+#undef X
 }
 
 void get_params(struct payload *p, struct arm_params *a) {
@@ -50,6 +53,9 @@ void get_params(struct payload *p, struct arm_params *a) {
     a->n_threads = get_i32(p);
     a->n_threads_batch = get_i32(p);
     a->huge_pages = get_u8(p) == 1;
+#define X(name) a->engine.name = get_str(p);
+    ARM_ENGINE_LIST(X)
+#undef X
     if (!a->model) p->torn = true;
 }
 

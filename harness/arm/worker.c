@@ -278,7 +278,11 @@ static int converse(struct worker *s, struct call *c, enum frame_type last, stru
         return c->rc;
     }
     if (t == FRAME_error) return remote_error(s, e);
-    if (t == FRAME_done) TRY(end_reply(s, t, e));
+    if (t == FRAME_done) {
+        s->arm.decode_ns = get_i64(&s->reply);
+        s->arm.rss_bytes = get_i64(&s->reply);
+        TRY(end_reply(s, t, e));
+    }
     if (next_row(c) < c->end)
         return dead(s,
                     ERR(e, ERR_ARM, "malformed frame: 'done' before row %" PRId64 " of %" PRId64,

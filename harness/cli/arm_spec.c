@@ -2,7 +2,9 @@
  * arm_spec.c - arms as strings; see arm_spec.h. */
 #include "cli/arm_spec.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "backend.h"
 #include "base/arena.h"
@@ -44,6 +46,26 @@ static bool is_cpu_or_cuda(const char *word) {
     return column_from_name(word) != COL_none;
 }
 
+#define LIBLLAMA "ggauge-libllama"
+
+/* The program of "lib:PATH". */
+static int find_program(struct arm_spec *s, const char *what, const char *path, struct err *e) {
+    int rc = 0;
+    struct stat st;
+    FAIL_IF(stat(path, &st), e, ERR_ARG,
+            "%s: lib:%s: no such program or folder; make worker ENGINE=/path/to/llama.cpp builds one",
+            what, path);
+    bool folder = S_ISDIR(st.st_mode);
+    int n = snprintf(s->program, sizeof s->program, "%s%s", path, folder ? "/" LIBLLAMA : "");
+    FAIL_IF(n >= (int)sizeof s->program, e, ERR_ARG, "%s: lib:%s: the path is too long", what, path);
+    FAIL_IF(folder && stat(s->program, &st), e, ERR_ARG,
+            "%s: lib:%s: no " LIBLLAMA " in this folder; make worker ENGINE=/path/to/llama.cpp builds "
+            "one",
+            what, path);
+out:
+    return rc;
+}
+
 /* The words in front of the options; *n counts them. */
 static int parse_kind(struct arm_spec *s, const char *what, int *n, struct err *e) {
     int rc = 0;
@@ -57,6 +79,12 @@ static int parse_kind(struct arm_spec *s, const char *what, int *n, struct err *
     } else if (!strncmp(kind, "file:", 5) && kind[5]) {
         p->kind = ARM_FILE;
         p->path = kind + 5;
+    } else if (!strncmp(kind, "lib:", 4) && kind[4]) {
+        p->kind = ARM_WORKER;
+        p->foreign = true;
+        p->backend = NULL;
+        TRY(find_program(s, what, kind + 4, e));
+        p->path = s->program;
     } else if (!strcmp(kind, "worker") || (!strncmp(kind, "worker:", 7) && kind[7])) {
         p->kind = ARM_WORKER;
         p->path = kind[6] ? kind + 7 : NULL;
@@ -69,10 +97,71 @@ static int parse_kind(struct arm_spec *s, const char *what, int *n, struct err *
     } else {
         rc = ERR(e, ERR_ARG,
                  "%s: '%s' is no kind of arm; expected ref, avx2, avx512, amx, cuda, best, "
-                 "worker[:PROGRAM] or file:PATH",
+                 "worker[:PROGRAM], lib:PATH or file:PATH",
                  what, kind);
     }
 out:
+    return rc;
+}
+
+#define OPT_ARM(S)                                                                                 \
+    OPT_MODEL((S)->params),                                                                        \
+    { OPT_INT, "-c --ctx-size", "N", &(S)->params.n_ctx, 3, 1 << 24, NULL,                         \
+      "must be that of the other arm" }
+#define OPT_PROCESS(S)                                                                             \
+    { OPT_STR, "--launch", "WORDS", &(S)->params.launch, 0, 0, NULL,                               \
+      "of a worker: words in front of the program, such as \"ssh host\"" },                       \
+    { OPT_INT, "--timeout", "S", &(S)->params.timeout_s, 0, 1 << 20, NULL,                         \
+      "of a worker: longest wait for one answer (0 = 600)" }
+
+static int parse_own(struct arm_spec *s, int n_kind, struct err *e) {
+    const struct opt table[] = { OPT_ARM(s), OPT_ENGINE(s->params), OPT_ACT_LIKE(s->params),
+                                 OPT_PROCESS(s), OPT_END };
+    return opt_parse(s->argc - n_kind + 1, s->argv + n_kind - 1, table,
+                     "compare --a \"KIND [options]\"", e);
+}
+
+/* Another engine: its options by the names that its own programs give them. */
+static int parse_engine(struct arm_spec *s, int n_kind, struct err *e) {
+    struct arm_params *p = &s->params;
+    const struct opt table[] = {
+        OPT_ARM(s),
+        { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "engine" },
+        OPT_BATCHES(*p),
+        OPT_HUGE_PAGES(*p),
+        { OPT_STR, "-ctk --cache-type-k", "TYPE", &p->type_k, 0, 0, NULL, "type of the K cache" },
+        { OPT_STR, "-ctv --cache-type-v", "TYPE", &p->type_v, 0, 0, NULL, "type of the V cache" },
+        { OPT_STR, "-ngl --n-gpu-layers --gpu-layers", "N", &p->engine.ngl, 0, 0, NULL,
+          "layers on accelerators" },
+        { OPT_STR, "-ot --override-tensor", "REGEX=TYPE,...", &p->engine.ot, 0, 0, NULL,
+          "buffer types of tensors, such as exps=CPU" },
+        { OPT_CHOICE, "-fa --flash-attn", "MODE", &p->engine.fa, 0, 0, "on|off|auto|1|0",
+          "flash attention" },
+        { OPT_FLAG, "-nkvo --no-kv-offload", NULL, &s->nkvo, 0, 0, NULL,
+          "keep the cache off accelerators" },
+        { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "of ik_llama.cpp" },
+        { OPT_STR, "-mla --mla-use", "N", &p->engine.mla, 0, 0, NULL,
+          "how multi-head latent attention is computed" },
+        { OPT_STR, "-amb --attention-max-batch", "MIB", &p->engine.amb, 0, 0, NULL,
+          "memory that attention may take" },
+        { OPT_FLAG, "-fmoe --fused-moe", NULL, &s->fmoe, 0, 0, NULL, "fused experts" },
+        { OPT_FLAG, "-no-fmoe --no-fused-moe", NULL, &s->no_fmoe, 0, 0, NULL, "no fused experts" },
+        { OPT_FLAG, "-fug --fused-up-gate", NULL, &s->fug, 0, 0, NULL,
+          "fused up and gate of dense layers" },
+        { OPT_FLAG, "-no-fug --no-fused-up-gate", NULL, &s->no_fug, 0, 0, NULL,
+          "no fused up and gate" },
+        { OPT_FLAG, "-rtr --run-time-repack", NULL, &s->rtr, 0, 0, NULL,
+          "interleave the weights when they are loaded" },
+        { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "process" },
+        OPT_PROCESS(s),
+        OPT_END,
+    };
+    int rc = opt_parse(s->argc - n_kind + 1, s->argv + n_kind - 1, table,
+                       "compare --b \"lib:PATH [options]\"", e);
+    if (s->rtr) p->engine.rtr = "on";
+    if (s->nkvo) p->engine.nkvo = "on";
+    if (s->fmoe || s->no_fmoe) p->engine.fmoe = s->fmoe ? "on" : "off";
+    if (s->fug || s->no_fug) p->engine.fug = s->fug ? "on" : "off";
     return rc;
 }
 
@@ -85,21 +174,8 @@ int arm_spec_parse(struct arm_spec *s, const char *what, const char *text,
     memcpy(s->words, text, strlen(text) + 1);
     TRY(split(s, what, e));
     TRY(parse_kind(s, what, &n_kind, e));
-    const struct opt table[] = {
-        OPT_MODEL(s->params),
-        { OPT_INT, "-c --ctx-size", "N", &s->params.n_ctx, 3, 1 << 24, NULL,
-          "must be that of the other arm" },
-        OPT_ENGINE(s->params),
-        OPT_ACT_LIKE(s->params),
-        { OPT_STR, "--launch", "WORDS", &s->params.launch, 0, 0, NULL,
-          "of a worker: words in front of the program, such as \"ssh host\"" },
-        { OPT_INT, "--timeout", "S", &s->params.timeout_s, 0, 1 << 20, NULL,
-          "of a worker: longest wait for one answer (0 = 600)" },
-        OPT_END,
-    };
     s->argv[n_kind - 1] = (char *)(uintptr_t)what;
-    rc = opt_parse(s->argc - n_kind + 1, s->argv + n_kind - 1, table,
-                   "compare --a \"KIND [options]\"", e);
+    rc = s->params.foreign ? parse_engine(s, n_kind, e) : parse_own(s, n_kind, e);
     if (rc < 0 && e && !strstr(e->msg, what)) err_prefix(e, "%s", what);
     FAIL_IF(rc == 0 && s->params.kind != ARM_WORKER && (s->params.launch || s->params.timeout_s), e,
             ERR_ARG, "%s: --launch and --timeout belong to a worker", what);

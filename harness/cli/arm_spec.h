@@ -4,6 +4,9 @@
  *   "avx2 -t 2 -ub 64"                 our engine on a column, in this process
  *   "best"                             the best CPU column
  *   "worker avx2", "worker:PROG avx2"  the same in a process of its own, this program or another
+ *   "lib:build/workers/llama.cpp-1a2b -ngl 0 -fa on"
+ *                                      another engine, through the worker that `make worker` has built for it:
+ *                                      its folder or its program
  *   "file:logits.bin"                  logits saved by --kl-divergence-base, ours or llama.cpp's
  *
  * Options not given are those of the command line. Words are split at blanks; '...' and "..." keep
@@ -20,6 +23,8 @@ struct arm_spec {
     char *words;              /* owned */
     char *argv[ARM_SPEC_WORDS];
     int argc;
+    char program[4096]; /* of lib: */
+    bool rtr, nkvo, fmoe, no_fmoe, fug, no_fug; /* its options that have no value */
 };
 
 /* `what` names the string in messages ("--a"); `defaults` are the command line's. Release with

@@ -267,7 +267,7 @@ static int memory_row(struct bench_cmd *c, struct err *e) {
         for (enum row_field f = 0; f < ROW_field_count; f++)
             if (strcmp(row_get(&c->arm_row[i], f), row_get(&c->rows.base, f)))
                 TRY(row_set(&c->rows.base, f, NULL, e));
-    TRY(speed_rows_memory(&c->rows, e));
+    TRY(speed_rows_memory(&c->rows, NULL, e));
 out:
     return rc;
 }

@@ -43,6 +43,7 @@ static int parse(struct perplexity *c, int argc, char **argv, struct err *e) {
           "nats below the best token that are kept: 24 as ik_llama.cpp, 16 as llama.cpp" },
         OPT_ENGINE(c->arm),
         OPT_ACT_LIKE(c->arm),
+        OPT_OTHER_ARM(c->arm_text),
         { OPT_CHOICE, "-fa --flash-attn", "MODE", &c->fa, 0, 0, "on|off|auto|1|0",
           "accepted: this engine has one attention, which never stores the score matrix" },
         { OPT_INT, "-s --seed", "N", &c->seed, -1, INT32_MAX, NULL,
@@ -62,6 +63,13 @@ static int parse(struct perplexity *c, int argc, char **argv, struct err *e) {
 /* Whatever can be refused before a model is opened. */
 static int check(struct perplexity *c, struct err *e) {
     int rc = 0;
+    if (c->arm_text) {
+        TRY(arm_spec_parse(&c->spec, "--arm", c->arm_text, &c->arm, e));
+        if (rc > 0) return rc;
+        c->arm = c->spec.params;
+        FAIL_IF(c->arm.kind == ARM_FILE, e, ERR_ARG,
+                "--arm: saved logits are compared: ggauge compare --a file:...");
+    }
     FAIL_IF(!c->arm.model, e, ERR_ARG, "perplexity needs a model: -m FILE");
     FAIL_IF(c->kld && !c->base, e, ERR_ARG,
             "--kl-divergence needs the saved logits: --kl-divergence-base FILE");
@@ -98,13 +106,15 @@ int cmd_perplexity(int argc, char **argv, struct err *e) {
     if (rc) return rc < 0 ? rc : EXIT_PASS;
     row_init(&c.rows.run.base);
     TRY(check(&c, e));
+    if (rc > 0) goto out; /* help of an arm */
     TRY(c.kld ? perplexity_kld(&c, e) : perplexity_plain(&c, e));
 out:
     progress_clear(&c.progress);
     if (c.mid_line) putchar('\n');
     int closed = run_rows_close(&c.rows.run, rc < 0 ? NULL : e);
-    if (rc == 0) rc = closed;
+    if (rc >= 0) rc = closed;
     arm_close(c.a);
+    arm_spec_release(&c.spec);
     return rc;
 }
 

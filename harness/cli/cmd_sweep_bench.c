@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cli/arm_spec.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
 #include "cli/progress.h"
@@ -20,7 +21,8 @@ struct sweep_cmd {
     struct sweep_params sweep;
     int seed;
     bool intervals;
-    const char *fa, *format, *csv, *jsonl, *md, *results;
+    const char *arm_text, *fa, *format, *csv, *jsonl, *md, *results;
+    struct arm_spec spec;
     /* while running */
     struct sweep_run_info info;
     struct run_rows rows;
@@ -49,6 +51,7 @@ static int parse(struct sweep_cmd *c, int argc, char **argv, struct err *e) {
         { OPT_NO_FLAG, "--no-warmup", NULL, &s->warmup, 0, 0, NULL, "no warm-up at all" },
         { OPT_INT, "-s --seed", "N", &c->seed, 0, INT32_MAX, NULL, "seed of the random tokens" },
         OPT_ENGINE(c->arm),
+        OPT_OTHER_ARM(c->arm_text),
         { OPT_CHOICE, "-fa --flash-attn", "on", &c->fa, 0, 0, "on|off|auto|1|0",
           "accepted: this engine has one attention, which never stores the score matrix" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "output" },
@@ -70,6 +73,12 @@ static int parse(struct sweep_cmd *c, int argc, char **argv, struct err *e) {
 static int check(struct sweep_cmd *c, struct err *e) {
     struct sweep_params *s = &c->sweep;
     int rc = 0;
+    if (c->arm_text) {
+        TRY(arm_spec_parse(&c->spec, "--arm", c->arm_text, &c->arm, e));
+        if (rc > 0) return rc;
+        c->arm = c->spec.params;
+        FAIL_IF(c->arm.kind == ARM_FILE, e, ERR_ARG, "--arm: saved logits have no speed");
+    }
     FAIL_IF(!c->arm.model, e, ERR_ARG, "sweep-bench needs a model: -m FILE");
     if (s->n_pp == 0) s->n_pp = c->arm.n_ubatch;
     if (s->n_tg == 0) s->n_tg = s->n_pp < 4 ? 1 : s->n_pp / 4;
@@ -158,7 +167,7 @@ static int run(struct sweep_cmd *c, struct arm *a, struct err *e) {
     progress_clear(&c->progress);
     TRY(rc);
     fprintf(stderr, "\nmain: peak resident memory %.1f MiB\n",
-            (double)speed_rss_bytes() / (1024 * 1024));
+            (double)speed_rss_bytes(a) / (1024 * 1024));
     if (c->n_noisy)
         fprintf(
             stderr,
@@ -181,15 +190,17 @@ int cmd_sweep_bench(int argc, char **argv, struct err *e) {
     if (rc) return rc < 0 ? rc : EXIT_PASS;
     row_init(&c.rows.base);
     TRY(check(&c, e));
+    if (rc > 0) goto out; /* help of an arm */
     c.sweep.progress = on_progress;
     c.sweep.progress_arg = &c;
-    TRY(arm_open_builtin(&a, &c.arm, e)); /* before a mistaken -m empties files of earlier runs */
+    TRY(arm_open(&a, &c.arm, e)); /* before a mistaken -m empties files of earlier runs */
     TRY(speed_rows_open(&c.rows, c.csv, c.results, e));
     TRY(open_text(&c, &c.f_jsonl, c.jsonl, e));
     TRY(open_text(&c, &c.f_md, c.md, e));
     TRY(run(&c, a, e));
 out:
     arm_close(a);
+    arm_spec_release(&c.spec);
     if (c.f_md && fclose(c.f_md) && rc >= 0) rc = ERR(e, ERR_IO, "%s: writing failed", c.md);
     if (c.f_jsonl && fclose(c.f_jsonl) && rc >= 0)
         rc = ERR(e, ERR_IO, "%s: writing failed", c.jsonl);

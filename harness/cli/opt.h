@@ -65,6 +65,13 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
       "kernels to use (default: the best CPU column of this machine)" },                           \
         OPT_THREADS_BATCHES(P)
 #define OPT_THREADS_BATCHES(P)                                                                     \
+    OPT_BATCHES(P),                                                                                \
+    OPT_HUGE_PAGES(P),                                                                             \
+    { OPT_CHOICE, "-ctk --cache-type-k", "TYPE", &(P).type_k, 0, 0, "f32|f16|q8_0",                \
+      "type of the K cache" },                                                                     \
+    { OPT_CHOICE, "-ctv --cache-type-v", "TYPE", &(P).type_v, 0, 0, "f32|f16|q8_0",                \
+      "type of the V cache" }
+#define OPT_BATCHES(P)                                                                             \
     { OPT_INT, "-t --threads", "N", &(P).n_threads, 0, 512, NULL,                                  \
       "threads (0 = all processors)" },                                                            \
     { OPT_INT, "-tb --threads-batch", "N", &(P).n_threads_batch, 0, 512, NULL,                     \
@@ -72,15 +79,13 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
     { OPT_INT, "-b --batch-size", "N", &(P).n_batch, 1, 1 << 20, NULL,                             \
       "logical batch: tokens handed over at a time" },                                             \
     { OPT_INT, "-ub --ubatch-size", "N", &(P).n_ubatch, 1, 1 << 16, NULL,                          \
-      "physical batch: tokens computed at a time" },                                               \
-    OPT_HUGE_PAGES(P),                                                                             \
-    { OPT_CHOICE, "-ctk --cache-type-k", "TYPE", &(P).type_k, 0, 0, "f32|f16|q8_0",                \
-      "type of the K cache" },                                                                     \
-    { OPT_CHOICE, "-ctv --cache-type-v", "TYPE", &(P).type_v, 0, 0, "f32|f16|q8_0",                \
-      "type of the V cache" }
+      "physical batch: tokens computed at a time" }
 #define OPT_HUGE_PAGES(P)                                                                          \
     { OPT_FLAG, "-thp --transparent-huge-pages", NULL, &(P).huge_pages, 0, 0, NULL,                \
       "copy the weights into huge pages, if there is memory for it" }
+#define OPT_OTHER_ARM(TEXT)                                                                        \
+    { OPT_STR, "--arm", "ARM", &(TEXT), 0, 0, NULL,                                                \
+      "measure another arm, written as for compare: \"lib:build/workers/llama.cpp-1a2b -fa on\"" }
 #define OPT_ACT_LIKE(P)                                                                            \
     { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, "avx2|avx512|amx|cuda",             \
       "with ref: every product gets the rounding errors of COLUMN's activations" }

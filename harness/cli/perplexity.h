@@ -4,17 +4,19 @@
 #ifndef GGAUGE_CLI_PERPLEXITY_H
 #define GGAUGE_CLI_PERPLEXITY_H
 
+#include "cli/arm_spec.h"
 #include "cli/progress.h"
 #include "measure/ppl_rows.h"
 
 struct perplexity {
     /* options */
     struct arm_params arm;
-    const char *text, *fa, *csv, *results, *base;
+    const char *arm_text, *text, *fa, *csv, *results, *base;
     int chunks, stride, output_type, kl_floor, seed;
     bool escape, resume, kld;
 
     /* while running */
+    struct arm_spec spec; /* of --arm */
     struct arm *a;
     struct windows win;
     int n_batch, n_seq; /* in effect: of the windows and -b */

@@ -80,7 +80,7 @@ static int run_rows(struct compare *p, struct err *e) {
         TRY(run_rows_value(&c->rows.run, "run", v[i].m, v[i].x.value, &ci, k->n, e));
     }
     TRY(run_rows_value(&c->rows.run, "run", METRIC_ppl_se_token, kld_ppl(k).se, NULL, k->n, e));
-    TRY(ppl_rows_cost(&c->rows, &c->a->info, p->run.walk.n_evaluated, p->run.walk.seconds, e));
+    TRY(ppl_rows_cost(&c->rows, c->a, p->run.walk.n_evaluated, p->run.walk.seconds, e));
 out:
     return rc;
 }

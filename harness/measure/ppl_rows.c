@@ -84,16 +84,16 @@ out:
     return rc;
 }
 
-int ppl_rows_cost(struct ppl_rows *rows, const struct arm_info *info, int64_t n_tokens,
+int ppl_rows_cost(struct ppl_rows *rows, const struct arm *a, int64_t n_tokens,
                   double seconds, struct err *e) {
     int rc = 0;
     if (n_tokens > 0 && seconds > 0) {
         TRY(put_closing(rows, METRIC_eval_s, seconds, NULL, 0, e));
         TRY(put_closing(rows, METRIC_eval_tps, (double)n_tokens / seconds, NULL, 0, e));
     }
-    TRY(put_closing(rows, METRIC_model_bytes, (double)info->model_bytes, NULL, 0, e));
-    TRY(put_closing(rows, METRIC_bpw, info->bpw, NULL, 0, e));
-    TRY(put_closing(rows, METRIC_rss_bytes, (double)speed_rss_bytes(), NULL, 0, e));
+    TRY(put_closing(rows, METRIC_model_bytes, (double)a->info.model_bytes, NULL, 0, e));
+    TRY(put_closing(rows, METRIC_bpw, a->info.bpw, NULL, 0, e));
+    TRY(put_closing(rows, METRIC_rss_bytes, (double)speed_rss_bytes(a), NULL, 0, e));
 out:
     return rc;
 }

@@ -33,7 +33,7 @@ int ppl_rows_chunk(struct ppl_rows *rows, int64_t i, const struct ppl_chunk *c,
 /* The run's rows: ppl with the interval that respects chunks, its two standard errors. */
 int ppl_rows_estimate(struct ppl_rows *rows, const struct ppl_stats *s, struct err *e);
 /* The run's cost: eval_s and eval_tps if n_tokens > 0, model_bytes, bpw, rss_bytes. */
-int ppl_rows_cost(struct ppl_rows *rows, const struct arm_info *info, int64_t n_tokens,
+int ppl_rows_cost(struct ppl_rows *rows, const struct arm *a, int64_t n_tokens,
                   double seconds, struct err *e);
 /* A row that says why there is no value: status FAIL NONFINITE, subject "chunk N". */
 int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e);

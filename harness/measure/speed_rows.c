@@ -92,12 +92,12 @@ out:
     return rc;
 }
 
-int speed_rows_memory(struct run_rows *rows, struct err *e) {
+int speed_rows_memory(struct run_rows *rows, const struct arm *a, struct err *e) {
     int rc = 0;
     TRY(row_set(&rows->base, ROW_n_pp, NULL, e));
     TRY(row_set(&rows->base, ROW_n_tg, NULL, e));
     TRY(row_set(&rows->base, ROW_n_kv, NULL, e));
-    TRY(run_rows_value(rows, "run", METRIC_rss_bytes, (double)speed_rss_bytes(), NULL, 0, e));
+    TRY(run_rows_value(rows, "run", METRIC_rss_bytes, (double)speed_rss_bytes(a), NULL, 0, e));
 out:
     return rc;
 }

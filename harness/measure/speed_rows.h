@@ -27,7 +27,7 @@ int speed_rows_bench(struct run_rows *rows, const char *subject, const struct be
 /* Seconds of its repetition `rep` (0-based) alone, subject "SUBJECT rep N" from 1. */
 int speed_rows_repeat(struct run_rows *rows, const char *subject, const struct bench_test *t,
                       int rep, int64_t ns, struct err *e);
-/* rss_bytes of the whole process; what rows->base says of engine and model stays in. */
-int speed_rows_memory(struct run_rows *rows, struct err *e);
+/* rss_bytes of the whole process, or of the one where the arm computes (NULL: all arms are here); what rows->base says of engine and model stays in. */
+int speed_rows_memory(struct run_rows *rows, const struct arm *a, struct err *e);
 
 #endif

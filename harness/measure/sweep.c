@@ -86,7 +86,7 @@ static int measure_depth(struct sweep *s, int i_step, sweep_fn fn, void *arg, st
     }
     TRY(speed_stat_of(s->pp_s, p->n_rep, &step.pp, e));
     TRY(speed_stat_of(s->tg_s, p->n_rep, &step.tg, e));
-    step.rss_bytes = speed_rss_bytes();
+    step.rss_bytes = speed_rss_bytes(s->speed.arm);
     TRY(fn(arg, &step, e));
 out:
     return rc;

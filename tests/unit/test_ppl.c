@@ -312,7 +312,7 @@ static void write_run(const char *path, const int32_t *tokens, struct fake_model
     *all = (struct log){ .rows = &rows };
     assert_int_equal(run(m, tokens, 40, -1, 0, NULL, all, &s, &e), 0);
     assert_int_equal(ppl_rows_estimate(&rows, &s, &e), 0);
-    assert_int_equal(ppl_rows_cost(&rows, &m->base.info, 90, 0.5, &e), 0);
+    assert_int_equal(ppl_rows_cost(&rows, &m->base, 90, 0.5, &e), 0);
     assert_int_equal(run_rows_close(&rows.run, &e), 0);
 }
 
@@ -404,7 +404,7 @@ static void a_cut_file_goes_on(void **state) {
         assert_int_equal(run(&m, tokens, 40, -1, (int)n, &before, &l, &stats, &e), 0);
         assert_memory_equal(l.running, all.running, sizeof l.running);
         assert_int_equal(ppl_rows_estimate(&rows, &stats, &e), 0);
-        assert_int_equal(ppl_rows_cost(&rows, &m.base.info, 90, 0.5, &e), 0);
+        assert_int_equal(ppl_rows_cost(&rows, &m.base, 90, 0.5, &e), 0);
         assert_int_equal(run_rows_close(&rows.run, &e), 0);
         if (n > 0) { /* none twice */
             assert_int_equal(count_rows(path, ",chunk "), 4 * N_CHUNKS);
@@ -429,7 +429,7 @@ static void append_run(const char *path, const char *run_id, const char *setting
     struct err e = { 0 };
     struct ppl_rows rows = { 0 };
     struct ppl_stats s = { 0 };
-    const struct arm_info info = { .bpw = 4.5 };
+    const struct arm arm = { .info.bpw = 4.5 };
     make_base(&rows.run.base, settings);
     assert_int_equal(row_set(&rows.run.base, ROW_run_id, run_id, &e), 0);
     assert_int_equal(ppl_rows_open(&rows, path, NULL, &e), 0);
@@ -440,7 +440,7 @@ static void append_run(const char *path, const char *run_id, const char *setting
     }
     if (closed) {
         assert_int_equal(ppl_rows_estimate(&rows, &s, &e), 0);
-        assert_int_equal(ppl_rows_cost(&rows, &info, 90, 0.5, &e), 0);
+        assert_int_equal(ppl_rows_cost(&rows, &arm, 90, 0.5, &e), 0);
     }
     assert_int_equal(run_rows_close(&rows.run, &e), 0);
 }
