@@ -175,6 +175,12 @@ void compare_ops_print(const struct compare_cmd *c, FILE *out) {
             fprintf(out, "; worst %s (%s): %.0f %% of its limit", worst->name, worst->cell_b,
                     100 * most);
         fprintf(out, " (%.1f s)\n", l->seconds);
+        if (l->n_hidden)
+            fprintf(out,
+                    "                  with the inputs of arm B forced to arm A's; %d nodes that one arm does "
+                    "not show\n                  were judged as part of those behind them\n",
+                    l->n_hidden);
+        ops_print_known(out, l);
         return;
     }
     snprintf(path, sizeof path, "%s/capsule.gguf", c->out ? c->out : "");

@@ -114,6 +114,37 @@ void ops_sentence(const struct localise *l, char *buf, size_t n_bytes) {
     if (f->note[0]) add(buf, n_bytes, " (%s)", f->note);
 }
 
+/* The node's cell in an arm deviates as it is known to; its error then, otherwise NULL. */
+static const struct op_error *known_error(const struct op_report *r, int arm, const char **cell,
+                                          const char **why) {
+    const bool a = arm == WRONG_A;
+    *cell = a ? r->cell_a : r->cell_b;
+    *why = a ? r->known_a : r->known_b;
+    return *why && !(r->wrong & arm) ? (a ? &r->err_a : &r->err_b) : NULL;
+}
+
+void ops_print_known(FILE *f, const struct localise *l) {
+    const char *cell, *why, *other, *ignored;
+    for (int k = 0; k < 2 * l->n_nodes; k++) {
+        const int arm = k < l->n_nodes ? WRONG_A : WRONG_B, at = k % l->n_nodes;
+        if (!known_error(&l->nodes[at], arm, &cell, &why)) continue;
+        int n = 0, n_before = 0;
+        double max_rel = 0, nmse = 0;
+        for (int i = 0; i < l->n_nodes; i++) {
+            const struct op_error *s = known_error(&l->nodes[i], arm, &other, &ignored);
+            if (!s || strcmp(other, cell) || ignored != why) continue;
+            n++;
+            n_before += i < at;
+            max_rel = fmax(max_rel, s->max_rel);
+            nmse = fmax(nmse, s->nmse);
+        }
+        if (n_before == 0)
+            fprintf(f,
+                    "known             %s, %s (%d nodes): %s; up to %.2g of a row's rms, NMSE %.1e\n",
+                    arms_of(arm), cell, n, why, max_rel, nmse);
+    }
+}
+
 /* ---- the section of the report -------------------------------------------------------------- */
 
 static void print_node(FILE *f, const struct localise *l, int i) {
@@ -202,6 +233,7 @@ void ops_print(FILE *f, const struct localise *l, const char *capsule) {
     print_layers(f, l);
     print_cells(f, l, true);
     print_cells(f, l, false);
+    ops_print_known(f, l);
     print_table(f, l);
     if (capsule) {
         const struct finding_detail *d = &l->first;
@@ -215,14 +247,15 @@ void ops_print(FILE *f, const struct localise *l, const char *capsule) {
 
 /* ---- ops.csv -------------------------------------------------------------------------------- */
 
-static void csv_text(FILE *f, const char *s) {
+static void csv_text(FILE *f, const char *s, char end) {
     bool quote = strpbrk(s, ",\"\r\n") != NULL;
     if (quote) fputc('"', f);
     for (; *s; s++) {
         if (*s == '"') fputc('"', f);
         fputc(*s, f);
     }
-    fputs(quote ? "\"," : ",", f);
+    if (quote) fputc('"', f);
+    fputc(end, f);
 }
 
 static void csv_error(FILE *f, const struct op_error *s) {
@@ -234,10 +267,10 @@ static void csv_error(FILE *f, const struct op_error *s) {
 
 static void csv_node(FILE *f, const struct localise *l, int i) {
     const struct op_report *r = &l->nodes[i];
-    csv_text(f, r->name);
+    csv_text(f, r->name, ',');
     fprintf(f, "%d,%d,%s,", r->occurrence, r->il, op_name(r->op));
     for (int s = 0; s < 2; s++) {
-        csv_text(f, r->src[s].name);
+        csv_text(f, r->src[s].name, ',');
         if (r->src[s].name[0])
             fprintf(f, "%s,%" PRId64 "x%" PRId64 ",", qtype_info(r->src[s].type)->name,
                     r->src[s].ne[1], r->src[s].ne[0]);
@@ -245,8 +278,8 @@ static void csv_node(FILE *f, const struct localise *l, int i) {
             fputs(",,", f);
     }
     fprintf(f, "%" PRId64 ",%" PRId64 ",", r->n_rows, r->n_cols);
-    csv_text(f, r->cell_a);
-    csv_text(f, r->cell_b);
+    csv_text(f, r->cell_a, ',');
+    csv_text(f, r->cell_b, ',');
     csv_error(f, &r->own);
     csv_error(f, &r->acc);
     csv_error(f, &r->err_a);
@@ -255,8 +288,10 @@ static void csv_node(FILE *f, const struct localise *l, int i) {
             r->limit_b.row_nmse);
     fprintf(f, "%" PRId64 ",%" PRId64 ",%" PRId64 ",%s%s,", r->n_judged, r->own.row, r->own.col,
             r->wrong & WRONG_A ? "A" : "", r->wrong & WRONG_B ? "B" : "");
-    fprintf(f, "%s,%s\n", r->files ? finding_name(r->files) : "",
+    fprintf(f, "%s,%s,", r->files ? finding_name(r->files) : "",
             i == l->first.node ? finding_name(l->first.kind) : "");
+    csv_text(f, r->known_a ? r->known_a : "", ',');
+    csv_text(f, r->known_b ? r->known_b : "", '\n');
 }
 
 int ops_csv(const char *path, const struct localise *l, struct err *e) {
@@ -267,7 +302,7 @@ int ops_csv(const char *path, const struct localise *l, struct err *e) {
           "cell_a,cell_b,own_nmse,own_row_nmse,own_max_rel,acc_nmse,acc_row_nmse,acc_max_rel,"
           "a_nmse,a_row_nmse,a_max_rel,b_nmse,b_row_nmse,b_max_rel,limit_a_max_rel,"
           "limit_a_row_nmse,limit_b_max_rel,limit_b_row_nmse,n_judged,worst_row,worst_col,wrong,"
-          "files,first\n",
+          "files,first,known_a,known_b\n",
           f);
     for (int i = 0; i < l->n_nodes; i++)
         csv_node(f, l, i);

@@ -55,8 +55,9 @@ enum finding loc_files(const struct loc *l, int i, struct finding_detail *f) {
 
 /* ---- which node ----------------------------------------------------------------------------- */
 
-static bool missing(const struct op_report *r) {
-    return r->seen_a != r->seen_b;
+/* Other engines compute other nodes: no fault by itself. */
+static bool missing(const struct loc *l, const struct op_report *r) {
+    return r->seen_a != r->seen_b && l->a.column != COL_none && l->b.column != COL_none;
 }
 
 static int first_bad(const struct loc *l) {
@@ -64,8 +65,8 @@ static int first_bad(const struct loc *l) {
         const struct op_report *r = &l->out->nodes[i];
         if (r->wrong || r->files == FINDING_WEIGHTS) return i;
     }
-    for (int i = 0; i < l->n_nodes; i++) /* other engines show other nodes: no fault by itself */
-        if (missing(&l->out->nodes[i])) return i;
+    for (int i = 0; i < l->n_nodes; i++)
+        if (missing(l, &l->out->nodes[i])) return i;
     for (int i = 0; i < l->n_nodes; i++)
         if (l->out->nodes[i].files == FINDING_FORMAT) return i;
     return -1;
@@ -222,7 +223,7 @@ static float *outputs(const struct loc *l, const struct side *s, int i, const st
  * some sizes only; the worst rows of all if those are too many bytes. */
 static int64_t capsule_rows(const struct loc *l, const struct side *s, int i, int32_t *row) {
     const struct finding_detail *f = &l->out->first;
-    const struct captured *c = &l->a.cap[i];
+    const struct captured *c = loc_shown(l, i);
     const struct judge_node *jn = &l->a.judge->nodes[i];
     int64_t worst = f->seq < 0 ? c->r0 : f->seq * l->p->n_ctx + f->token;
     int64_t n_batch = s->arm->info.n_batch, n_ubatch = s->arm->info.n_ubatch;
@@ -243,16 +244,13 @@ static int fill_capsule(struct loc *l, struct side *s, int i, struct capsule *k,
     int rc = 0;
     const struct op_report *r = &l->out->nodes[i];
     const struct finding_detail *f = &l->out->first;
-    const struct judge_batch batch = { l->p->token, l->p->n_ctx };
-    struct judge_rows *of = heap_calloc((size_t)l->n_nodes, sizeof *of, e);
     k->position = heap_alloc((size_t)l->n_tok * sizeof *k->position, e);
-    if (!of || !k->position) {
+    if (!k->position) {
         rc = ERR_NOMEM;
         goto out;
     }
     int64_t n = capsule_rows(l, s, i, k->position);
-    loc_sources(l, s, i, of);
-    TRY(judge_case(s->judge, i, of, &batch, k->position, n, &k->c, e));
+    TRY(loc_case(l, s, i, k->position, n, &k->c, e));
     TRY(own_weights(&k->c, f->col < 0 ? 0 : f->col, &k->col0, e));
     k->n_cols_all = r->n_cols;
     k->act_a = loc_act(&l->a, i);
@@ -273,7 +271,6 @@ static int fill_capsule(struct loc *l, struct side *s, int i, struct capsule *k,
     snprintf(k->commit, sizeof k->commit, "%s", provenance_commit());
     gguf_fingerprint(s->judge->m.g, k->model_fp);
 out:
-    heap_free(of);
     return rc;
 }
 
@@ -329,7 +326,7 @@ int loc_classify(struct loc *l, struct err *e) {
     }
     const struct op_report *r = &l->out->nodes[i];
     struct side *s = r->wrong & WRONG_B ? &l->b : &l->a;
-    if (missing(r)) {
+    if (missing(l, r)) {
         f->kind = FINDING_NODE_MISSING;
         f->wrong = r->seen_a ? WRONG_B : WRONG_A;
         return 0;

@@ -15,6 +15,7 @@ struct floor {
     int64_t n;                     /* positions */
     int64_t n_different;           /* of them, rows that are not equal bit for bit */
     double d_max, d_mean;          /* |d nll| */
+    double d_sum, d_sq;            /* sums of d and of its square; not remembered */
     int n_ubatch, n_threads;       /* of the second run */
     bool remembered;               /* read from the file, not measured now */
     bool kept;                     /* the arm's promise; ARM_RECORDED promises nothing */
@@ -25,7 +26,7 @@ struct floor {
 
 /* Measure the arm `a`, opened with p, over the first FLOOR_CHUNKS windows of w's order (w: win,
  * tokens, bos, order, n, n_seq are read). margin: of the comparison; an arm that promises no bits
- * must stay within a tenth of it. */
+ * must on average stay within a tenth of it, beyond its standard errors. */
 int floor_measure(struct floor *f, struct arm *a, const struct arm_params *p,
                   const struct pair_walk *w, double margin, struct err *e);
 

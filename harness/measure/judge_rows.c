@@ -3,12 +3,13 @@
  *
  * A product's activations are rounded through the type that the arm's cell wants before ref
  * multiplies, so the error is the kernel's alone. When both arms share weights and rounding, one
- * evaluation serves both. */
+ * evaluation serves both. Of another engine nobody knows the rounding: foreign.h says what is done. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/arena.h"
+#include "measure/foreign.h"
 #include "measure/localise_impl.h"
 
 #define ROWS_MIN 4        /* judged of every node, whatever they cost */
@@ -16,7 +17,8 @@
 
 enum qtype loc_act(const struct side *s, int i) {
     const struct node *n = s->judge->nodes[i].n;
-    if (n->op != OP_mul_mat || s->column == COL_none) return QT_f32;
+    if (s->column == COL_none) return s->act[i];
+    if (n->op != OP_mul_mat) return QT_f32;
     const struct qkernel *k =
         qkernel_for(s->column, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
     return k ? k->act : QT_f32;
@@ -40,7 +42,7 @@ static int ascending(const void *a, const void *b) {
 }
 
 int64_t loc_pick_rows(const struct loc *l, int i, int64_t n_max, int32_t *row) {
-    const struct captured *c = &l->a.cap[i];
+    const struct captured *c = loc_shown(l, i);
     int64_t r0 = c->r0, n = c->n_seen - c->r0, n_rows = 0;
     if (n_max > n) n_max = n;
     if (n_max == n) {
@@ -74,15 +76,108 @@ int64_t loc_pick_rows(const struct loc *l, int i, int64_t n_max, int32_t *row) {
 
 /* ---- expected rows -------------------------------------------------------------------------- */
 
-void loc_sources(const struct loc *l, const struct side *s, int i, struct judge_rows *of) {
+const struct captured *loc_shown(const struct loc *l, int i) {
+    return l->a.cap[i].data ? &l->a.cap[i] : &l->b.cap[i];
+}
+
+/* The rows of node k that side s went on with; NULL: it has not shown them. */
+static const struct captured *went_on_with(const struct loc *l, const struct side *s, int k) {
+    const struct captured *a = &l->a.cap[k], *own = &s->cap[k];
+    if (!own->data) return NULL;
+    return a->data && a->type == own->type ? a : own;
+}
+
+static void take_sources(const struct loc *l, const struct side *s, int i, struct judge_rows *of) {
     for (int k = 0; k < OP_MAX_SRC; k++) {
-        if (l->a.judge->nodes[i].src[k].from != FROM_NODE) continue;
-        int from = l->a.judge->nodes[i].src[k].node;
-        const struct captured *c = &l->a.cap[from];
-        if (s == &l->b && l->b.cap[from].data && l->b.cap[from].type != c->type)
-            c = &l->b.cap[from];
-        of[from] = (struct judge_rows){ c->type, c->row_bytes, c->r0, c->n_seen - c->r0, c->data };
+        if (s->judge->nodes[i].src[k].from != FROM_NODE) continue;
+        int from = s->judge->nodes[i].src[k].node;
+        const struct captured *c = went_on_with(l, s, from);
+        if (c && !of[from].data)
+            of[from] = (struct judge_rows){ c->type, c->row_bytes, c->r0, c->n_seen - c->r0,
+                                            c->data };
     }
+}
+
+/* Inputs of node i that side s has not shown, as ref makes them from those that it has: another engine
+ * may compute several of our nodes as one. The rows are in the places of the whole window. owned[k]
+ * is released by the caller. */
+static int make_sources(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n,
+                        struct judge_rows *of, void **owned, struct err *e);
+
+static int make_node(struct loc *l, struct side *s, int k, const int32_t *row, int64_t n,
+                     struct judge_rows *of, void **owned, struct err *e) {
+    int rc = 0;
+    struct op_case c = { 0 };
+    const struct judge_batch batch = { l->p->token, l->p->n_ctx };
+    const struct node *node = s->judge->nodes[k].n;
+    const size_t row_bytes = node->dst->row_bytes;
+    char *out = heap_alloc((size_t)n * row_bytes, e);
+    owned[k] = heap_calloc((size_t)l->n_tok, row_bytes, e);
+    if (!out || !owned[k]) {
+        rc = ERR_NOMEM;
+        goto out;
+    }
+    TRY(make_sources(l, s, k, row, n, of, owned, e));
+    TRY(judge_case(s->judge, k, of, &batch, row, n, &c, e));
+    TRY(judge_eval(s->judge, &c, loc_act(s, k), out, e));
+    for (int64_t t = 0; t < n; t++)
+        memcpy((char *)owned[k] + (size_t)row[t] * row_bytes, out + (size_t)t * row_bytes,
+               row_bytes);
+    of[k] = (struct judge_rows){ (enum qtype)node->dst->type, row_bytes, 0, l->n_tok, owned[k] };
+out:
+    op_case_release(&c);
+    heap_free(out);
+    return rc;
+}
+
+static int make_sources(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n,
+                        struct judge_rows *of, void **owned, struct err *e) {
+    int rc = 0;
+    int32_t *all = NULL;
+    take_sources(l, s, i, of);
+    /* From the last source on: caches come first, which need every row up to the last one. */
+    for (int k = OP_MAX_SRC - 1; k >= 0; k--) {
+        if (s->judge->nodes[i].src[k].from != FROM_NODE) continue;
+        int from = s->judge->nodes[i].src[k].node;
+        if (of[from].data) continue;
+        bool cache = s->judge->nodes[i].n->op == OP_attn && (k == 1 || k == 2);
+        if (!cache) {
+            TRY(make_node(l, s, from, row, n, of, owned, e));
+            continue;
+        }
+        int64_t n_all = row[n - 1] + 1; /* rows ascend */
+        if (!all) {
+            all = heap_alloc((size_t)n_all * sizeof *all, e);
+            if (!all) return ERR_NOMEM;
+            for (int64_t r = 0; r < n_all; r++)
+                all[r] = (int32_t)r;
+        }
+        TRY(make_node(l, s, from, all, n_all, of, owned, e));
+    }
+out:
+    heap_free(all);
+    return rc;
+}
+
+int loc_case(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n, struct op_case *c,
+             struct err *e) {
+    int rc = 0;
+    const struct judge_batch batch = { l->p->token, l->p->n_ctx };
+    struct judge_rows *of = heap_calloc((size_t)l->n_nodes, sizeof *of, e);
+    void **owned = heap_calloc((size_t)l->n_nodes, sizeof *owned, e);
+    *c = (struct op_case){ 0 };
+    if (!of || !owned) {
+        rc = ERR_NOMEM;
+        goto out;
+    }
+    TRY(make_sources(l, s, i, row, n, of, owned, e));
+    TRY(judge_case(s->judge, i, of, &batch, row, n, c, e));
+out:
+    for (int k = 0; owned && k < l->n_nodes; k++)
+        heap_free(owned[k]);
+    heap_free(owned);
+    heap_free(of);
+    return rc;
 }
 
 int loc_expected(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n,
@@ -90,12 +185,7 @@ int loc_expected(struct loc *l, struct side *s, int i, const int32_t *row, int64
     int rc = 0;
     char *out = NULL;
     const struct captured *own = &s->cap[i];
-    const struct judge_batch batch = { l->p->token, l->p->n_ctx };
-    struct judge_rows *of = heap_calloc((size_t)l->n_nodes, sizeof *of, e);
-    *c = (struct op_case){ 0 };
-    if (!of) return ERR_NOMEM;
-    loc_sources(l, s, i, of);
-    TRY(judge_case(s->judge, i, of, &batch, row, n, c, e));
+    TRY(loc_case(l, s, i, row, n, c, e));
     size_t row_bytes = qtype_row_bytes(c->dst_type, c->n_cols);
     out = heap_alloc(row_bytes * (size_t)n, e);
     if (!out) rc = ERR_NOMEM;
@@ -107,7 +197,6 @@ int loc_expected(struct loc *l, struct side *s, int i, const int32_t *row, int64
                     got + t * c->n_cols, ref + t * c->n_cols);
     }
 out:
-    heap_free(of);
     heap_free(out);
     if (rc < 0) op_case_release(c);
     return rc;
@@ -118,80 +207,178 @@ out:
 /* True if what is right for A's node i is, to the bit, right for B's too. */
 static bool same_truth(const struct loc *l, int i) {
     const struct judge_node *n = &l->a.judge->nodes[i];
-    if (l->a.judge != l->b.judge || loc_act(&l->a, i) != loc_act(&l->b, i)) return false;
+    if (l->a.judge != l->b.judge || loc_act(&l->a, i) != loc_act(&l->b, i) ||
+        l->a.column == COL_none || l->b.column == COL_none)
+        return false;
+    if (!l->a.cap[i].data || !l->b.cap[i].data) return false;
     for (int k = 0; k < OP_MAX_SRC; k++)
         if (n->src[k].from == FROM_NODE &&
-            l->a.cap[n->src[k].node].type != l->b.cap[n->src[k].node].type)
+            went_on_with(l, &l->a, n->src[k].node) != went_on_with(l, &l->b, n->src[k].node))
             return false;
     return true;
 }
 
-static int compare_rows(const struct loc *l, int i, int arm, const struct op_case *c,
-                        const int32_t *row, const float *got, const float *ref, struct err *e) {
-    struct op_report *r = &l->out->nodes[i];
-    struct op_error *s = arm == WRONG_A ? &r->err_a : &r->err_b;
-    for (int64_t t = 0; t < c->n_tok; t++)
-        op_error_add(s, row[t], got + t * c->n_cols, ref + t * c->n_cols, c->n_cols);
-    return l->p->judged ? l->p->judged(l->p->arg, r, arm, got, ref, c->n_tok, c->n_cols, e) : 0;
+/* What one side's rows of a node are judged with. */
+struct judged {
+    struct loc *l;
+    int i;
+    const int32_t *row; /* [n] */
+    int64_t n, n_cols;
+    float *ref, *got; /* [n, n_cols] */
+};
+
+static struct op_error *error_of(const struct judged *j, const struct side *s) {
+    struct op_report *r = &j->l->out->nodes[j->i];
+    return s->flag == WRONG_A ? &r->err_a : &r->err_b;
 }
 
-static void rows_of_b(const struct loc *l, int i, const int32_t *row, const struct op_case *c,
-                      const float *ref, float *got, float *ref_b) {
-    const struct captured *own = &l->b.cap[i];
-    for (int64_t t = 0; t < c->n_tok; t++) {
-        const char *mine = (const char *)own->data + (size_t)(row[t] - own->r0) * own->row_bytes;
-        op_rows_f32(OP_count, own->type, mine, QT_f32, ref + t * c->n_cols, c->n_cols,
-                    got + t * c->n_cols, ref_b + t * c->n_cols);
+static int add_rows(const struct judged *j, const struct side *s, const float *ref,
+                    struct err *e) {
+    const struct localise_params *p = j->l->p;
+    struct op_error *err = error_of(j, s);
+    for (int64_t t = 0; t < j->n; t++)
+        op_error_add(err, j->row[t], j->got + t * j->n_cols, ref + t * j->n_cols, j->n_cols);
+    return p->judged ? p->judged(p->arg, &j->l->out->nodes[j->i], s->flag, j->got, ref, j->n,
+                                 j->n_cols, e)
+                     : 0;
+}
+
+/* B's rows beside what was expected of A. */
+static int judge_like_a(const struct judged *j, struct err *e) {
+    const struct captured *own = &j->l->b.cap[j->i];
+    for (int64_t t = 0; t < j->n; t++) {
+        const char *mine =
+            (const char *)own->data + (size_t)(j->row[t] - own->r0) * own->row_bytes;
+        op_rows_f32(OP_count, own->type, mine, own->type, mine, j->n_cols, j->got + t * j->n_cols,
+                    j->l->x);
     }
+    return add_rows(j, &j->l->b, j->ref, e);
+}
+
+static int judge_own(struct judged *j, struct side *s, struct err *e) {
+    struct op_case c;
+    int rc = loc_expected(j->l, s, j->i, j->row, j->n, &c, j->ref, j->got, e);
+    if (rc < 0) return rc;
+    op_case_release(&c);
+    return add_rows(j, s, j->ref, e);
+}
+
+/* All nodes that ref may have to make for node i round as it does. */
+static void set_act(struct side *s, int i, enum qtype act) {
+    s->act[i] = s->judge->nodes[i].n->op == OP_mul_mat ? act : QT_f32;
+    for (int k = 0; k < OP_MAX_SRC; k++)
+        if (s->judge->nodes[i].src[k].from == FROM_NODE && !s->cap[s->judge->nodes[i].src[k].node].data)
+            set_act(s, s->judge->nodes[i].src[k].node, act);
+}
+
+/* Can these products be rounded in blocks of this type? */
+static bool fits(const struct side *s, int i, enum qtype act) {
+    const struct judge_node *n = &s->judge->nodes[i];
+    if (n->n->op == OP_mul_mat && n->n->src[0]->ne[0] % qtype_info(act)->n_blk) return false;
+    for (int k = 0; k < OP_MAX_SRC; k++)
+        if (n->src[k].from == FROM_NODE && !s->cap[n->src[k].node].data &&
+            !fits(s, n->src[k].node, act))
+            return false;
+    return true;
+}
+
+static bool has_product(const struct side *s, int i) {
+    const struct judge_node *n = &s->judge->nodes[i];
+    bool found = n->n->op == OP_mul_mat;
+    for (int k = 0; k < OP_MAX_SRC; k++)
+        if (n->src[k].from == FROM_NODE && !s->cap[n->src[k].node].data)
+            found |= has_product(s, n->src[k].node);
+    return found;
+}
+
+/* Another engine: of all ways to round activations the one that is nearest counts (foreign.h). Most
+ * nodes round as the one before. */
+static int choose_act(struct judged *j, struct side *s, struct err *e) {
+    int rc = 0;
+    double best = (double)INFINITY;
+    enum qtype chosen = s->last_act;
+    if (!has_product(s, j->i)) {
+        set_act(s, j->i, QT_f32);
+        return 0;
+    }
+    for (int k = -1; k < 0 || foreign_act(k) != QT_none; k++) {
+        struct op_case c;
+        struct op_error err = OP_ERROR_NONE;
+        enum qtype act = k < 0 ? s->last_act : foreign_act(k);
+        if (!fits(s, j->i, act)) continue;
+        set_act(s, j->i, act);
+        TRY(loc_expected(j->l, s, j->i, j->row, j->n, &c, j->ref, j->got, e));
+        op_case_release(&c);
+        for (int64_t t = 0; t < j->n; t++)
+            op_error_add(&err, j->row[t], j->got + t * j->n_cols, j->ref + t * j->n_cols,
+                         j->n_cols);
+        if (err.row_nmse < best) {
+            best = err.row_nmse;
+            chosen = act;
+        }
+        const struct op_limit usual = limit_of("?");
+        if (!op_error_over(&err, &usual)) break;
+    }
+    s->last_act = chosen;
+    set_act(s, j->i, chosen);
+out:
+    return rc;
+}
+
+/* Over the limit, but no further than is known of this engine: said, and no fault. */
+static bool is_wrong(struct loc *l, const struct side *s, int i) {
+    struct op_report *r = &l->out->nodes[i];
+    bool a = s->flag == WRONG_A;
+    struct op_limit *limit = a ? &r->limit_a : &r->limit_b, known;
+    const struct op_error *err = a ? &r->err_a : &r->err_b;
+    const char **why = a ? &r->known_a : &r->known_b;
+    if (!op_error_over(err, limit)) return false;
+    if (s->column != COL_none || *why) return true;
+    *why = foreign_known(s->arm->info.backend, s->judge->nodes[i].n, &known);
+    if (!*why) return true;
+    *limit = known;
+    if (!op_error_over(err, limit)) return false;
+    *why = NULL;
+    return true;
 }
 
 static int judge_node(struct loc *l, int i, int64_t n_max, struct err *e) {
     int rc = 0;
     struct op_report *r = &l->out->nodes[i];
-    struct op_case c = { 0 };
-    size_t n_cols = (size_t)r->n_cols;
+    struct judged j = { .l = l, .i = i, .n_cols = r->n_cols };
     int32_t *row = heap_alloc((size_t)l->n_tok * sizeof *row, e);
-    float *ref = heap_alloc(3 * (size_t)n_max * n_cols * sizeof *ref, e);
-    if (!row || !ref) {
+    j.ref = heap_alloc(2 * (size_t)(n_max * r->n_cols) * sizeof *j.ref, e);
+    if (!row || !j.ref) {
         rc = ERR_NOMEM;
         goto out;
     }
-    float *got = ref + (size_t)n_max * n_cols, *ref_b = got + (size_t)n_max * n_cols;
-    int64_t n = loc_pick_rows(l, i, n_max, row);
-    TRY(loc_expected(l, &l->a, i, row, n, &c, ref, got, e));
-    TRY(compare_rows(l, i, WRONG_A, &c, row, got, ref, e));
-    /* An index in an lse row was folded into A's comparison, so B needs its own. */
-    if (same_truth(l, i) && r->op != OP_lse) {
-        rows_of_b(l, i, row, &c, ref, got, ref_b);
-    } else {
-        op_case_release(&c);
-        TRY(loc_expected(l, &l->b, i, row, n, &c, ref_b, got, e));
+    j.got = j.ref + n_max * r->n_cols;
+    j.row = row;
+    j.n = loc_pick_rows(l, i, n_max, row);
+    for (int b = 0; b < 2; b++) {
+        struct side *s = b ? &l->b : &l->a;
+        if (!s->cap[i].data) continue;
+        if (s->column == COL_none) TRY(choose_act(&j, s, e));
+        /* An index in an lse row was folded into A's comparison, so B needs its own. */
+        if (b && same_truth(l, i) && r->op != OP_lse)
+            TRY(judge_like_a(&j, e));
+        else
+            TRY(judge_own(&j, s, e));
+        if (is_wrong(l, s, i)) r->wrong |= s->flag;
     }
-    TRY(compare_rows(l, i, WRONG_B, &c, row, got, ref_b, e));
-    r->n_judged += n;
-    r->wrong = (op_error_over(&r->err_a, &r->limit_a) ? WRONG_A : 0) |
-               (op_error_over(&r->err_b, &r->limit_b) ? WRONG_B : 0);
+    r->n_judged += j.n;
 out:
-    op_case_release(&c);
     heap_free(row);
-    heap_free(ref);
+    heap_free(j.ref);
     return rc;
 }
 
 bool loc_captured(const struct loc *l, int i) {
-    const struct judge_node *n = &l->a.judge->nodes[i];
-    bool ok = l->a.cap[i].data && l->b.cap[i].data;
-    for (int k = 0; k < OP_MAX_SRC; k++)
-        if (n->src[k].from == FROM_NODE)
-            ok &= l->a.cap[n->src[k].node].data && l->b.cap[n->src[k].node].data;
-    return ok;
+    return l->a.cap[i].data && l->b.cap[i].data;
 }
 
-/* Both arms have computed it, from inputs that both have shown: what an arm does not show is not
- * forced in B either, so that nobody knows what it went on with. */
 static bool judgeable(const struct loc *l, int i, bool head) {
-    const struct judge_node *n = &l->a.judge->nodes[i];
-    return l->report[i] && n->head == head && loc_captured(l, i);
+    return l->report[i] && l->a.judge->nodes[i].head == head && loc_shown(l, i)->data;
 }
 
 int loc_judge(struct loc *l, bool head, double budget, struct err *e) {
@@ -200,11 +387,11 @@ int loc_judge(struct loc *l, bool head, double budget, struct err *e) {
     for (int i = 0; i < l->n_nodes; i++)
         if (judgeable(l, i, head))
             total += judge_row_cost(l->a.judge, i, l->p->n_ctx / 2) * (same_truth(l, i) ? 1 : 2) *
-                     (double)(l->a.cap[i].n_seen - l->a.cap[i].r0);
+                     (double)(loc_shown(l, i)->n_seen - loc_shown(l, i)->r0);
     double share = total > budget ? budget / total : 1;
     for (int i = 0; i < l->n_nodes; i++) {
         if (!judgeable(l, i, head)) continue;
-        int64_t n = l->a.cap[i].n_seen - l->a.cap[i].r0;
+        int64_t n = loc_shown(l, i)->n_seen - loc_shown(l, i)->r0;
         double cheap = CHEAP_SHARE * budget / judge_row_cost(l->a.judge, i, l->p->n_ctx / 2);
         int64_t n_max = (int64_t)ceil(fmin(fmax(share * (double)n, cheap), (double)n));
         if (n_max < ROWS_MIN) n_max = n < ROWS_MIN ? n : ROWS_MIN;

@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "base/timer.h"
 #include "measure/capsule.h"
+#include "measure/foreign.h"
 #include "measure/localise_impl.h"
 #include "stats/quantile.h"
 
@@ -132,6 +133,12 @@ static int alloc_all(struct loc *l, struct err *e) {
         !l->want || !l->row_err || !l->x || !l->pos || !l->all || !l->out->nodes ||
         !l->out->layer_own)
         return ERR_NOMEM;
+    l->a.act = heap_calloc(2 * n, sizeof *l->a.act, e);
+    if (!l->a.act) return ERR_NOMEM;
+    l->b.act = l->a.act + n;
+    for (size_t i = 0; i < 2 * n; i++)
+        l->a.act[i] = QT_f32;
+    l->a.last_act = l->b.last_act = QT_f32;
     l->report = l->want + n;
     l->y = l->x + longest;
     l->seq = l->pos + n_tok;
@@ -150,7 +157,7 @@ static int alloc_all(struct loc *l, struct err *e) {
 
 static void name_cell(const struct side *s, const struct node *n, char *buf, size_t n_bytes) {
     if (s->column == COL_none)
-        snprintf(buf, n_bytes, "?@%s", s->arm->info.backend);
+        foreign_cell_name(s->arm->info.backend, n, buf, n_bytes);
     else
         limit_cell_name(s->column, n, buf, n_bytes);
 }
@@ -237,6 +244,7 @@ static void close_all(struct loc *l) {
     judge_close(l->a.judge);
     heap_free(l->a.cap);
     heap_free(l->b.cap);
+    heap_free(l->a.act);
     heap_free(l->a.nll);
     heap_free(l->b.nll);
     heap_free(l->group);
@@ -433,7 +441,11 @@ static int run_range(struct loc *l, const struct range *r, bool fresh, struct op
     TRY(loc_judge(l, false, head ? budget / 2 : budget, e));
     if (head) TRY(run_heads(l, SEE_FORCE, errors, budget / 2, e));
     for (int i = 0; i < l->n_nodes; i++)
-        l->out->n_examined += l->report[i];
+        if (l->report[i]) {
+            const struct op_report *o = &l->out->nodes[i];
+            l->out->n_examined += o->seen_a && o->seen_b;
+            l->out->n_hidden += o->seen_a != o->seen_b;
+        }
 out:
     return rc;
 }

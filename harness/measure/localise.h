@@ -83,12 +83,13 @@ struct op_report {
     enum op op;
     struct op_src src[OP_MAX_SRC]; /* name[0] = 0: absent */
     int64_t n_rows, n_cols;        /* of the result, over the window */
-    char cell_a[48], cell_b[48];   /* "iq4_kt@avx2", "attn@avx2", "?@NAME" of a foreign engine */
+    char cell_a[48], cell_b[48];   /* "iq4_kt@avx2", "attn@avx2", "iq4_kt@NAME" of another engine */
     bool seen_a, seen_b;
     struct op_error own;      /* B against A, on A's inputs */
     struct op_error acc;      /* B against A, nothing forced */
     struct op_error err_a, err_b; /* against the judge on the same inputs and rounded activations */
     struct op_limit limit_a, limit_b;
+    const char *known_a, *known_b; /* over the limit of its cell, but so the engine is: why; or NULL */
     int64_t n_judged;         /* rows */
     int wrong;                /* WRONG_A | WRONG_B by the judge */
     enum finding files;       /* WEIGHTS or FORMAT if its weights differ between the files */
@@ -129,7 +130,8 @@ struct localise {
     /* Mean |nll - observed nll| of B, and of B - A before and under observation. */
     double max_nll_change_a, max_nll_change_b;
     double mean_d, mean_d_observed; /* nll_B - nll_A over the scored positions */
-    int n_examined;      /* nodes compared on equal inputs; the rest was not reached */
+    int n_examined;      /* nodes that both arms show, compared on equal inputs; others were not reached */
+    int n_hidden;        /* nodes that one arm does not show: ref makes them where later ones need them */
     struct finding_detail first;
     struct capsule *capsule; /* of the first bad node; NULL for NONE */
     double seconds;

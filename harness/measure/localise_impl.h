@@ -23,7 +23,9 @@ struct side {
     struct arm *arm;
     const char *model;
     struct judge *judge;   /* B's is A's if model and cache types are the same */
-    enum column column;    /* COL_none: not one of ours */
+    enum column column;    /* COL_none: another engine */
+    enum qtype *act;       /* [n_nodes] COL_none: how it seems to round what goes into products */
+    enum qtype last_act;   /* of the product judged last */
     struct captured *cap;  /* [n_nodes] */
     double *nll;           /* [n_seq][end - first] of the last observed run */
     int flag;              /* WRONG_A or WRONG_B */
@@ -77,14 +79,18 @@ void loc_release_captures(struct loc *l);
 /* Judge the nodes of l->report whose rows are captured; budget in multiplications. head_only: those
  * of the head, for the slice that is there. */
 int loc_judge(struct loc *l, bool head, double budget, struct err *e);
-/* Both arms' rows of node i and of the nodes that it reads are here. */
+/* Both arms' rows of node i are here. */
 bool loc_captured(const struct loc *l, int i);
 /* Node i for these rows by the judge of s, as f32 [n, n_cols] in ref, with the arm's own rows in got.
  * *c (released by the caller) holds the inputs. */
 int loc_expected(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n,
                  struct op_case *c, float *ref, float *got, struct err *e);
-/* Fill of[k] for the nodes k that node i reads: A's rows, but B's of a cache B was not given. */
-void loc_sources(const struct loc *l, const struct side *s, int i, struct judge_rows *of);
+/* Node i of side s for these rows, ascending, on the inputs that it went on with: A's where B was forced to
+ * them, and what ref makes of those where the arm shows nothing. */
+int loc_case(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n, struct op_case *c,
+             struct err *e);
+/* A's capture of node i, or B's if A does not show it. */
+const struct captured *loc_shown(const struct loc *l, int i);
 /* Up to n_max rows of node i: the worst and some spread over the window; ascending. */
 int64_t loc_pick_rows(const struct loc *l, int i, int64_t n_max, int32_t *row);
 enum qtype loc_act(const struct side *s, int i);

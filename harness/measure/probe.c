@@ -321,6 +321,11 @@ out:
 int loc_probe(struct loc *l, struct side *s, int i, struct finding_detail *f, struct err *e) {
     int rc = 0;
     const struct judge_node *jn = &s->judge->nodes[i];
+    if (!l->a.cap[jn->src[1].node].data || !s->cap[jn->src[1].node].data) {
+        f->kind = FINDING_PRODUCT;
+        snprintf(f->note, sizeof f->note, "its input is not shown by both arms, so it was not probed");
+        return 0;
+    }
     struct probe p = { .l = l, .s = s, .product = i, .source = jn->src[1].node };
     p.n_in = jn->n->src[0]->ne[0];
     p.n_out = jn->n->dst->ne[0];
