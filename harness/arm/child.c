@@ -150,15 +150,30 @@ void child_how(const struct child *c, char *buf, size_t n) {
         snprintf(buf, n, "exit code %d", WEXITSTATUS(c->status));
 }
 
-char child_state(const struct child *c) {
-    char path[64], text[512] = "";
+/* What /proc/<pid>/stat says behind "pid (name) ", in buf; "" if nothing. */
+static const char *proc_stat(const struct child *c, char *buf, size_t n_bytes) {
+    char path[64];
     snprintf(path, sizeof path, "/proc/%lld/stat", (long long)c->pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+    ssize_t n = fd >= 0 ? read(fd, buf, n_bytes - 1) : 0;
     if (fd >= 0) close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    const char *name_end = strrchr(text, ')'); /* "pid (name) state ..." */
-    return name_end && name_end[1] == ' ' && name_end[2] ? name_end[2] : '?';
+    buf[n > 0 ? n : 0] = '\0';
+    const char *name_end = strrchr(buf, ')');
+    return name_end && name_end[1] == ' ' ? name_end + 2 : "";
+}
+
+char child_state(const struct child *c) {
+    char text[512];
+    const char *s = proc_stat(c, text, sizeof text);
+    return *s ? *s : '?';
+}
+
+double child_cpu_s(const struct child *c) {
+    char text[512];
+    unsigned long user = 0, system = 0;
+    sscanf(proc_stat(c, text, sizeof text), "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+           &system);
+    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
 void child_stop(struct child *c) {

@@ -27,6 +27,8 @@ bool child_ended(struct child *c, int wait_ms);
 void child_how(const struct child *c, char *buf, size_t n);
 /* 'R', 'S', 'T' ... as /proc says; '?' if it says nothing. */
 char child_state(const struct child *c);
+/* Processor time that it has used, all threads together, in seconds; 0 if unknown. */
+double child_cpu_s(const struct child *c);
 
 /* Close its input, which ends a worker; what does not end gets SIGTERM and then SIGKILL. Leaves no
  * zombie. At most a few seconds. */

@@ -4,7 +4,8 @@
  *
  * Whatever the process does, a call ends: with its answer, or with one ERR_ARM that begins "arm
  * ...". After that the arm is dead and every call says so again. A worker that computes beats each
- * second; one from which nothing comes for SILENCE_S has been stopped or is stuck. */
+ * second; one from which nothing comes for SILENCE_S has been stopped or is stuck, unless it only waits
+ * for a processor. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -22,6 +23,7 @@
 #include "tok/tok.h"
 
 #define SILENCE_S 10
+#define STARVED_S 120 /* silence of a process that could run, if it were let: other work is in its way */
 #define ANSWER_S 600  /* unless the parameters say otherwise */
 #define DYING_MS 2000 /* from the end of its output to the end of the process */
 
@@ -66,8 +68,15 @@ static int dead(struct worker *s, int rc, struct err *e) {
     return rc;
 }
 
-static int silent(struct worker *s, struct err *e) {
+/* Nothing for `seconds`. 0: it is only starved, and may be so for some time yet. */
+static int silent(struct worker *s, int seconds, double cpu_s, struct err *e) {
     char state = child_state(&s->child);
+    if (state == 'R' && seconds < STARVED_S) return 0;
+    if (state == 'R')
+        return ERR(e, ERR_ARM,
+                   "arm does not answer: nothing for %d s; it is starved: ready to run (R), but it has had "
+                   "%.1f s of processors in that time",
+                   seconds, child_cpu_s(&s->child) - cpu_s);
     if (state == 'T')
         return ERR(e, ERR_ARM, "arm does not answer: nothing for %d s; it is stopped (T)",
                    SILENCE_S);
@@ -78,7 +87,9 @@ static int silent(struct worker *s, struct err *e) {
 static int wait_io(void *arg, int fd, short event, struct err *e) {
     int rc = 0;
     struct worker *s = arg;
-    int64_t now = timer_ns(), silent_at = now + SILENCE_S * (int64_t)1000000000;
+    const int64_t start = timer_ns(), silence = SILENCE_S * (int64_t)1000000000;
+    const double cpu_s = s->beats ? child_cpu_s(&s->child) : 0;
+    int64_t now = start, silent_at = start + silence;
     if (s->io.fresh) s->answer_until = now + s->limit_ns;
     s->io.fresh = false;
     for (;; now = timer_ns()) {
@@ -92,7 +103,10 @@ static int wait_io(void *arg, int fd, short event, struct err *e) {
         FAIL_IF(timer_ns() >= s->answer_until, e, ERR_ARM,
                 "arm does not answer: more than %" PRId64 " s for one answer",
                 s->limit_ns / 1000000000);
-        if (timer_ns() >= until) return silent(s, e);
+        if (timer_ns() < until) continue;
+        rc = silent(s, (int)((timer_ns() - start) / 1000000000), cpu_s, e);
+        if (rc < 0) return rc;
+        silent_at += silence;
     }
 out:
     return rc;

@@ -21,10 +21,13 @@
 /* Activation types of the engines: call for k = 0, 1, ... until QT_none. The first is none at all. */
 enum qtype foreign_act(int k);
 
-/* "q8_0@ik_llama.cpp", "attn@llama.cpp". */
+/* "q8_0@ik_llama.cpp", "attn@llama.cpp"; engine: its backend's name. */
 void foreign_cell_name(const char *engine, const struct node *n, char *buf, size_t n_bytes);
 
-/* What is known of node n in this engine: *limit, and why in a few words. NULL: nothing is. */
-const char *foreign_known(const char *engine, const struct node *n, struct op_limit *limit);
+/* What is known of an op of this engine, `weight` being the type of the weights that it multiplies, by itself
+ * or fused with the products in front of it (QT_none: none): *limit, and why in a few words. NULL:
+ * nothing is. */
+const char *foreign_known(const char *engine, enum op op, enum qtype weight,
+                          struct op_limit *limit);
 
 #endif

@@ -282,13 +282,17 @@ static bool fits(const struct side *s, int i, enum qtype act) {
     return true;
 }
 
-static bool has_product(const struct side *s, int i) {
+/* The weights that node i multiplies by, itself or in a hidden node in front of it; QT_none: none. */
+static enum qtype weight_type(const struct side *s, int i) {
     const struct judge_node *n = &s->judge->nodes[i];
-    bool found = n->n->op == OP_mul_mat;
-    for (int k = 0; k < OP_MAX_SRC; k++)
+    if (n->n->op == OP_mul_mat) return (enum qtype)n->n->src[0]->type;
+    for (int k = 0; k < OP_MAX_SRC; k++) {
+        enum qtype found = QT_none;
         if (n->src[k].from == FROM_NODE && !s->cap[n->src[k].node].data)
-            found |= has_product(s, n->src[k].node);
-    return found;
+            found = weight_type(s, n->src[k].node);
+        if (found != QT_none) return found;
+    }
+    return QT_none;
 }
 
 /* Another engine: of all ways to round activations the one that is nearest counts (foreign.h). Most
@@ -297,7 +301,7 @@ static int choose_act(struct judged *j, struct side *s, struct err *e) {
     int rc = 0;
     double best = (double)INFINITY;
     enum qtype chosen = s->last_act;
-    if (!has_product(s, j->i)) {
+    if (weight_type(s, j->i) == QT_none) {
         set_act(s, j->i, QT_f32);
         return 0;
     }
@@ -334,7 +338,7 @@ static bool is_wrong(struct loc *l, const struct side *s, int i) {
     const char **why = a ? &r->known_a : &r->known_b;
     if (!op_error_over(err, limit)) return false;
     if (s->column != COL_none || *why) return true;
-    *why = foreign_known(s->arm->info.backend, s->judge->nodes[i].n, &known);
+    *why = foreign_known(s->arm->info.backend, r->op, weight_type(s, i), &known);
     if (!*why) return true;
     *limit = known;
     if (!op_error_over(err, limit)) return false;
