@@ -122,9 +122,25 @@ worker: $(LIB)
 	$(Q)CC="$(CC)" CFLAGS="$(CFLAGS)" LDLIBS="$(LDLIBS)" LDFLAGS="$(LDFLAGS)" harness/worker/libllama_build.sh \
 	    "$(ENGINE)" "$(ENGINE_BUILD)" "$(WORKER_SRC)" $(LIB) $(O)/workers
 
+# For the tests: an engine of our own that looks like another, in two spellings.
+FAKES := $(B)/fake_llama/workers/new-1/ggauge-libllama $(B)/fake_llama/workers/old-2/ggauge-libllama
+FAKE.new := 1
+FAKE.old := 2 -DFAKE_OLD
+$(B)/fake_llama/%/libllama.a: tests/fake_llama/fake_llama.c $(wildcard tests/fake_llama/include/*.h) $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(wordlist 2,9,$(FAKE.$*)) -Itests/fake_llama/include -c -o $(@D)/fake_llama.o $<
+	$(Q)rm -f $@ && ar rcs $@ $(@D)/fake_llama.o
+$(FAKES): $(B)/fake_llama/workers/%/ggauge-libllama: $(WORKER_SRC) harness/worker/libllama_build.sh \
+    $(B)/fake_llama/new/libllama.a $(B)/fake_llama/old/libllama.a
+	@echo "  FAKE  $@"
+	$(Q)name=$(firstword $(subst -, ,$*)); CC="$(CC)" CXX="$(CC)" CFLAGS="$(CFLAGS)" LDFLAGS="$(LDFLAGS)" LDLIBS="$(LDLIBS)" \
+	    ENGINE_NAME=$$name ENGINE_COMMIT=$(lastword $(subst -, ,$*)) ENGINE_LIBS=$(abspath $(LIB)) \
+	    ENGINE_CFLAGS="$$(test $$name = old && echo -DFAKE_OLD)" harness/worker/libllama_build.sh tests/fake_llama \
+	    $(abspath $(B)/fake_llama)/$$name "$(WORKER_SRC)" $(LIB) $(B)/fake_llama/workers >/dev/null
+
 .PHONY: test asan ubsan tsan
 test: ## test: build and run every test; ends with "N passed, N failed"
-test: $(O)/ggauge $(TESTS)
+test: $(O)/ggauge $(TESTS) $(FAKES)
 	$(Q)GGAUGE=$(abspath $(O)/ggauge) TEST_BIN=$(abspath $(B)/tests) tests/run.sh
 asan: ## asan: the tests under AddressSanitizer (with leak detection)
 ubsan: ## ubsan: the tests under UndefinedBehaviorSanitizer

@@ -7,8 +7,8 @@
  *   - Its product is compared with ref for each way in which activations may have been rounded
  *     (foreign_act), and the nearest one counts: an engine that keeps its own promise then differs by
  *     summation order, within the limit of an unmeasured cell (limits.h).
- *   - Beyond it, but within what is known of this engine and type, the deviation is reported as `known`,
- *     with its size. It is no fault.
+ *   - Beyond it, but within what is known of this engine and type, and rounding by its looks, the
+ *     deviation is reported as `known`, with its size. It is no fault.
  *   - Beyond that it is wrong.
  *
  * Source of the known sizes: measurements of ik_llama.cpp 8337e4cd on an AVX-512 machine, relative RMS
@@ -29,5 +29,8 @@ void foreign_cell_name(const char *engine, const struct node *n, char *buf, size
  * nothing is. */
 const char *foreign_known(const char *engine, enum op op, enum qtype weight,
                           struct op_limit *limit);
+/* Rounding goes either way, so that the factor between what was computed and what should have been is 1. A
+ * kernel that loses something, or scales it, makes another. */
+bool foreign_only_rounds(const struct op_error *s);
 
 #endif

@@ -334,14 +334,17 @@ static bool is_wrong(struct loc *l, const struct side *s, int i) {
     struct op_report *r = &l->out->nodes[i];
     bool a = s->flag == WRONG_A;
     struct op_limit *limit = a ? &r->limit_a : &r->limit_b, known;
+    const struct op_limit usual = limit_of(a ? r->cell_a : r->cell_b);
     const struct op_error *err = a ? &r->err_a : &r->err_b;
     const char **why = a ? &r->known_a : &r->known_b;
-    if (!op_error_over(err, limit)) return false;
-    if (s->column != COL_none || *why) return true;
+    if (!op_error_over(err, &usual)) return false;
+    if (s->column != COL_none) return true;
     *why = foreign_known(s->arm->info.backend, r->op, weight_type(s, i), &known);
-    if (!*why) return true;
-    *limit = known;
-    if (!op_error_over(err, limit)) return false;
+    if (*why && !op_error_over(err, &known) && foreign_only_rounds(err)) {
+        *limit = known;
+        return false;
+    }
+    *limit = usual;
     *why = NULL;
     return true;
 }

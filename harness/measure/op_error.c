@@ -12,7 +12,7 @@
 
 double op_error_add(struct op_error *s, int64_t row, const float *got, const float *want,
                     int64_t n) {
-    double sq = 0, all = 0, worst = -1;
+    double sq = 0, all = 0, dot = 0, worst = -1;
     int64_t col = -1, bad = -1;
     for (int64_t i = 0; i < n; i++) {
         bool finite = isfinite(got[i]) != 0, wanted = isfinite(want[i]) != 0;
@@ -25,6 +25,7 @@ double op_error_add(struct op_error *s, int64_t row, const float *got, const flo
         double d = (double)got[i] - want[i];
         sq += d * d;
         all += (double)want[i] * want[i];
+        dot += (double)got[i] * want[i];
         if (fabs(d) > worst) worst = fabs(d), col = i;
     }
     double rms = sqrt(all / (double)n);
@@ -36,6 +37,7 @@ double op_error_add(struct op_error *s, int64_t row, const float *got, const flo
     s->n += n;
     s->sum_sq += sq;
     s->sum_want += all;
+    s->sum_dot += dot;
     s->nmse = s->sum_sq > 0 ? s->sum_sq / fmax(s->sum_want, RMS_FLOOR * RMS_FLOOR) : 0;
     return nmse;
 }
@@ -48,6 +50,7 @@ void op_error_merge(struct op_error *s, const struct op_error *o) {
     s->n += o->n;
     s->sum_sq += o->sum_sq;
     s->sum_want += o->sum_want;
+    s->sum_dot += o->sum_dot;
     s->nmse = s->sum_sq > 0 ? s->sum_sq / fmax(s->sum_want, RMS_FLOOR * RMS_FLOOR) : 0;
 }
 

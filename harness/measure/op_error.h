@@ -18,6 +18,7 @@ struct op_error {
     int64_t row, col;         /* where max_rel is, -1 if nothing differs */
     int64_t bad_row, bad_col; /* first element not finite where `want` is; -1 = none */
     double sum_sq, sum_want;  /* of nmse */
+    double sum_dot;           /* of got * want: sum_dot / sum_want is the factor between the two */
 };
 
 #define OP_ERROR_NONE { .row = -1, .col = -1, .bad_row = -1, .bad_col = -1 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "measure/foreign.h"
 #include "measure/localise_impl.h"
 
 #define GROUP 32               /* values of an 8-bit activation block, or a divisor of it */
@@ -21,6 +22,7 @@
 #define ROWS_CHECKED 8         /* judged rows of a probe with full inputs */
 #define SAME 0.1               /* two readings of a wrong weight, of their distance to the right */
 #define WEIGHT_TOLERANCE 2e-3  /* of the row's rms, or the cell's limit if that is larger */
+#define KNOWN_SHARE 0.05       /* of a known deviation of products: a single weight has no tail */
 
 struct probe {
     struct loc *l;
@@ -193,13 +195,23 @@ static int unit_probe(struct probe *p, int64_t col0, int64_t n, int64_t shift, s
     return run(p, e);
 }
 
+/* An engine that is known to round its weights once more does so here, too. */
+static double weight_tolerance(const struct probe *p, enum qtype weight) {
+    struct op_limit known;
+    double tolerance = fmax(WEIGHT_TOLERANCE, limit_of_side(p).max_rel);
+    if (p->s->column == COL_none &&
+        foreign_known(p->s->arm->info.backend, OP_mul_mat, weight, &known))
+        tolerance = fmax(tolerance, KNOWN_SHARE * known.max_rel);
+    return tolerance;
+}
+
 /* Weights of columns [col0, col0 + n) that both placements read back wrongly. */
 static void compare_weights(const struct probe *p, const float *first, int64_t col0, int64_t n,
                             int64_t shift, float *w, struct finding_detail *f) {
     const struct tensor *W = p->s->judge->nodes[p->product].n->src[0];
     const struct qkernel *k = qkernel_find(COL_ref, (enum qtype)W->type, false, NULL);
     float gain = (float)qtype_info((enum qtype)W->type)->gain;
-    double tolerance = fmax(WEIGHT_TOLERANCE, limit_of_side(p).max_rel), worst = 0;
+    double tolerance = weight_tolerance(p, (enum qtype)W->type), worst = 0;
     int64_t n_moved = 0; /* wrong in both placements, but not in the same way */
     for (int64_t r = 0; r < p->n_out; r++) {
         double sq = 0;

@@ -8,7 +8,8 @@
 # can use is tried by compiling three lines against the checkout's own headers; what exists becomes a
 # line of OUT/NAME-COMMIT/libllama_config.h. Nothing of the checkout is written to.
 #
-# Environment: CC, CXX, CFLAGS, LDLIBS of our build; ENGINE_NAME, ENGINE_COMMIT where they cannot be found.
+# Environment: CC, CXX, CFLAGS, LDLIBS of our build; ENGINE_NAME, ENGINE_COMMIT where they cannot be found;
+# ENGINE_CFLAGS for the engine's headers, ENGINE_LIBS behind its static libraries.
 set -u
 engine=$1 build=$2 sources=$3 lib=$4 out=$5
 CC=${CC:-cc} CXX=${CXX:-c++} CFLAGS=${CFLAGS:-} LDLIBS=${LDLIBS:-}
@@ -21,7 +22,7 @@ fail() {
 [ -d "$engine" ] || fail "ENGINE=$engine: no such directory; expected a checkout of llama.cpp or ik_llama.cpp"
 engine=$(cd "$engine" && pwd)
 case $build in /*) ;; *) build=$engine/$build ;; esac
-[ -d "$build" ] || fail "ENGINE_BUILD=$build: no such directory; build the engine first, with -DBUILD_SHARED_LIBS=ON"
+[ -d "$build" ] || fail "ENGINE_BUILD=$build: no such directory; build the engine first"
 
 # ---- headers and libraries
 header() { # NAME DIRECTORIES...: the directory that has it
@@ -38,16 +39,21 @@ header() { # NAME DIRECTORIES...: the directory that has it
 inc_llama=$(header llama.h include . src) || exit 3
 inc_ggml=$(header ggml.h ggml/include . include) || exit 3
 header ggml-backend.h ggml/include . include >/dev/null || exit 3
-include="-isystem $inc_llama -isystem $inc_ggml"
+include="-isystem $inc_llama -isystem $inc_ggml ${ENGINE_CFLAGS:-}"
 
-library() { # NAME: the shared one of the build, or nothing
-    find "$build" -name "lib$1.so" -not -path '*/CMakeFiles/*' | head -n 1
+library() { # NAME SUFFIX: the one of the build, or nothing
+    find "$build" -name "lib$1.$2" -not -path '*/CMakeFiles/*' | head -n 1
 }
-llama=$(library llama)
-[ -n "$llama" ] || fail "$build: no libllama.so; build the engine with -DBUILD_SHARED_LIBS=ON"
+suffix=so
+llama=$(library llama so)
+if [ -z "$llama" ]; then
+    suffix=a
+    llama=$(library llama a)
+fi
+[ -n "$llama" ] || fail "$build: neither libllama.so nor libllama.a; is the engine built there?"
 libs=$llama rpath=$(dirname "$llama")
-for l in ggml ggml-base ggml-cpu; do
-    f=$(library $l)
+for l in ggml ggml-cpu ggml-base; do
+    f=$(library $l $suffix)
     [ -n "$f" ] && libs="$libs $f" && rpath="$rpath:$(dirname "$f")"
 done
 
@@ -152,11 +158,24 @@ for c in $sources; do
     $CC $CFLAGS -fvisibility=hidden -I"$dir" $include -Wno-deprecated-declarations -c -o "$o" "$c" || exit 3
     objects="${objects:-} $o"
 done
-# Our symbols stay ours: an engine has functions of the same names in its shared libraries.
-# shellcheck disable=SC2086
-$CC -o "$dir/ggauge-libllama" ${objects:-} "$lib" $libs -Wl,--exclude-libs,ALL -Wl,-rpath,"$rpath" \
-    -Wl,-rpath-link,"$rpath" ${LDFLAGS:-} $LDLIBS 2>"$tmp/log" || {
+# Our symbols stay ours: engines have functions of the same names. Shared libraries are not shown them;
+# before static ones are added, all but main and what the engine must give are made local.
+link() {
+    # shellcheck disable=SC2086
+    if [ $suffix = so ]; then
+        $CC -o "$dir/ggauge-libllama" ${objects:-} "$lib" $libs -Wl,--exclude-libs,ALL -Wl,-rpath,"$rpath" \
+            -Wl,-rpath-link,"$rpath" ${LDFLAGS:-} $LDLIBS
+        return
+    fi
+    openmp=
+    grep -qs '^GGML_OPENMP:BOOL=ON' "$build/CMakeCache.txt" && openmp=-fopenmp
+    # shellcheck disable=SC2086
+    ld -r -o "$dir/worker.o" ${objects:-} "$lib" && objcopy --keep-global-symbol=main "$dir/worker.o" &&
+        $CXX -o "$dir/ggauge-libllama" "$dir/worker.o" -Wl,--start-group $libs -Wl,--end-group ${ENGINE_LIBS:-} \
+            $openmp ${LDFLAGS:-} $LDLIBS -ldl
+}
+link 2>"$tmp/log" || {
     cat "$tmp/log" >&2
-    fail "$name $short: the worker cannot be linked to $libs"
+    fail "$name $short: the worker cannot be linked to $libs (ENGINE_LIBS=... adds libraries to static ones)"
 }
 echo "$dir/ggauge-libllama"

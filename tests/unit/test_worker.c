@@ -488,7 +488,7 @@ static void what_is_no_worker_is_refused(void **state) {
     expect_no_arm(&p, ERR_ARG, "without its second");
     p.launch = p.path = NULL;
     setenv("FAULT", "version", 1);
-    expect_no_arm(&p, ERR_ARM, "arm speaks protocol 7, this program 1: its commit is 'abc'");
+    expect_no_arm(&p, ERR_ARM, "arm speaks protocol 8, this program 2: its commit is 'abc'");
     unsetenv("FAULT");
 }
 
