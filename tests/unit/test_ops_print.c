@@ -19,7 +19,7 @@ static struct op_report nodes[N];
 static struct op_error layers[2];
 
 static struct localise example(enum finding kind, int wrong) {
-    struct op_error some = { 100, 1e-3, 2e-3, 0.5, 3, 4, -1, -1, 1, 1 };
+    struct op_error some = { 100, 1e-3, 2e-3, 0.5, 3, 4, -1, -1, 1, 1, 1 };
     memset(nodes, 0, sizeof nodes);
     for (int i = 0; i < N; i++) {
         struct op_report *r = &nodes[i];
