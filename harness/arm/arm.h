@@ -20,6 +20,7 @@ enum arm_kind {
     ARM_BUILTIN, /* our engine in this process */
     ARM_WORKER,  /* our engine in a process of its own, ours or another build's */
     ARM_FILE,    /* logits saved earlier */
+    ARM_TOOL,    /* a program that prints the perplexities of chunks: no arm, compare reads it */
 };
 
 /* What only other engines have; text as on their command line, NULL = the engine's own default. An
@@ -44,7 +45,7 @@ struct arm_engine {
 /* How to build an arm; the fields mean what the llama.cpp options of these names mean. */
 struct arm_params {
     enum arm_kind kind;
-    const char *path;      /* ARM_WORKER: its program, NULL = this one; ARM_FILE: saved logits */
+    const char *path;      /* ARM_WORKER, ARM_TOOL: its program, NULL = this one; ARM_FILE: saved logits */
     const char *launch;    /* ARM_WORKER: words in front of the program ("ssh host"), or NULL */
     int timeout_s;         /* ARM_WORKER: longest wait for one answer; 0 = 600 */
     const char *model;     /* -m */

@@ -85,6 +85,10 @@ static int parse_kind(struct arm_spec *s, const char *what, int *n, struct err *
         p->backend = NULL;
         TRY(find_program(s, what, kind + 4, e));
         p->path = s->program;
+    } else if (!strncmp(kind, "cli:", 4) && kind[4]) {
+        p->kind = ARM_TOOL;
+        p->foreign = true;
+        p->path = kind + 4;
     } else if (!strcmp(kind, "worker") || (!strncmp(kind, "worker:", 7) && kind[7])) {
         p->kind = ARM_WORKER;
         p->path = kind[6] ? kind + 7 : NULL;
@@ -97,7 +101,7 @@ static int parse_kind(struct arm_spec *s, const char *what, int *n, struct err *
     } else {
         rc = ERR(e, ERR_ARG,
                  "%s: '%s' is no kind of arm; expected ref, avx2, avx512, amx, cuda, best, "
-                 "worker[:PROGRAM], lib:PATH or file:PATH",
+                 "worker[:PROGRAM], lib:PATH, cli:PROGRAM or file:PATH",
                  what, kind);
     }
 out:
@@ -177,7 +181,9 @@ int arm_spec_parse(struct arm_spec *s, const char *what, const char *text,
     s->argv[n_kind - 1] = (char *)(uintptr_t)what;
     rc = s->params.foreign ? parse_engine(s, n_kind, e) : parse_own(s, n_kind, e);
     if (rc < 0 && e && !strstr(e->msg, what)) err_prefix(e, "%s", what);
-    FAIL_IF(rc == 0 && s->params.kind != ARM_WORKER && (s->params.launch || s->params.timeout_s), e,
+    FAIL_IF(rc == 0 && s->params.kind != ARM_WORKER && s->params.kind != ARM_TOOL &&
+                (s->params.launch || s->params.timeout_s),
+            e,
             ERR_ARG, "%s: --launch and --timeout belong to a worker", what);
 out:
     return rc;

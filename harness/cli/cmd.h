@@ -19,6 +19,7 @@
     X("kernel-bench", kernel_bench, "every cell of the tables: right? how fast? near the peak?")   \
     X("synth",       synth,       "a GGUF file of random weights at any shape, for speed tests")   \
     X("history",     history,     "rebuild the SQLite index over the result CSV files")            \
+    X("import",      import,      "tables of llama-sweep-bench and llama-bench as result rows")    \
     X("inspect",     inspect,     "metadata, hyper-parameters and tensors of a GGUF file")         \
     X("tokenize",    tokenize,    "token ids of a text")                                           \
     X("dump",        dump,        "one tensor, dequantised, as raw little-endian f32")           \

@@ -20,7 +20,8 @@ static int parse(struct compare_cmd *c, int argc, char **argv, struct err *e) {
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "arms" },
         { OPT_STR, "--a --arm-a", "ARM", &c->spec_text[SIDE_A], 0, 0, NULL,
           "the arm that is trusted: \"ref\", \"avx2 -t 2 -ub 64\", \"worker:PROG avx2\", "
-          "\"file:logits.bin\"" },
+          "\"file:logits.bin\", another engine: \"lib:build/workers/llama.cpp-1a2b -fa on\" (make worker), "
+          "\"cli:/path/to/llama-perplexity\"" },
         { OPT_STR, "--b --arm-b", "ARM", &c->spec_text[SIDE_B], 0, 0, NULL,
           "the arm that is tried; \"best\" = the best CPU column" },
         { OPT_STR, "--launch-b", "WORDS", &c->launch_b, 0, 0, NULL,
@@ -87,7 +88,8 @@ static int check(struct compare_cmd *c, struct err *e) {
             pa->n_ctx, pb->n_ctx);
     c->common.n_ctx = pa->n_ctx;
     if (c->launch_b) {
-        FAIL_IF(pb->kind == ARM_FILE, e, ERR_ARG, "--launch-b: a file is not launched");
+        FAIL_IF(pb->kind == ARM_FILE || pb->kind == ARM_TOOL, e, ERR_ARG,
+                "--launch-b: only arms that compute are launched");
         pb->kind = ARM_WORKER;
         pb->launch = c->launch_b;
     }

@@ -51,8 +51,17 @@ struct compare_cmd {
 
 /* Everything behind the options. Exit code or error; what it opened is the caller's to release. */
 int compare_command(struct compare_cmd *c, struct err *e);
+/* The vocabulary of arm A, or B's if A has none, cuts the text into c->ids and c->win. */
+int compare_tokenize(struct compare_cmd *c, struct err *e);
 /* A sentence of an arm's error: "arm B died: signal 9 after 3 chunks". side < 0: nobody's. */
 void compare_arm_error(char *buf, size_t n, int side, const char *msg, int64_t n_chunks);
+
+/* ---- compare_tool.c -------------------------------------------------------------------------- */
+
+/* Is one of the arms a program that only prints chunk values? */
+bool compare_has_tool(const struct compare_cmd *c);
+/* Then this instead of everything behind the loaded text. Exit code or error. */
+int compare_tool(struct compare_cmd *c, struct err *e);
 
 /* ---- compare_print.c: stdout ----------------------------------------------------------------- */
 

@@ -19,6 +19,13 @@ void compare_arm_name(const struct compare_cmd *c, int side, char *buf, size_t n
         snprintf(buf, n, "file:%s", p->path);
         return;
     }
+    if (p->foreign) {
+        const char *commit = row_get(&c->what[side], ROW_engine_commit);
+        snprintf(buf, n, "%s%slib: %s %.12s -t %d -ub %d %s/%s, %s", p->launch ? p->launch : "",
+                 p->launch ? " " : "", i->backend, commit, i->n_threads, i->n_ubatch, i->type_k,
+                 i->type_v, row_get(&c->what[side], ROW_placement));
+        return;
+    }
     if (p->launch) k += (size_t)snprintf(buf + k, n - k, "%s ", p->launch);
     if (k < n && p->kind == ARM_WORKER)
         k += (size_t)snprintf(buf + k, n - k, "worker%s%s ", p->path ? ":" : "",

@@ -43,10 +43,11 @@ out:
 }
 
 /* The vocabulary that cuts the text: arm A's, or B's if A is a file. */
-static int tokenize(struct compare_cmd *c, struct err *e) {
+int compare_tokenize(struct compare_cmd *c, struct err *e) {
     int rc = 0;
-    const struct arm *a = c->arm[SIDE_A]->tok ? c->arm[SIDE_A] : c->arm[SIDE_B];
-    const struct tok *t = a->tok;
+    const struct arm *first = c->arm[SIDE_A];
+    const struct arm *a = first && first->tok ? first : c->arm[SIDE_B];
+    const struct tok *t = a ? a->tok : NULL;
     FAIL_IF(!t, e, ERR_UNSUPPORTED,
             "compare needs a vocabulary, and neither arm has one that can be used");
     FAIL_IF(tok_add_eos(t), e, ERR_UNSUPPORTED,
@@ -59,7 +60,7 @@ static int tokenize(struct compare_cmd *c, struct err *e) {
                 a->info.n_vocab);
     int64_t chunks = c->chunks;
     for (int s = 0; s < SIDE_count; s++) { /* saved logits end where they end */
-        int64_t n = c->arm[s]->info.n_chunks;
+        int64_t n = c->arm[s] ? c->arm[s]->info.n_chunks : 0;
         if (n > 0 && (chunks < 0 || n < chunks)) chunks = n;
     }
     TRY(windows_plain(&c->win, c->ids.n, c->common.n_ctx, chunks, e));
@@ -345,10 +346,11 @@ static int exit_code(const struct compare_cmd *c) {
 int compare_command(struct compare_cmd *c, struct err *e) {
     int rc = 0;
     TRY(text_load(&c->words, c->text, c->escape, e));
+    if (compare_has_tool(c)) return compare_tool(c, e);
     rc = open_arms(c, e);
     if (rc < 0 && verdict_of_error(c, rc, e)) goto say;
     TRY(rc);
-    TRY(tokenize(c, e));
+    TRY(compare_tokenize(c, e));
     TRY(relate(c, e));
     c->run.walk.tokens = c->ids.id;
     c->run.walk.win = &c->win;
