@@ -6,18 +6,19 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static void run_child(char *const *argv, const char *dir, int out) {
+static void run_child(const char *const *argv, const char *dir, int out) {
     int empty = open("/dev/null", O_RDONLY);
     if (empty >= 0) dup2(empty, STDIN_FILENO);
     dup2(out, STDOUT_FILENO);
     dup2(out, STDERR_FILENO);
     signal(SIGPIPE, SIG_DFL);
-    if (!dir || chdir(dir) == 0) execvp(argv[0], argv);
+    if (!dir || chdir(dir) == 0) execvp(argv[0], (char *const *)(uintptr_t)argv);
     dprintf(STDERR_FILENO, "%s: %s\n", dir ? dir : argv[0], strerror(errno));
     _exit(127);
 }
@@ -39,7 +40,7 @@ out:
     return rc;
 }
 
-int tool_run(char *const *argv, const char *dir, int silence_s, tool_text_fn fn, void *arg,
+int tool_run(const char *const *argv, const char *dir, int silence_s, tool_text_fn fn, void *arg,
              int *status, struct err *e) {
     int rc = 0, out[2];
     FAIL_IF(pipe2(out, O_CLOEXEC), e, ERR_IO, "no pipe for %s: %s", argv[0], strerror(errno));

@@ -13,6 +13,7 @@
     X("perplexity",  perplexity,  "is the quant still good? PPL and KL divergence of a text")      \
     X("compare",     compare,     "do two ways of running it agree? a verdict, and where not")     \
     X("sweep-bench", sweep_bench, "how fast, and how far in? PP and TG at growing KV depth")       \
+    X("regress",     regress,     "two revisions of llama.cpp: do they agree, is one slower?")     \
     X("bench",       bench,       "llama-bench's table: prompt and generation speed")              \
     X("replay",      replay,      "one op of a capsule again, on any column, against its limit")   \
     X("limits",      limits,      "the error of every cell on real activations, and its limit")    \

@@ -25,7 +25,7 @@
 struct tool_run {
     struct compare_cmd *c;
     int side;
-    char *argv[WORDS_MAX + 1];
+    const char *argv[WORDS_MAX + 1];
     char number[8][NUMBER_BYTES];
     int n_words, n_numbers;
     struct ppl_text text;
@@ -54,8 +54,8 @@ bool compare_has_tool(const struct compare_cmd *c) {
 
 static void add(struct tool_run *t, const char *flag, const char *value) {
     if (!value || t->n_words + 2 > WORDS_MAX) return;
-    t->argv[t->n_words++] = (char *)(uintptr_t)flag;
-    if (*value) t->argv[t->n_words++] = (char *)(uintptr_t)value;
+    t->argv[t->n_words++] = flag;
+    if (*value) t->argv[t->n_words++] = value;
 }
 
 static void add_int(struct tool_run *t, const char *flag, int value) {
@@ -68,7 +68,7 @@ static void add_int(struct tool_run *t, const char *flag, int value) {
 static void make_words(struct tool_run *t) {
     const struct arm_params *p = &t->c->spec[t->side].params;
     const struct arm_engine *o = &p->engine;
-    t->argv[t->n_words++] = (char *)(uintptr_t)p->path;
+    t->argv[t->n_words++] = p->path;
     add(t, "-m", p->model);
     add(t, "-f", t->c->text);
     add_int(t, "-c", p->n_ctx);

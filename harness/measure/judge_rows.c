@@ -76,15 +76,20 @@ int64_t loc_pick_rows(const struct loc *l, int i, int64_t n_max, int32_t *row) {
 
 /* ---- expected rows -------------------------------------------------------------------------- */
 
+/* Some of its rows are here. */
+static bool has_rows(const struct captured *c) {
+    return c->data && c->n_seen > c->r0;
+}
+
 const struct captured *loc_shown(const struct loc *l, int i) {
-    return l->a.cap[i].data ? &l->a.cap[i] : &l->b.cap[i];
+    return has_rows(&l->a.cap[i]) ? &l->a.cap[i] : &l->b.cap[i];
 }
 
 /* The rows of node k that side s went on with; NULL: it has not shown them. */
 static const struct captured *went_on_with(const struct loc *l, const struct side *s, int k) {
     const struct captured *a = &l->a.cap[k], *own = &s->cap[k];
-    if (!own->data) return NULL;
-    return a->data && a->type == own->type ? a : own;
+    if (!has_rows(own)) return NULL;
+    return has_rows(a) && a->type == own->type ? a : own;
 }
 
 static void take_sources(const struct loc *l, const struct side *s, int i, struct judge_rows *of) {
@@ -210,7 +215,7 @@ static bool same_truth(const struct loc *l, int i) {
     if (l->a.judge != l->b.judge || loc_act(&l->a, i) != loc_act(&l->b, i) ||
         l->a.column == COL_none || l->b.column == COL_none)
         return false;
-    if (!l->a.cap[i].data || !l->b.cap[i].data) return false;
+    if (!loc_captured(l, i)) return false;
     for (int k = 0; k < OP_MAX_SRC; k++)
         if (n->src[k].from == FROM_NODE &&
             went_on_with(l, &l->a, n->src[k].node) != went_on_with(l, &l->b, n->src[k].node))
@@ -267,7 +272,7 @@ static int judge_own(struct judged *j, struct side *s, struct err *e) {
 static void set_act(struct side *s, int i, enum qtype act) {
     s->act[i] = s->judge->nodes[i].n->op == OP_mul_mat ? act : QT_f32;
     for (int k = 0; k < OP_MAX_SRC; k++)
-        if (s->judge->nodes[i].src[k].from == FROM_NODE && !s->cap[s->judge->nodes[i].src[k].node].data)
+        if (s->judge->nodes[i].src[k].from == FROM_NODE && !has_rows(&s->cap[s->judge->nodes[i].src[k].node]))
             set_act(s, s->judge->nodes[i].src[k].node, act);
 }
 
@@ -276,7 +281,7 @@ static bool fits(const struct side *s, int i, enum qtype act) {
     const struct judge_node *n = &s->judge->nodes[i];
     if (n->n->op == OP_mul_mat && n->n->src[0]->ne[0] % qtype_info(act)->n_blk) return false;
     for (int k = 0; k < OP_MAX_SRC; k++)
-        if (n->src[k].from == FROM_NODE && !s->cap[n->src[k].node].data &&
+        if (n->src[k].from == FROM_NODE && !has_rows(&s->cap[n->src[k].node]) &&
             !fits(s, n->src[k].node, act))
             return false;
     return true;
@@ -288,7 +293,7 @@ static enum qtype weight_type(const struct side *s, int i) {
     if (n->n->op == OP_mul_mat) return (enum qtype)n->n->src[0]->type;
     for (int k = 0; k < OP_MAX_SRC; k++) {
         enum qtype found = QT_none;
-        if (n->src[k].from == FROM_NODE && !s->cap[n->src[k].node].data)
+        if (n->src[k].from == FROM_NODE && !has_rows(&s->cap[n->src[k].node]))
             found = weight_type(s, n->src[k].node);
         if (found != QT_none) return found;
     }
@@ -364,7 +369,7 @@ static int judge_node(struct loc *l, int i, int64_t n_max, struct err *e) {
     j.n = loc_pick_rows(l, i, n_max, row);
     for (int b = 0; b < 2; b++) {
         struct side *s = b ? &l->b : &l->a;
-        if (!s->cap[i].data) continue;
+        if (!has_rows(&s->cap[i])) continue;
         if (s->column == COL_none) TRY(choose_act(&j, s, e));
         /* An index in an lse row was folded into A's comparison, so B needs its own. */
         if (b && same_truth(l, i) && r->op != OP_lse)
@@ -381,11 +386,11 @@ out:
 }
 
 bool loc_captured(const struct loc *l, int i) {
-    return l->a.cap[i].data && l->b.cap[i].data;
+    return has_rows(&l->a.cap[i]) && has_rows(&l->b.cap[i]);
 }
 
 static bool judgeable(const struct loc *l, int i, bool head) {
-    return l->report[i] && l->a.judge->nodes[i].head == head && loc_shown(l, i)->data;
+    return l->report[i] && l->a.judge->nodes[i].head == head && has_rows(loc_shown(l, i));
 }
 
 int loc_judge(struct loc *l, bool head, double budget, struct err *e) {

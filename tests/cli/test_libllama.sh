@@ -56,6 +56,7 @@ print([r[sys.argv[3]] for r in csv.DictReader(open(sys.argv[1])) if r["node"] ==
 
 # ---- agreement, in both spellings
 passes "llama.cpp's spelling: the same bits, every node recognised" 'max [0-9.]*e-0[89]' --a ref --b "lib:$FAKES/new-1" --ops
+check "... caches too" sh -c "[ '$(node cache_v_l1 b_max_rel)' = 0 ]"
 check "... and compared on equal inputs" sh -c "grep -q '^operations  *all 1[0-9][0-9] within' '$tmp/out' &&
     [ \"\$(tail -n +2 '$tmp/dir/ops.csv' | grep -c 'mul_mat.*@new')\" -ge 30 ]"
 passes "an older spelling with fused nodes" 'nodes that one arm does not show' --a ref --b "lib:$FAKES/old-2 -fa on -mla 1" --ops
@@ -66,7 +67,8 @@ export FAKE_LLAMA_BACKEND
 passes "activations rounded as it does: avx2 behind it" 'operations  *all' --a ref --b "lib:$FAKES/new-1" --margin 0.05
 check "... within the limit of an unmeasured cell, nothing known is needed" sh -c "! grep -q '^known' '$tmp/out'"
 unset FAKE_LLAMA_BACKEND
-passes "two builds of one engine" 'max 0$' --a "lib:$FAKES/new-1" --b "lib:$FAKES/old-2"
+passes "two builds at once" 'operations  *all [0-9]* within' --a "lib:$FAKES/new-1" --b "lib:$FAKES/old-2" --ops
+check "... the same bits" grep -q 'max 0$' "$tmp/out"
 
 # ---- a seeded error
 export FAKE_LLAMA=scale=blk.1.ffn_down.weight

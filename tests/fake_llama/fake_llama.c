@@ -266,7 +266,12 @@ static void make(struct llama_context *c, int i) {
         break;
     case OP_set_rows:
         t->op = GGML_OP_SET_ROWS;
-        t->src[1] = &c->rows;
+        t->src[1] = &c->rows; /* which rows of data it has written: one behind the other */
+        c->rows = (struct ggml_tensor){ .type = GGML_TYPE_I64, .ne = { node_rows(n), 1, 1, 1 } };
+        c->rows.data = c->row;
+        for (int64_t k = 0; k < node_rows(n); k++)
+            c->row[k] = k;
+        t->ne[1] = node_rows(n);
         break;
 #ifdef FAKE_OLD
     case OP_rms_norm: t->op = GGML_OP_FUSED_RMS_NORM; break;
@@ -334,13 +339,6 @@ static int see(void *arg, const struct node *n, void *data, struct err *e) {
             ((float *)data)[k] *= FAULT_FACTOR;
     if (!c->asked[i]) return 0;
     t->data = data;
-    if (n->op == OP_set_rows) { /* the rows that it has written lie in data one behind the other */
-        c->rows = (struct ggml_tensor){ .type = GGML_TYPE_I64, .ne = { node_rows(n), 1, 1, 1 } };
-        c->rows.data = c->row;
-        for (int64_t k = 0; k < node_rows(n); k++)
-            c->row[k] = k;
-        t->ne[1] = node_rows(n);
-    }
     FAIL_IF(!c->p.cb_eval(t, false, c->p.cb_eval_user_data), e, ERR_ARM, "fake: stopped");
 out:
     return rc;
