@@ -44,6 +44,8 @@ void foreign_cell_name(const char *engine, const struct node *n, char *buf, size
 /* A quantised product of any engine: activations become 8 bits wide by a rule that ref does not have. */
 #define ANY_RMS 1e-2
 #define ANY_WHY "its activations become 8 bits wide in a way of their own"
+#define FLOAT_RMS 2e-3
+#define FLOAT_WHY "its activations or sums are of half precision"
 /* Keys, values and their sum in 16 bits. */
 #define ATTN_RMS 5e-3
 #define ATTN_WHY "its attention sums in half precision"
@@ -62,18 +64,21 @@ bool foreign_only_rounds(const struct op_error *s) {
     return s->sum_want > 0 && fabs(s->sum_dot / s->sum_want - 1) <= FACTOR_SLACK;
 }
 
-const char *foreign_known(const char *engine, enum op op, enum qtype weight,
+const char *foreign_known(const char *engine, bool attention, enum qtype weight,
                           struct op_limit *limit) {
     const char *why = NULL;
     double rms = 0;
-    if (op == OP_attn) {
+    if (attention) {
         rms = ATTN_RMS;
         why = ATTN_WHY;
+    } else if (weight == QT_f32 || weight == QT_f16 || weight == QT_bf16) {
+        rms = FLOAT_RMS;
+        why = FLOAT_WHY;
     } else if (weight != QT_none) {
         rms = ANY_RMS;
         why = ANY_WHY;
     }
-    if (weight != QT_none && !strcmp(engine, "ik_llama.cpp")) {
+    if (!attention && weight != QT_none && !strcmp(engine, "ik_llama.cpp")) {
         const char *type = qtype_info(weight)->name;
 #define X(types, size, text)                                                                       \
     if (listed(types, type)) {                                                                     \

@@ -300,6 +300,16 @@ static enum qtype weight_type(const struct side *s, int i) {
     return QT_none;
 }
 
+/* Node i is attention, or what is behind a hidden one. */
+static bool has_attention(const struct side *s, int i) {
+    const struct judge_node *n = &s->judge->nodes[i];
+    bool found = n->n->op == OP_attn;
+    for (int k = 0; k < OP_MAX_SRC; k++)
+        if (n->src[k].from == FROM_NODE && !has_rows(&s->cap[n->src[k].node]))
+            found |= has_attention(s, n->src[k].node);
+    return found;
+}
+
 /* Another engine: of all ways to round activations the one that is nearest counts (foreign.h). Most
  * nodes round as the one before. */
 static int choose_act(struct judged *j, struct side *s, struct err *e) {
@@ -344,7 +354,8 @@ static bool is_wrong(struct loc *l, const struct side *s, int i) {
     const char **why = a ? &r->known_a : &r->known_b;
     if (!op_error_over(err, &usual)) return false;
     if (s->column != COL_none) return true;
-    *why = foreign_known(s->arm->info.backend, r->op, weight_type(s, i), &known);
+    *why = foreign_known(s->arm->info.backend, has_attention(s, i), weight_type(s, i),
+                         &known);
     if (*why && !op_error_over(err, &known) && foreign_only_rounds(err)) {
         *limit = known;
         return false;

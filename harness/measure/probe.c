@@ -200,7 +200,7 @@ static double weight_tolerance(const struct probe *p, enum qtype weight) {
     struct op_limit known;
     double tolerance = fmax(WEIGHT_TOLERANCE, limit_of_side(p).max_rel);
     if (p->s->column == COL_none &&
-        foreign_known(p->s->arm->info.backend, OP_mul_mat, weight, &known))
+        foreign_known(p->s->arm->info.backend, false, weight, &known))
         tolerance = fmax(tolerance, KNOWN_SHARE * known.max_rel);
     return tolerance;
 }

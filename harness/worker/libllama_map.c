@@ -246,6 +246,14 @@ static const struct node *for_rows(struct ggml_map *m, const struct node *n, int
     return &m->node;
 }
 
+/* A cache of V that lies column by column. */
+static bool is_transposed(const struct ggml_tensor *t) {
+    if (!is_op(t, "CPY")) return false;
+    for (const struct ggml_tensor *x = t->src[0]; x; x = is_window(x) ? x->src[0] : NULL)
+        if (is_op(x, "TRANSPOSE") || strstr(x->name, "(transposed)")) return true;
+    return false;
+}
+
 static bool is_plain(enum ggml_type theirs, const struct tensor *ours) {
     return (uint32_t)theirs == qtype_info((enum qtype)ours->type)->gguf_id;
 }
@@ -260,11 +268,15 @@ const struct node *ggml_map_node(struct ggml_map *m, const struct ggml_tensor *t
         m->n_known = 0;
         memset(m->done, 0, (size_t)m->body.n_nodes * sizeof *m->done);
     }
-    if (is_window(t) && !is_op(t, "CONT") && !is_op(t, "GET_ROWS")) return NULL;
+    const struct known *x = is_window(t) ? from(m, t, 0) : NULL;
+    if (is_window(t) && !is_op(t, "CONT") && !is_op(t, "GET_ROWS")) {
+        if (x) remember(m, t, x->node, x->part); /* copies of it for other devices have its name */
+        return NULL;
+    }
     int i = recognise(m, t);
     if (i < 0) return NULL;
     const struct node *n = m->body.nodes[i];
-    if (!is_plain(t->type, n->dst) || !ggml_is_contiguous(t)) return NULL;
+    if (!is_plain(t->type, n->dst) || !ggml_is_contiguous(t) || is_transposed(t)) return NULL;
     int64_t n_cols = n->dst->ne[0], elements = ggml_nelements(t);
     if (is_op(t, "SET_ROWS")) {
         if (t->ne[0] != n_cols || ggml_n_dims(t) > 2) return NULL; /* V may lie transposed */
