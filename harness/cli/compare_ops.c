@@ -62,10 +62,35 @@ static void on_progress(void *arg, const char *what) {
     c->progress.below = false;
 }
 
-/* A verdict that stood by the text, and an operation that is wrong all the same. */
+/* Some operation of another engine is as far from ref as it is known to be. */
+static bool has_known(const struct localise *l) {
+    for (int i = 0; i < l->n_nodes; i++)
+        if (l->nodes[i].known_a || l->nodes[i].known_b) return true;
+    return false;
+}
+
+/* The texts differ by more than the margin, yet every operation was looked into and none is wrong, and the
+ * other engine rounds as it is known to: that is what the difference is made of. */
+static bool is_known_deviation(const struct compare_cmd *c) {
+    const struct localise *l = c->where;
+    const struct verdict *v = &c->verdict;
+    return v->status == STATUS_FAIL && (v->reason == REASON_MEAN || v->reason == REASON_TAIL) &&
+           l->first.kind == FINDING_NONE && l->n_examined + l->n_hidden == l->n_nodes &&
+           has_known(l);
+}
+
+/* A verdict that stood by the text, and operations that say otherwise. */
 static void judge(struct compare_cmd *c) {
     struct verdict *v = &c->verdict;
     const struct finding_detail *f = &c->where->first;
+    if (is_known_deviation(c)) {
+        char was[sizeof v->text];
+        memcpy(was, v->text, sizeof was);
+        v->status = STATUS_PASS;
+        v->reason = REASON_NONE;
+        snprintf(v->text, sizeof v->text, "a known deviation, no fault of an operation: %.250s", was);
+        return;
+    }
     if (f->kind == FINDING_NONE || f->kind == FINDING_WEIGHTS || f->kind == FINDING_FORMAT) return;
     if (v->status == STATUS_FAIL) return;
     char text[sizeof v->text];

@@ -140,8 +140,11 @@ static int run(struct tool_run *t, struct err *e) {
     t->c->run.walk.failed = t->side;
     rc = tool_run(t->argv, NULL, p->timeout_s ? p->timeout_s : TOOL_SILENCE_S, on_text, t, &status, e);
     if (t->enough) rc = 0;
+    if (rc == ERR_ARM && t->c->run.walk.failed != 1 - t->side)
+        t->c->run.walk.failed = t->side; /* unless the other arm has failed in between */
     if (rc == ERR_ARM) return err_prefix(e, "arm");
     TRY(rc);
+    t->c->run.walk.failed = t->side;
     tool_how(status, how, sizeof how);
     FAIL_IF(!t->enough && status, e, ERR_ARM, "arm died: %s, its last words: %.150s", how,
             last_words(t));

@@ -52,6 +52,8 @@ static void every_kind(void **state) {
         { "worker:\"/a b/ggauge\" --launch 'ssh -p 22 host'", ARM_WORKER, "/a b/ggauge", NULL,
           "ssh -p 22 host" },
         { "file:x/logits.bin", ARM_FILE, "x/logits.bin", NULL, NULL },
+        { "cli:/a/llama-perplexity -fa on", ARM_TOOL, "/a/llama-perplexity", NULL, NULL },
+        { "lib:/bin/true -ngl 0 -ot exps=CPU", ARM_WORKER, "/bin/true", NULL, NULL },
     };
     for (size_t i = 0; i < N_ELEMS(table); i++) {
         struct err e = { 0 };
