@@ -92,6 +92,7 @@ static void make_words(struct tool_run *t) {
 
 static int on_value(void *arg, int64_t i, double ppl, struct err *e) {
     struct tool_run *t = arg;
+    if (t->enough) return 0; /* printed in one piece with what decided */
     if (t->n == t->n_max) {
         int64_t more = t->n_max ? 2 * t->n_max : 256;
         double *p = heap_realloc(t->nll, (size_t)more * sizeof *p, e);
