@@ -43,9 +43,12 @@ FUZZ    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 TESTS   += $(FUZZ:%=$(B)/tests/replay_%)
 TEST_LIB := $(wildcard tests/tiny/*.c)
 C_FILES := $(LIB_SRC) $(wildcard kernels/*.h kernels/*/*.h harness/*/*.h tests/*/*.c tests/*/*.h)
+# Compiled against another engine's headers (make worker), so not by what takes all files.
+WORKER_SRC := $(wildcard harness/worker/*.c)
+C_FILES := $(filter-out harness/worker/% tests/fake_llama/%,$(C_FILES))
 
 # Headers hold hand-made tables; the formatter keeps to the code.
-FORMATTED := $(filter %.c,$(C_FILES))
+FORMATTED := $(filter %.c,$(C_FILES)) $(WORKER_SRC) $(wildcard tests/fake_llama/*.c)
 
 # What the program is built from goes into every result row.
 COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -114,7 +117,6 @@ history: $(O)/ggauge
 
 # Other engines as arms: a program for each build of one, linked to its libraries.
 ENGINE_BUILD ?= build
-WORKER_SRC := $(wildcard harness/worker/*.c)
 .PHONY: worker
 worker: ## worker: ENGINE=/path/to/llama.cpp [ENGINE_BUILD=build]: the arm lib:build/workers/NAME-COMMIT
 worker: $(LIB)

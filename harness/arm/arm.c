@@ -16,8 +16,10 @@ int arm_open(struct arm **out, const struct arm_params *p, struct err *e) {
     if (p->kind == ARM_FILE) return arm_open_file(out, p, e);
     if (p->kind == ARM_TOOL) {
         *out = NULL;
-        return ERR(e, ERR_UNSUPPORTED, "%s prints chunks, and only compare can use that: cli:PATH is no "
-                   "whole arm", p->path);
+        return ERR(e, ERR_UNSUPPORTED,
+                   "%s prints chunks, and only compare can use that: cli:PATH is no "
+                   "whole arm",
+                   p->path);
     }
     return p->act_like ? arm_open_act_like(out, p, e) : arm_open_builtin(out, p, e);
 }

@@ -171,8 +171,8 @@ char child_state(const struct child *c) {
 double child_cpu_s(const struct child *c) {
     char text[512];
     unsigned long user = 0, system = 0;
-    sscanf(proc_stat(c, text, sizeof text), "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-           &system);
+    sscanf(proc_stat(c, text, sizeof text), "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+           &user, &system);
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 

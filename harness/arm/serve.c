@@ -29,7 +29,7 @@ struct server {
     unsigned char *wanted;           /* [max_nodes] */
     int max_nodes;
     int64_t decode_ns; /* of the request `decode`, otherwise 0 */
-    bool gone;        /* the program that we serve */
+    bool gone;         /* the program that we serve */
 
     /* Heart: beats while `busy`. */
     pthread_t heart;

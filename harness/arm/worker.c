@@ -4,8 +4,8 @@
  *
  * Whatever the process does, a call ends: with its answer, or with one ERR_ARM that begins "arm
  * ...". After that the arm is dead and every call says so again. A worker that computes beats each
- * second; one from which nothing comes for SILENCE_S has been stopped or is stuck, unless it only waits
- * for a processor. */
+ * second; one from which nothing comes for SILENCE_S has been stopped or is stuck, unless it only
+ * waits for a processor. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -23,7 +23,8 @@
 #include "tok/tok.h"
 
 #define SILENCE_S 10
-#define STARVED_S 120 /* silence of a process that could run, if it were let: other work is in its way */
+#define STARVED_S                                                                                  \
+    120 /* silence of a process that could run, if it were let: other work is in its way */
 #define ANSWER_S 600  /* unless the parameters say otherwise */
 #define DYING_MS 2000 /* from the end of its output to the end of the process */
 
@@ -74,7 +75,8 @@ static int silent(struct worker *s, int seconds, double cpu_s, struct err *e) {
     if (state == 'R' && seconds < STARVED_S) return 0;
     if (state == 'R')
         return ERR(e, ERR_ARM,
-                   "arm does not answer: nothing for %d s; it is starved: ready to run (R), but it has had "
+                   "arm does not answer: nothing for %d s; it is starved: ready to run (R), but it "
+                   "has had "
                    "%.1f s of processors in that time",
                    seconds, child_cpu_s(&s->child) - cpu_s);
     if (state == 'T')

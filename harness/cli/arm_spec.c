@@ -52,14 +52,17 @@ static bool is_cpu_or_cuda(const char *word) {
 static int find_program(struct arm_spec *s, const char *what, const char *path, struct err *e) {
     int rc = 0;
     struct stat st;
-    FAIL_IF(stat(path, &st), e, ERR_ARG,
-            "%s: lib:%s: no such program or folder; make worker ENGINE=/path/to/llama.cpp builds one",
-            what, path);
+    FAIL_IF(
+        stat(path, &st), e, ERR_ARG,
+        "%s: lib:%s: no such program or folder; make worker ENGINE=/path/to/llama.cpp builds one",
+        what, path);
     bool folder = S_ISDIR(st.st_mode);
     int n = snprintf(s->program, sizeof s->program, "%s%s", path, folder ? "/" LIBLLAMA : "");
-    FAIL_IF(n >= (int)sizeof s->program, e, ERR_ARG, "%s: lib:%s: the path is too long", what, path);
+    FAIL_IF(n >= (int)sizeof s->program, e, ERR_ARG, "%s: lib:%s: the path is too long", what,
+            path);
     FAIL_IF(folder && stat(s->program, &st), e, ERR_ARG,
-            "%s: lib:%s: no " LIBLLAMA " in this folder; make worker ENGINE=/path/to/llama.cpp builds "
+            "%s: lib:%s: no " LIBLLAMA
+            " in this folder; make worker ENGINE=/path/to/llama.cpp builds "
             "one",
             what, path);
 out:
@@ -109,14 +112,19 @@ out:
 }
 
 #define OPT_ARM(S)                                                                                 \
-    OPT_MODEL((S)->params),                                                                        \
-    { OPT_INT, "-c --ctx-size", "N", &(S)->params.n_ctx, 3, 1 << 24, NULL,                         \
-      "must be that of the other arm" }
+    OPT_MODEL((S)->params), {                                                                      \
+        OPT_INT, "-c --ctx-size", "N", &(S)->params.n_ctx, 3, 1 << 24, NULL,                       \
+            "must be that of the other arm"                                                        \
+    }
 #define OPT_PROCESS(S)                                                                             \
-    { OPT_STR, "--launch", "WORDS", &(S)->params.launch, 0, 0, NULL,                               \
-      "of a worker: words in front of the program, such as \"ssh host\"" },                       \
-    { OPT_INT, "--timeout", "S", &(S)->params.timeout_s, 0, 1 << 20, NULL,                         \
-      "of a worker: longest wait for one answer (0 = 600)" }
+    { OPT_STR, "--launch",                                                                         \
+      "WORDS", &(S)->params.launch,                                                                \
+      0,       0,                                                                                  \
+      NULL,    "of a worker: words in front of the program, such as \"ssh host\"" },               \
+    {                                                                                              \
+        OPT_INT, "--timeout", "S", &(S)->params.timeout_s, 0, 1 << 20, NULL,                       \
+            "of a worker: longest wait for one answer (0 = 600)"                                   \
+    }
 
 static int parse_own(struct arm_spec *s, int n_kind, struct err *e) {
     const struct opt table[] = { OPT_ARM(s), OPT_ENGINE(s->params), OPT_ACT_LIKE(s->params),
@@ -183,8 +191,7 @@ int arm_spec_parse(struct arm_spec *s, const char *what, const char *text,
     if (rc < 0 && e && !strstr(e->msg, what)) err_prefix(e, "%s", what);
     FAIL_IF(rc == 0 && s->params.kind != ARM_WORKER && s->params.kind != ARM_TOOL &&
                 (s->params.launch || s->params.timeout_s),
-            e,
-            ERR_ARG, "%s: --launch and --timeout belong to a worker", what);
+            e, ERR_ARG, "%s: --launch and --timeout belong to a worker", what);
 out:
     return rc;
 }

@@ -20,7 +20,8 @@ static int parse(struct compare_cmd *c, int argc, char **argv, struct err *e) {
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "arms" },
         { OPT_STR, "--a --arm-a", "ARM", &c->spec_text[SIDE_A], 0, 0, NULL,
           "the arm that is trusted: \"ref\", \"avx2 -t 2 -ub 64\", \"worker:PROG avx2\", "
-          "\"file:logits.bin\", another engine: \"lib:build/workers/llama.cpp-1a2b -fa on\" (make worker), "
+          "\"file:logits.bin\", another engine: \"lib:build/workers/llama.cpp-1a2b -fa on\" (make "
+          "worker), "
           "\"cli:/path/to/llama-perplexity\"" },
         { OPT_STR, "--b --arm-b", "ARM", &c->spec_text[SIDE_B], 0, 0, NULL,
           "the arm that is tried; \"best\" = the best CPU column" },

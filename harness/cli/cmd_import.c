@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * cmd_import.c - `ggauge import`: tables of llama-sweep-bench and llama-bench as result rows.
  *
- * A table says little of where it comes from, so what it does not say is given as options, and nothing is
- * taken from this machine: a run of another one must not look as if it were ours. */
+ * A table says little of where it comes from, so what it does not say is given as options, and
+ * nothing is taken from this machine: a run of another one must not look as if it were ours. */
 #include <math.h>
 #include <stdio.h>
 
@@ -29,7 +29,8 @@ static int parse(struct import *c, int argc, char **argv, struct err *e) {
         { OPT_STR, "--host", "NAME", &c->host, 0, 0, NULL, "where it ran" },
         { OPT_STR, "--cpu", "NAME", &c->cpu, 0, 0, NULL, "on what" },
         { OPT_STR, "--model-name", "NAME", &c->model, 0, 0, NULL, "of the model" },
-        { OPT_INT, "-t --threads", "N", &c->n_threads, 0, 512, NULL, "its threads (0 = not known)" },
+        { OPT_INT, "-t --threads", "N", &c->n_threads, 0, 512, NULL,
+          "its threads (0 = not known)" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "output" },
         { OPT_STR, "--csv", "FILE", &c->csv, 0, 0, NULL, "append result rows to FILE" },
         { OPT_STR, "--results", "DIR", &c->results, 0, 0, NULL, "result rows in DIR/<run id>.csv" },
@@ -100,9 +101,11 @@ int cmd_import(int argc, char **argv, struct err *e) {
     if (rc) return rc < 0 ? rc : EXIT_PASS;
     row_init(&c.rows.base);
     FAIL_IF(!c.file, e, ERR_ARG, "import needs a table: -f FILE");
-    FAIL_IF(!c.csv && !c.results, e, ERR_ARG, "import needs a place for its rows: --csv or --results");
+    FAIL_IF(!c.csv && !c.results, e, ERR_ARG,
+            "import needs a place for its rows: --csv or --results");
     TRY(text_read(&t, c.file, e));
-    TRY(speed_text_read(t.data, t.n, c.file, &kind, ignore_row, NULL, e)); /* before files are made */
+    TRY(speed_text_read(t.data, t.n, c.file, &kind, ignore_row, NULL,
+                        e)); /* before files are made */
     TRY(describe(&c, e));
     TRY(row_set(&c.rows.base, ROW_test, kind, e));
     if (c.csv) TRY(run_rows_open(&c.rows, c.csv, e));

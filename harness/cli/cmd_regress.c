@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * cmd_regress.c - `ggauge regress`: two revisions of another engine, one verdict: do they agree, and is the
- * newer one slower? Both are built in worktrees with the user's own command, compared with `compare`, and
- * swept in turn.
+ * cmd_regress.c - `ggauge regress`: two revisions of another engine, one verdict: do they agree,
+ * and is the newer one slower? Both are built in worktrees with the user's own command, compared
+ * with `compare`, and swept in turn.
  *
- * A speed counts as lost if its 95 % interval lies beyond the limit in two sweeps, the second made only
- * for that. Exit codes: those of compare, 1 also for a loss of speed. */
+ * A speed counts as lost if its 95 % interval lies beyond the limit in two sweeps, the second made
+ * only for that. Exit codes: those of compare, 1 also for a loss of speed. */
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
@@ -27,9 +27,9 @@ static int parse(struct regress *r, int argc, char **argv, struct err *e) {
           "git repository of llama.cpp or ik_llama.cpp" },
         { OPT_STR, "--base", "REV", &r->rev[REV_BASE], 0, 0, NULL, "the revision that is trusted" },
         { OPT_STR, "--head", "REV", &r->rev[REV_HEAD], 0, 0, NULL, "the revision that is tried" },
-        { OPT_STR, "--build", "CMD", &r->build, 0, 0, NULL,
-          "builds a checkout, run by sh in it" },
-        { OPT_STR, "--build-dir", "NAME", &r->build_dir, 0, 0, NULL, "where that leaves its libraries" },
+        { OPT_STR, "--build", "CMD", &r->build, 0, 0, NULL, "builds a checkout, run by sh in it" },
+        { OPT_STR, "--build-dir", "NAME", &r->build_dir, 0, 0, NULL,
+          "where that leaves its libraries" },
         { OPT_STR, "--arm-options", "WORDS", &r->arm_options, 0, 0, NULL,
           "of both, as in compare: \"-ngl 99 -fa on\"" },
         { OPT_STR, "--source", "DIR", &r->source, 0, 0, NULL,
@@ -39,7 +39,8 @@ static int parse(struct regress *r, int argc, char **argv, struct err *e) {
         { OPT_STR, "-f --file", "FILE", &r->text, 0, 0, NULL, "text to compare on" },
         { OPT_INT, "-c --ctx-size", "N", &r->n_ctx, 3, 1 << 24, NULL, "tokens of a chunk" },
         { OPT_INT, "--chunks", "N", &r->chunks, -1, INT32_MAX, NULL, "chunks at most (-1 = all)" },
-        { OPT_INT, "-t --threads", "N", &r->n_threads, 0, 512, NULL, "threads (0 = all processors)" },
+        { OPT_INT, "-t --threads", "N", &r->n_threads, 0, 512, NULL,
+          "threads (0 = all processors)" },
         { OPT_DOUBLE, "--margin", "NATS", &r->margin, 1e-9, 10, NULL, "of compare" },
         { OPT_INT, "--depth", "N", &r->n_kv, 0, 1 << 24, NULL, "depth to sweep to" },
         { OPT_INT, "-npp", "N", &r->n_pp, 1, 1 << 24, NULL, "tokens of the prompt part" },
@@ -55,7 +56,8 @@ static int parse(struct regress *r, int argc, char **argv, struct err *e) {
         OPT_END,
     };
     return opt_parse(argc, argv, table,
-                     "regress --engine-repo DIR --base REV --head REV --build CMD -m FILE -f TEXT", e);
+                     "regress --engine-repo DIR --base REV --head REV --build CMD -m FILE -f TEXT",
+                     e);
 }
 
 static int check(const struct regress *r, struct err *e) {
@@ -100,12 +102,12 @@ static int compare(struct regress *r, struct err *e) {
     snprintf(chunks, sizeof chunks, "%d", r->chunks);
     snprintf(threads, sizeof threads, "%d", r->n_threads);
     snprintf(margin, sizeof margin, "%.9g", r->margin);
-    const char *const argv[] = { self,      "compare", "-m",     r->model,
-                           "-f",      r->text,
-                           "-c",      n_ctx,     "--chunks", chunks,
-                           "-t",      threads,   "--margin", margin,
-                           "--a",     r->arm[REV_BASE], "--b", r->arm[REV_HEAD],
-                           "--out",   out,       NULL };
+    const char *const argv[] = { self,       "compare",        "-m",    r->model,
+                                 "-f",       r->text,          "-c",    n_ctx,
+                                 "--chunks", chunks,           "-t",    threads,
+                                 "--margin", margin,           "--a",   r->arm[REV_BASE],
+                                 "--b",      r->arm[REV_HEAD], "--out", out,
+                                 NULL };
     TRY(tool_run(argv, NULL, 0, keep_text, r, &status, e));
     r->compare_code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_ENVIRONMENT;
     FAIL_IF(r->compare_code == EXIT_USAGE || r->compare_code == EXIT_ENVIRONMENT, e, ERR_ARM,
@@ -162,9 +164,14 @@ static int sweep(struct regress *r, struct err *e) {
     do {
         struct pair_sweep *s = &r->sweep[r->n_sweeps];
         *s = (struct pair_sweep){ .a = arm[REV_BASE], .b = arm[REV_HEAD], .n_rounds = r->n_rounds };
-        s->p = (struct sweep_params){ .n_kv_max = r->n_kv, .n_pp = r->n_pp, .n_tg = r->n_tg,
-                                      .warmup = true, .warmup_batch = true, .seed = 1,
-                                      .progress = on_round, .progress_arg = &progress };
+        s->p = (struct sweep_params){ .n_kv_max = r->n_kv,
+                                      .n_pp = r->n_pp,
+                                      .n_tg = r->n_tg,
+                                      .warmup = true,
+                                      .warmup_batch = true,
+                                      .seed = 1,
+                                      .progress = on_round,
+                                      .progress_arg = &progress };
         rc = pair_sweep_run(s, e);
         progress_clear(&progress);
         TRY(rc);
@@ -191,9 +198,10 @@ static void print_verdict(const struct regress *r, FILE *f) {
     if (r->head_broken)
         fprintf(f, "head does not build");
     else
-        fprintf(f, "compare says %s", r->compare_code == EXIT_PASS   ? "PASS"
-                                      : r->compare_code == EXIT_FAIL ? "FAIL"
-                                                                     : "UNDECIDED");
+        fprintf(f, "compare says %s",
+                r->compare_code == EXIT_PASS   ? "PASS"
+                : r->compare_code == EXIT_FAIL ? "FAIL"
+                                               : "UNDECIDED");
     if (r->n_sweeps)
         fprintf(f, "; %d of %d speeds are more than %g %% lower", n_lost(r), r->sweep[0].n_speeds,
                 100 * r->slower);
@@ -206,11 +214,12 @@ static void print_speeds(const struct regress *r, FILE *f) {
                "|------|-----:|---------:|---------:|------------:|------|---|\n");
     for (int i = 0; i < s->n_speeds; i++) {
         const struct pair_speed *x = &s->speeds[i];
-        fprintf(f, "| %s%d | %d | %.2f | %.2f | %.4f | %.4f .. %.4f | %s |\n", x->prompt ? "pp" : "tg",
-                x->n, x->n_kv, x->a_tps, x->b_tps, x->ratio, x->ci.low, x->ci.high,
-                is_lost(r, i)                ? "slower"
+        fprintf(f, "| %s%d | %d | %.2f | %.2f | %.4f | %.4f .. %.4f | %s |\n",
+                x->prompt ? "pp" : "tg", x->n, x->n_kv, x->a_tps, x->b_tps, x->ratio, x->ci.low,
+                x->ci.high,
+                is_lost(r, i)               ? "slower"
                 : x->ci.low > 1 + r->slower ? "faster"
-                                             : "");
+                                            : "");
     }
 }
 
@@ -254,8 +263,15 @@ out:
 }
 
 int cmd_regress(int argc, char **argv, struct err *e) {
-    struct regress r = { .build_dir = "build", .out = "regress", .n_ctx = 512, .chunks = 100,
-                         .margin = 0.002, .n_kv = 1024, .n_pp = 512, .n_tg = 32, .n_rounds = 6,
+    struct regress r = { .build_dir = "build",
+                         .out = "regress",
+                         .n_ctx = 512,
+                         .chunks = 100,
+                         .margin = 0.002,
+                         .n_kv = 1024,
+                         .n_pp = 512,
+                         .n_tg = 32,
+                         .n_rounds = 6,
                          .slower = 0.05 };
     int rc = parse(&r, argc, argv, e);
     if (rc) return rc < 0 ? rc : EXIT_PASS;

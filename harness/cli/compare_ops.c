@@ -69,8 +69,8 @@ static bool has_known(const struct localise *l) {
     return false;
 }
 
-/* The texts differ by more than the margin, yet every operation was looked into and none is wrong, and the
- * other engine rounds as it is known to: that is what the difference is made of. */
+/* The texts differ by more than the margin, yet every operation was looked into and none is wrong,
+ * and the other engine rounds as it is known to: that is what the difference is made of. */
 static bool is_known_deviation(const struct compare_cmd *c) {
     const struct localise *l = c->where;
     const struct verdict *v = &c->verdict;
@@ -88,7 +88,8 @@ static void judge(struct compare_cmd *c) {
         memcpy(was, v->text, sizeof was);
         v->status = STATUS_PASS;
         v->reason = REASON_NONE;
-        snprintf(v->text, sizeof v->text, "a known deviation, no fault of an operation: %.250s", was);
+        snprintf(v->text, sizeof v->text, "a known deviation, no fault of an operation: %.250s",
+                 was);
         return;
     }
     if (f->kind == FINDING_NONE || f->kind == FINDING_WEIGHTS || f->kind == FINDING_FORMAT) return;
@@ -202,7 +203,8 @@ void compare_ops_print(const struct compare_cmd *c, FILE *out) {
         fprintf(out, " (%.1f s)\n", l->seconds);
         if (l->n_hidden)
             fprintf(out,
-                    "                  with the inputs of arm B forced to arm A's; %d nodes that one arm does "
+                    "                  with the inputs of arm B forced to arm A's; %d nodes that "
+                    "one arm does "
                     "not show\n                  were judged as part of those behind them\n",
                     l->n_hidden);
         ops_print_known(out, l);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * compare_tool.c - a comparison with "cli:/path/to/llama-perplexity", where only the binaries of an engine
- * are there: the tool runs on the same model and text, and the running perplexities that it prints give
- * each chunk's mean nll back.
+ * compare_tool.c - a comparison with "cli:/path/to/llama-perplexity", where only the binaries of an
+ * engine are there: the tool runs on the same model and text, and the running perplexities that it
+ * prints give each chunk's mean nll back.
  *
- * Weaker than an arm: four decimals of a running perplexity, no positions, no logits, no operations and no
- * noise floor. The first chunk and the mean speak; the output says what could not be looked at. */
+ * Weaker than an arm: four decimals of a running perplexity, no positions, no logits, no operations
+ * and no noise floor. The first chunk and the mean speak; the output says what could not be looked
+ * at. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -29,13 +30,13 @@ struct tool_run {
     char number[8][NUMBER_BYTES];
     int n_words, n_numbers;
     struct ppl_text text;
-    double sum;         /* of mean nll of the chunks so far: i ln(PPL) */
-    double *nll;        /* [n_max] mean nll of each chunk */
+    double sum;  /* of mean nll of the chunks so far: i ln(PPL) */
+    double *nll; /* [n_max] mean nll of each chunk */
     int64_t n, n_max;
     double total[SIDE_count]; /* of the chunks' mean nll of both arms */
-    double rounding;    /* what four decimals may have changed of the last chunk, nats */
-    bool enough;        /* the verdict stands: the tool is ended */
-    char tail[256];     /* the end of what it printed */
+    double rounding;          /* what four decimals may have changed of the last chunk, nats */
+    bool enough;              /* the verdict stands: the tool is ended */
+    char tail[256];           /* the end of what it printed */
     size_t n_tail;
     /* after each chunk */
     int (*chunk)(struct tool_run *t, int64_t i, struct err *e);
@@ -139,7 +140,8 @@ static int run(struct tool_run *t, struct err *e) {
     const struct arm_params *p = &t->c->spec[t->side].params;
     make_words(t);
     t->c->run.walk.failed = t->side;
-    rc = tool_run(t->argv, NULL, p->timeout_s ? p->timeout_s : TOOL_SILENCE_S, on_text, t, &status, e);
+    rc = tool_run(t->argv, NULL, p->timeout_s ? p->timeout_s : TOOL_SILENCE_S, on_text, t, &status,
+                  e);
     if (t->enough) rc = 0;
     if (rc == ERR_ARM && t->c->run.walk.failed != 1 - t->side)
         t->c->run.walk.failed = t->side; /* unless the other arm has failed in between */
@@ -260,9 +262,10 @@ static void print_result(const struct compare_cmd *c, const struct tool_run *t) 
     struct interval ci = confseq_interval(&r->d, c->alpha);
     printf("PPL               A %.4f   B %.4f   (%" PRId64 " chunks)\n", exp(t->total[SIDE_A] / n),
            exp(t->total[SIDE_B] / n), r->n_chunks);
-    printf("ln(PPL_B/PPL_A)   %+.6f   in [%+.6f, %+.6f] at %g %%, margin +/- %g\n", r->d.mean, ci.low,
-           ci.high, 100 * (1 - c->alpha), c->margin);
-    printf("weaker            a program prints four decimals for a chunk (the last one is known to %.1e nats): "
+    printf("ln(PPL_B/PPL_A)   %+.6f   in [%+.6f, %+.6f] at %g %%, margin +/- %g\n", r->d.mean,
+           ci.low, ci.high, 100 * (1 - c->alpha), c->margin);
+    printf("weaker            a program prints four decimals for a chunk (the last one is known to "
+           "%.1e nats): "
            "no positions,\n                  logits, operations or noise floor were looked at\n",
            t->rounding);
     printf("verdict           %s%s%s%s: %s\n", status_name(c->verdict.status),
@@ -290,7 +293,8 @@ static int prepare(struct compare_cmd *c, struct err *e) {
     for (int s = 0; s < SIDE_count; s++) {
         struct arm_params *p = &c->spec[s].params;
         FAIL_IF(p->kind == ARM_FILE, e, ERR_ARG,
-                "saved logits and a program that prints chunks cannot be compared: use an arm that computes");
+                "saved logits and a program that prints chunks cannot be compared: use an arm that "
+                "computes");
         p->n_seq = 1;
         if (is_tool(c, s)) continue;
         if (p->n_batch > p->n_ctx) p->n_batch = p->n_ctx;
@@ -314,7 +318,9 @@ int compare_tool(struct compare_cmd *c, struct err *e) {
     const struct arm_params *a = &c->spec[SIDE_A].params, *b = &c->spec[SIDE_B].params;
     FAIL_IF(c->out || c->matrix || c->csv || c->results, e, ERR_ARG,
             "--out, --csv, --results and --matrix need an arm that shows positions, not cli:");
-    c->run.rel = (struct relation){ .margin = c->margin, .alpha = c->alpha, .n_vocab = INT32_MAX,
+    c->run.rel = (struct relation){ .margin = c->margin,
+                                    .alpha = c->alpha,
+                                    .n_vocab = INT32_MAX,
                                     .same_weights = !strcmp(a->model, b->model) };
     TRY(prepare(c, e));
     for (int s = 0; s < SIDE_count; s++)

@@ -139,9 +139,10 @@ void ops_print_known(FILE *f, const struct localise *l) {
             nmse = fmax(nmse, s->nmse);
         }
         if (n_before == 0)
-            fprintf(f,
-                    "known             %s, %s (%d nodes): %s; up to %.2g of a row's rms, NMSE %.1e\n",
-                    arms_of(arm), cell, n, why, max_rel, nmse);
+            fprintf(
+                f,
+                "known             %s, %s (%d nodes): %s; up to %.2g of a row's rms, NMSE %.1e\n",
+                arms_of(arm), cell, n, why, max_rel, nmse);
     }
 }
 

@@ -64,7 +64,8 @@ static int resolve(struct regress *r, int rev, struct err *e) {
     const char *const argv[] = { "git", "-C", r->repo, "rev-parse", "--verify", spec, NULL };
     TRY(run(argv, NULL, NULL, &c, e));
     FAIL_IF(rc || strlen(c.last) >= sizeof r->commit[rev], e, ERR_ARG,
-            "--%s %s is no commit of %s: %.200s", regress_rev_name(rev), r->rev[rev], r->repo, c.last);
+            "--%s %s is no commit of %s: %.200s", regress_rev_name(rev), r->rev[rev], r->repo,
+            c.last);
     memcpy(r->commit[rev], c.last, strlen(c.last) + 1);
 out:
     return rc;
@@ -75,8 +76,8 @@ static int check_out(const struct regress *r, int rev, const char *tree, struct 
     struct stat st;
     struct captured c;
     if (!stat(tree, &st)) return 0;
-    const char *const argv[] = { "git", "-C", r->repo, "worktree", "add", "--detach",
-                           tree, r->commit[rev], NULL };
+    const char *const argv[] = { "git",      "-C", r->repo,        "worktree", "add",
+                                 "--detach", tree, r->commit[rev], NULL };
     TRY(run(argv, NULL, NULL, &c, e));
     FAIL_IF(rc, e, ERR_IO, "%s cannot be checked out to %s: %.300s", r->rev[rev], tree, c.last);
 out:
@@ -91,11 +92,12 @@ static int build(struct regress *r, int rev, const char *tree, const char *log, 
     struct captured c;
     snprintf(done, sizeof done, "%s/.ggauge-built", tree);
     if (!stat(done, &st)) return 0;
-    fprintf(stderr, "regress: building %s %.12s: %s\n", regress_rev_name(rev), r->commit[rev], r->build);
+    fprintf(stderr, "regress: building %s %.12s: %s\n", regress_rev_name(rev), r->commit[rev],
+            r->build);
     const char *const argv[] = { "sh", "-c", r->build, NULL };
     TRY(run(argv, tree, log, &c, e));
-    FAIL_IF(rc && rev == REV_BASE, e, ERR_MISSING, "base %s does not build: %.300s (" LOG_LINES "%s)",
-            r->rev[rev], c.last, log);
+    FAIL_IF(rc && rev == REV_BASE, e, ERR_MISSING,
+            "base %s does not build: %.300s (" LOG_LINES "%s)", r->rev[rev], c.last, log);
     if (rc) return 1;
     FILE *f = fopen(done, "we");
     if (f) fclose(f); /* without it, it is built again */
@@ -111,22 +113,24 @@ static int build_worker(struct regress *r, int rev, const char *tree, const char
     snprintf(engine, sizeof engine, "ENGINE=%s", tree);
     snprintf(dir, sizeof dir, "ENGINE_BUILD=%s", r->build_dir);
     snprintf(commit, sizeof commit, "ENGINE_COMMIT=%s", r->commit[rev]);
-    const char *const argv[] = { "make", "-C", r->source, "--no-print-directory", "worker",
-                           engine, dir, commit, NULL };
+    const char *const argv[] = { "make",   "-C",   r->source, "--no-print-directory",
+                                 "worker", engine, dir,       commit,
+                                 NULL };
     TRY(run(argv, NULL, log, &c, e));
-    FAIL_IF(rc, e, ERR_MISSING, "the worker of %s cannot be built: %.300s (" LOG_LINES "%s)", r->rev[rev],
-            c.last, log);
+    FAIL_IF(rc, e, ERR_MISSING, "the worker of %s cannot be built: %.300s (" LOG_LINES "%s)",
+            r->rev[rev], c.last, log);
     if (c.last[0] == '/')
         snprintf(r->worker[rev], sizeof r->worker[rev], "%s", c.last);
     else
         snprintf(r->worker[rev], sizeof r->worker[rev], "%.2000s/%.2000s", r->source, c.last);
-    FAIL_IF(access(r->worker[rev], X_OK), e, ERR_MISSING, "%s: make worker has left no program there",
-            r->worker[rev]);
+    FAIL_IF(access(r->worker[rev], X_OK), e, ERR_MISSING,
+            "%s: make worker has left no program there", r->worker[rev]);
 out:
     return rc;
 }
 
-/* The source tree of this program, where `make worker` works: above the folder that it was built in. */
+/* The source tree of this program, where `make worker` works: above the folder that it was built
+ * in. */
 static int find_source(struct regress *r, struct err *e) {
     int rc = 0;
     static char found[PATH_MAX];
@@ -141,7 +145,8 @@ static int find_source(struct regress *r, struct err *e) {
         r->source = found;
         return 0;
     }
-    FAIL_IF(true, e, ERR_ARG, "the source tree of ggauge is not around this program: say --source DIR");
+    FAIL_IF(true, e, ERR_ARG,
+            "the source tree of ggauge is not around this program: say --source DIR");
 out:
     return rc;
 }

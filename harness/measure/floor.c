@@ -21,9 +21,9 @@
 #define FLOOR_UBATCH_OTHER 64
 /* More threads than before, and an odd number more, so that work is shared out unevenly. */
 #define FLOOR_MORE_THREADS 3
-/* Arms that promise no bits: one rounding that falls otherwise moves many later ones, so single positions
- * differ by a few hundredths of a nat. Their mean may not: beyond its own standard errors it stays within
- * a share of the margin. */
+/* Arms that promise no bits: one rounding that falls otherwise moves many later ones, so single
+ * positions differ by a few hundredths of a nat. Their mean may not: beyond its own standard errors
+ * it stays within a share of the margin. */
 #define NOISE_SHARE 0.1
 #define NOISE_SIGMAS 4.0
 #define NOISE_MAX 0.1 /* of the mean |d nll|, nats: this is no rounding */
@@ -49,7 +49,8 @@ static int on_done(void *arg, int64_t window, struct err *e) {
     return 0;
 }
 
-/* The threads of other engines spin at their barriers: more of them than processors take for ever. */
+/* The threads of other engines spin at their barriers: more of them than processors take for ever.
+ */
 static int other_threads(const struct arm *a, const struct arm_params *p) {
     const int n = a->info.n_threads_batch, more = n + FLOOR_MORE_THREADS;
     if (!p->foreign || more <= threads_online()) return more;

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* From the relative RMS of an error to limits. Rows of real activations have long tails: the largest
- * error of 2 million was seen at 12.4 times the RMS. */
+/* From the relative RMS of an error to limits. Rows of real activations have long tails: the
+ * largest error of 2 million was seen at 12.4 times the RMS. */
 #define MAX_REL(rms) (24.0 * (rms))
 #define ROW_NMSE(rms) (9.0 * (rms) * (rms))
 
@@ -41,7 +41,8 @@ void foreign_cell_name(const char *engine, const struct node *n, char *buf, size
     X("iq4_xs$ iq4_k$ iq5_k$ iq6_k$ iq4_ks$ iq5_ks$ iq4_kss$", 4.5e-2,                             \
       "its sums of byte products saturate at 16 bits, or its weights become q8_k")
 
-/* A quantised product of any engine: activations become 8 bits wide by a rule that ref does not have. */
+/* A quantised product of any engine: activations become 8 bits wide by a rule that ref does not
+ * have. */
 #define ANY_RMS 1e-2
 #define ANY_WHY "its activations become 8 bits wide in a way of their own"
 #define FLOAT_RMS 2e-3

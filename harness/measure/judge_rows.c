@@ -3,7 +3,8 @@
  *
  * A product's activations are rounded through the type that the arm's cell wants before ref
  * multiplies, so the error is the kernel's alone. When both arms share weights and rounding, one
- * evaluation serves both. Of another engine nobody knows the rounding: foreign.h says what is done. */
+ * evaluation serves both. Of another engine nobody knows the rounding: foreign.h says what is done.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,14 +99,14 @@ static void take_sources(const struct loc *l, const struct side *s, int i, struc
         int from = s->judge->nodes[i].src[k].node;
         const struct captured *c = went_on_with(l, s, from);
         if (c && !of[from].data)
-            of[from] = (struct judge_rows){ c->type, c->row_bytes, c->r0, c->n_seen - c->r0,
-                                            c->data };
+            of[from] =
+                (struct judge_rows){ c->type, c->row_bytes, c->r0, c->n_seen - c->r0, c->data };
     }
 }
 
-/* Inputs of node i that side s has not shown, as ref makes them from those that it has: another engine
- * may compute several of our nodes as one. The rows are in the places of the whole window. owned[k]
- * is released by the caller. */
+/* Inputs of node i that side s has not shown, as ref makes them from those that it has: another
+ * engine may compute several of our nodes as one. The rows are in the places of the whole window.
+ * owned[k] is released by the caller. */
 static int make_sources(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n,
                         struct judge_rows *of, void **owned, struct err *e);
 
@@ -237,8 +238,7 @@ static struct op_error *error_of(const struct judged *j, const struct side *s) {
     return s->flag == WRONG_A ? &r->err_a : &r->err_b;
 }
 
-static int add_rows(const struct judged *j, const struct side *s, const float *ref,
-                    struct err *e) {
+static int add_rows(const struct judged *j, const struct side *s, const float *ref, struct err *e) {
     const struct localise_params *p = j->l->p;
     struct op_error *err = error_of(j, s);
     for (int64_t t = 0; t < j->n; t++)
@@ -252,8 +252,7 @@ static int add_rows(const struct judged *j, const struct side *s, const float *r
 static int judge_like_a(const struct judged *j, struct err *e) {
     const struct captured *own = &j->l->b.cap[j->i];
     for (int64_t t = 0; t < j->n; t++) {
-        const char *mine =
-            (const char *)own->data + (size_t)(j->row[t] - own->r0) * own->row_bytes;
+        const char *mine = (const char *)own->data + (size_t)(j->row[t] - own->r0) * own->row_bytes;
         op_rows_f32(OP_count, own->type, mine, own->type, mine, j->n_cols, j->got + t * j->n_cols,
                     j->l->x);
     }
@@ -272,7 +271,8 @@ static int judge_own(struct judged *j, struct side *s, struct err *e) {
 static void set_act(struct side *s, int i, enum qtype act) {
     s->act[i] = s->judge->nodes[i].n->op == OP_mul_mat ? act : QT_f32;
     for (int k = 0; k < OP_MAX_SRC; k++)
-        if (s->judge->nodes[i].src[k].from == FROM_NODE && !has_rows(&s->cap[s->judge->nodes[i].src[k].node]))
+        if (s->judge->nodes[i].src[k].from == FROM_NODE &&
+            !has_rows(&s->cap[s->judge->nodes[i].src[k].node]))
             set_act(s, s->judge->nodes[i].src[k].node, act);
 }
 
@@ -287,7 +287,8 @@ static bool fits(const struct side *s, int i, enum qtype act) {
     return true;
 }
 
-/* The weights that node i multiplies by, itself or in a hidden node in front of it; QT_none: none. */
+/* The weights that node i multiplies by, itself or in a hidden node in front of it; QT_none: none.
+ */
 static enum qtype weight_type(const struct side *s, int i) {
     const struct judge_node *n = &s->judge->nodes[i];
     if (n->n->op == OP_mul_mat) return (enum qtype)n->n->src[0]->type;
@@ -354,8 +355,7 @@ static bool is_wrong(struct loc *l, const struct side *s, int i) {
     const char **why = a ? &r->known_a : &r->known_b;
     if (!op_error_over(err, &usual)) return false;
     if (s->column != COL_none) return true;
-    *why = foreign_known(s->arm->info.backend, has_attention(s, i), weight_type(s, i),
-                         &known);
+    *why = foreign_known(s->arm->info.backend, has_attention(s, i), weight_type(s, i), &known);
     if (*why && !op_error_over(err, &known) && foreign_only_rounds(err)) {
         *limit = known;
         return false;

@@ -14,8 +14,7 @@ struct run {
 };
 
 static double *cell(const struct run *r, int arm, int step, int test) {
-    return r->time[arm] + ((size_t)step * PAIR_SWEEP_TESTS + (size_t)test) *
-                              (size_t)r->s->n_rounds;
+    return r->time[arm] + ((size_t)step * PAIR_SWEEP_TESTS + (size_t)test) * (size_t)r->s->n_rounds;
 }
 
 static int on_step(void *arg, const struct sweep_step *x, struct err *e) {
@@ -25,9 +24,9 @@ static int on_step(void *arg, const struct sweep_step *x, struct err *e) {
     cell(r, r->arm, r->step, 1)[r->round] = x->tg_s[0];
     struct pair_speed *s = &r->s->speeds[(size_t)r->step * PAIR_SWEEP_TESTS];
     for (int test = 0; test < PAIR_SWEEP_TESTS; test++)
-        s[test] = (struct pair_speed){
-            .n_kv = x->n_kv, .prompt = test == 0, .n = test == 0 ? x->n_pp : x->n_tg
-        };
+        s[test] = (struct pair_speed){ .n_kv = x->n_kv,
+                                       .prompt = test == 0,
+                                       .n = test == 0 ? x->n_pp : x->n_tg };
     r->step++;
     return 0;
 }

@@ -84,8 +84,8 @@ out:
     return rc;
 }
 
-int ppl_rows_cost(struct ppl_rows *rows, const struct arm *a, int64_t n_tokens,
-                  double seconds, struct err *e) {
+int ppl_rows_cost(struct ppl_rows *rows, const struct arm *a, int64_t n_tokens, double seconds,
+                  struct err *e) {
     int rc = 0;
     if (n_tokens > 0 && seconds > 0) {
         TRY(put_closing(rows, METRIC_eval_s, seconds, NULL, 0, e));

@@ -199,8 +199,7 @@ static int unit_probe(struct probe *p, int64_t col0, int64_t n, int64_t shift, s
 static double weight_tolerance(const struct probe *p, enum qtype weight) {
     struct op_limit known;
     double tolerance = fmax(WEIGHT_TOLERANCE, limit_of_side(p).max_rel);
-    if (p->s->column == COL_none &&
-        foreign_known(p->s->arm->info.backend, false, weight, &known))
+    if (p->s->column == COL_none && foreign_known(p->s->arm->info.backend, false, weight, &known))
         tolerance = fmax(tolerance, KNOWN_SHARE * known.max_rel);
     return tolerance;
 }
@@ -335,7 +334,8 @@ int loc_probe(struct loc *l, struct side *s, int i, struct finding_detail *f, st
     const struct judge_node *jn = &s->judge->nodes[i];
     if (!l->a.cap[jn->src[1].node].data || !s->cap[jn->src[1].node].data) {
         f->kind = FINDING_PRODUCT;
-        snprintf(f->note, sizeof f->note, "its input is not shown by both arms, so it was not probed");
+        snprintf(f->note, sizeof f->note,
+                 "its input is not shown by both arms, so it was not probed");
         return 0;
     }
     struct probe p = { .l = l, .s = s, .product = i, .source = jn->src[1].node };

@@ -37,7 +37,9 @@ static void take_line(struct ppl_text *p) {
     p->line[p->n_line] = '\0';
     p->n_line = 0;
     const char *over = strstr(p->line, "calculating perplexity over ");
-    if (over) sscanf(over, "calculating perplexity over %" SCNd64 " chunks, n_ctx=%d", &p->n_planned, &p->n_ctx);
+    if (over)
+        sscanf(over, "calculating perplexity over %" SCNd64 " chunks, n_ctx=%d", &p->n_planned,
+               &p->n_ctx);
 }
 
 int ppl_text_feed(struct ppl_text *p, const char *text, size_t n, ppl_text_fn fn, void *arg,
@@ -97,8 +99,12 @@ static bool number(const char *text, double *x) {
 }
 
 static const struct speed_text nothing = {
-    .pp_tps = (double)NAN, .tg_tps = (double)NAN, .pp_low = (double)NAN,
-    .pp_high = (double)NAN, .tg_low = (double)NAN, .tg_high = (double)NAN,
+    .pp_tps = (double)NAN,
+    .tg_tps = (double)NAN,
+    .pp_low = (double)NAN,
+    .pp_high = (double)NAN,
+    .tg_low = (double)NAN,
+    .tg_high = (double)NAN,
 };
 
 /* |    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s | */
@@ -261,8 +267,7 @@ static int read_lines(const char *text, size_t n, int64_t *n_found, bool *sweep,
         } else if (line[strspn(line, " \t")] == '|') {
             int k = cut_cells(line, cell);
             if (column(cell, k, "t/s") >= 0) {
-                columns = (struct bench_columns){ column(cell, k, "model"),
-                                                  column(cell, k, "test"),
+                columns = (struct bench_columns){ column(cell, k, "model"), column(cell, k, "test"),
                                                   column(cell, k, "t/s") };
                 continue;
             }

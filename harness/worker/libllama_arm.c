@@ -204,8 +204,8 @@ out:
 static int observe(struct arm *arm, struct observer *o, struct err *e) {
     int rc = 0;
     struct libllama *s = self(arm);
-    if (o && !s->map) TRY(ggml_map_open(&s->map, gguf_path(s->g), s->arm.info.type_k,
-                                        s->arm.info.type_v, e));
+    if (o && !s->map)
+        TRY(ggml_map_open(&s->map, gguf_path(s->g), s->arm.info.type_k, s->arm.info.type_v, e));
     if (o && !s->watched) {
         s->watched = libllama_context(s, true, e);
         if (!s->watched) return e ? e->code : ERR_UNSUPPORTED;
@@ -313,8 +313,8 @@ static void note_placement(struct libllama *s, const struct arm_params *p) {
     const char *comma = ",";
 #define X(name)                                                                                    \
     if (p->engine.name && n < sizeof s->placement) {                                               \
-        n += (size_t)snprintf(s->placement + n, sizeof s->placement - n, "%s -" #name " %s", comma, \
-                              p->engine.name);                                                     \
+        n += (size_t)snprintf(s->placement + n, sizeof s->placement - n, "%s -" #name " %s",       \
+                              comma, p->engine.name);                                              \
         comma = "";                                                                                \
     }
     ARM_ENGINE_LIST(X)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * libllama_map.c - nodes of a ggml graph recognised by weights and structure; see libllama_map.h. */
+ * libllama_map.c - nodes of a ggml graph recognised by weights and structure; see libllama_map.h.
+ */
 #include "libllama_map.h"
 
 #include <stdio.h>
@@ -111,8 +112,9 @@ static const struct known *find(const struct ggml_map *m, const struct ggml_tens
 }
 
 static bool is_window(const struct ggml_tensor *t) {
-    static const char *const ops[] = { "VIEW",      "RESHAPE", "PERMUTE",
-                                       "TRANSPOSE", "CONT",    "GET_ROWS" };
+    static const char *const ops[] = {
+        "VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE", "CONT", "GET_ROWS"
+    };
     for (size_t i = 0; i < N_ELEMS(ops); i++)
         if (is_op(t, ops[i])) return true;
     return false;
@@ -187,7 +189,8 @@ static bool matches(const struct ggml_map *m, int i, const struct ggml_tensor *t
         return (is_op(t, "FUSED_RMS_NORM") || (is_op(t, "MUL") && is_op(t->src[0], "RMS_NORM"))) &&
                is_weight(t, 1, n->src[1]);
     case OP_add:
-        return is_op(t, "ADD") && (is_weight(t, 1, n->src[1]) || reads(m, i, a, node_from(m, t, 1)));
+        return is_op(t, "ADD") &&
+               (is_weight(t, 1, n->src[1]) || reads(m, i, a, node_from(m, t, 1)));
     case OP_rope: return !strncmp(ggml_op_name(t->op), "ROPE", 4) && a == dst_index(m, n->src[0]);
     case OP_set_rows:
         return m->has_cache && (is_op(t, "CPY") || is_op(t, "SET_ROWS")) &&

@@ -2,9 +2,9 @@
  * libllama_see.c - the engine's nodes shown to an observer, and forced to what it wants; see
  * libllama.h.
  *
- * The engine asks for each node in front of its run, and calls again behind it if it was wanted; it then
- * goes on from the tensor's own memory. So writing there, through the backend that owns it, forces the
- * inputs of every later node on any device. */
+ * The engine asks for each node in front of its run, and calls again behind it if it was wanted; it
+ * then goes on from the tensor's own memory. So writing there, through the backend that owns it,
+ * forces the inputs of every later node on any device. */
 #include <string.h>
 
 #include "base/arena.h"

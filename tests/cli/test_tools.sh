@@ -55,7 +55,7 @@ check "two tools" sh -c "[ $status -eq 0 ] && grep -q '^verdict  *PASS' '$tmp/ou
 ctx=96
 compare --a ref --b "cli:$tmp/deaf"
 ctx=64
-check "perplexities far apart" sh -c "[ $status -eq 1 ] && grep -q '^verdict  *FAIL (PPL_RATIO)' '$tmp/out'"
+check "perplexities far apart" sh -c "[ $status -eq 1 ] && grep -q '^verdict  *FAIL (WORSE_THAN_UNIFORM)' '$tmp/out'"
 compare --a ref --b "cli:$tmp/nan"
 check "a NaN is a verdict" sh -c "[ $status -eq 1 ] && grep -q '^verdict  *FAIL (NONFINITE)' '$tmp/out'"
 compare --a ref --b "cli:$tmp/dies"

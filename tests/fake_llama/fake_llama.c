@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * fake_llama.c - an engine for the tests of harness/worker: the interface of llama.cpp, the arithmetic of
- * our own avx2 column (or ref), so that what must come out is known to the bit.
+ * fake_llama.c - an engine for the tests of harness/worker: the interface of llama.cpp, the
+ * arithmetic of our own avx2 column (or ref), so that what must come out is known to the bit.
  *
- * Nodes of our graph become tensors as ggml has them: other names, other operations, some of them fused.
- * FAKE_LLAMA in the environment makes it ill:
+ * Nodes of our graph become tensors as ggml has them: other names, other operations, some of them
+ * fused. FAKE_LLAMA in the environment makes it ill:
  *
  *     scale=WEIGHT     the product with this weight is 3 % too large
  *     die=N hang=N     killed, or asleep for ever, in its N-th decode
@@ -43,7 +43,8 @@ struct llama_context {
     struct llama_context_params p;
     float *logits; /* [n_batch, n_vocab] */
     struct observer observer;
-    /* Tensors of the graph that runs; helpers (norms that are not yet scaled, reshapes) behind them. */
+    /* Tensors of the graph that runs; helpers (norms that are not yet scaled, reshapes) behind
+     * them. */
     const struct node *node[NODES_MAX];
     struct ggml_tensor tensor[NODES_MAX], helper[NODES_MAX], weight[NODES_MAX], rows;
     int64_t row[1 << 16];
@@ -202,8 +203,11 @@ int32_t llama_model_desc(const struct llama_model *m, char *buf, size_t n) {
 
 /* ---- the graph as ggml would have it --------------------------------------------------------- */
 
-static void fill(struct ggml_tensor *t, enum ggml_op op, const struct tensor *like, const char *name) {
-    *t = (struct ggml_tensor){ .op = op, .type = (enum ggml_type)qtype_info((enum qtype)like->type)->gguf_id };
+static void fill(struct ggml_tensor *t, enum ggml_op op, const struct tensor *like,
+                 const char *name) {
+    *t =
+        (struct ggml_tensor){ .op = op,
+                              .type = (enum ggml_type)qtype_info((enum qtype)like->type)->gguf_id };
     for (int i = 0; i < 4; i++)
         t->ne[i] = like->ne[i];
     t->nb[1] = like->row_bytes;
@@ -219,7 +223,8 @@ static struct ggml_tensor *find(struct llama_context *c, const struct tensor *t)
 }
 
 /* A step between a tensor and its reader that no node of ours is. */
-static struct ggml_tensor *step(struct llama_context *c, enum ggml_op op, struct ggml_tensor *from) {
+static struct ggml_tensor *step(struct llama_context *c, enum ggml_op op,
+                                struct ggml_tensor *from) {
     struct ggml_tensor *t = &c->helper[c->n_helpers++ % NODES_MAX];
     *t = *from;
     t->op = op;

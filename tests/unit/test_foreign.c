@@ -62,8 +62,10 @@ static void activations_can_be_used(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_by_type_and_engine), cmocka_unit_test(names_are_whole),
-        cmocka_unit_test(only_noise_is_rounding), cmocka_unit_test(activations_can_be_used),
+        cmocka_unit_test(known_by_type_and_engine),
+        cmocka_unit_test(names_are_whole),
+        cmocka_unit_test(only_noise_is_rounding),
+        cmocka_unit_test(activations_can_be_used),
     };
     return cmocka_run_group_tests_name("foreign", tests, NULL, NULL);
 }

@@ -310,7 +310,8 @@ static void test_not_reproducible(void **state) {
 }
 
 /* An arm that does not show a node: what reads it cannot be judged, everything else can. */
-/* What one arm does not show is made by ref where later nodes need it: those are judged all the same. */
+/* What one arm does not show is made by ref where later nodes need it: those are judged all the
+ * same. */
 static void test_hidden_node(void **state) {
     (void)state;
     struct err e = { 0 };

@@ -86,13 +86,13 @@ static struct speeds read_ok(const char *text, const char *expected_kind) {
 
 static void sweep_tables(void **state) {
     (void)state;
-    struct speeds v =
-        read_ok("main: n_kv_max = 1024, n_batch = 2048\n\n"
-                "|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |\n"
-                "|-------|--------|--------|----------|----------|----------|----------|\n"
-                "|   512 |    128 |      0 |    0.015 | 34692.57 |    0.068 |  1886.38 |\n"
-                "|   512 |    128 |    512 |    0.017 | 29353.98 |    0.065 |  1984.26 | 1.0 | 2.0 |\n",
-                "sweep-bench");
+    struct speeds v = read_ok(
+        "main: n_kv_max = 1024, n_batch = 2048\n\n"
+        "|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |\n"
+        "|-------|--------|--------|----------|----------|----------|----------|\n"
+        "|   512 |    128 |      0 |    0.015 | 34692.57 |    0.068 |  1886.38 |\n"
+        "|   512 |    128 |    512 |    0.017 | 29353.98 |    0.065 |  1984.26 | 1.0 | 2.0 |\n",
+        "sweep-bench");
     assert_int_equal(v.n, 2);
     assert_int_equal(v.s[1].n_pp, 512);
     assert_int_equal(v.s[1].n_tg, 128);
@@ -108,14 +108,18 @@ static void sweep_tables(void **state) {
 
 static void bench_tables(void **state) {
     (void)state;
-    struct speeds v = read_ok(
-        "| model            |       size |     params | backend    | threads |          test |              t/s |\n"
-        "| ---------------- | ---------: | ---------: | ---------- | ------: | ------------: | ---------------: |\n"
-        "| qwen3 ?B Q8_0    |   5.86 MiB |     5.77 M | CPU        |       2 |         pp512 | 10426.05 ± 1481.69 |\n"
-        "| qwen3 ?B Q8_0    |   5.86 MiB |     5.77 M | CPU        |       2 | tg128 @ d4096 |   602.94 ± 81.84 |\n"
-        "| qwen3 ?B Q8_0    |   5.86 MiB |     5.77 M | CPU        |       2 |   pp512+tg128 |   602.94 ± 81.84 |\n"
-        "\nbuild: abc (1)\n",
-        "bench");
+    struct speeds v = read_ok("| model            |       size |     params | backend    | threads "
+                              "|          test |              t/s |\n"
+                              "| ---------------- | ---------: | ---------: | ---------- | ------: "
+                              "| ------------: | ---------------: |\n"
+                              "| qwen3 ?B Q8_0    |   5.86 MiB |     5.77 M | CPU        |       2 "
+                              "|         pp512 | 10426.05 ± 1481.69 |\n"
+                              "| qwen3 ?B Q8_0    |   5.86 MiB |     5.77 M | CPU        |       2 "
+                              "| tg128 @ d4096 |   602.94 ± 81.84 |\n"
+                              "| qwen3 ?B Q8_0    |   5.86 MiB |     5.77 M | CPU        |       2 "
+                              "|   pp512+tg128 |   602.94 ± 81.84 |\n"
+                              "\nbuild: abc (1)\n",
+                              "bench");
     assert_int_equal(v.n, 2);
     assert_int_equal(v.s[0].n_pp, 512);
     assert_int_equal(v.s[0].n_tg, 0);
@@ -131,25 +135,29 @@ static void bench_tables(void **state) {
     assert_int_equal(v.n, 2);
     assert_string_equal(v.s[0].build, "abc");
     assert_true(v.s[0].pp_tps == 100.5 && v.s[1].tg_tps == 10.5 && v.s[1].n_kv == 64);
-    v = read_ok("{\"build_commit\": \"abc\", \"model_type\": \"x\", \"n_prompt\": 512, \"n_gen\": 0, "
-                "\"n_depth\": 0, \"avg_ts\": 100.5, \"stddev_ts\": 1.5}\n",
-                "bench");
+    v = read_ok(
+        "{\"build_commit\": \"abc\", \"model_type\": \"x\", \"n_prompt\": 512, \"n_gen\": 0, "
+        "\"n_depth\": 0, \"avg_ts\": 100.5, \"stddev_ts\": 1.5}\n",
+        "bench");
     assert_int_equal(v.n, 1);
     assert_true(v.s[0].pp_tps == 100.5 && v.s[0].pp_high == 102.0);
 }
 
 static void what_is_no_table(void **state) {
     (void)state;
-    static const char *const texts[] = { "", "nothing here\n", "| a | b |\n|---|---|\n| 1 | 2 |\n",
-                                         "{\"a\": 1}\n", "build_commit,avg_ts\nabc,1\n",
+    static const char *const texts[] = { "",
+                                         "nothing here\n",
+                                         "| a | b |\n|---|---|\n| 1 | 2 |\n",
+                                         "{\"a\": 1}\n",
+                                         "build_commit,avg_ts\nabc,1\n",
                                          "| 1 | 2 | 3 | 4 | 5 | 6 | x |\n" };
     for (size_t i = 0; i < N_ELEMS(texts); i++) {
         struct err e = { 0 };
         struct speeds v = { 0 };
         const char *kind;
-        assert_int_equal(speed_text_read(texts[i], strlen(texts[i]), "sample", &kind, on_speed, &v,
-                                         &e),
-                         ERR_FORMAT);
+        assert_int_equal(
+            speed_text_read(texts[i], strlen(texts[i]), "sample", &kind, on_speed, &v, &e),
+            ERR_FORMAT);
         assert_non_null(strstr(e.msg, "sample: no measurement"));
     }
 }
