@@ -74,7 +74,8 @@ static bool has_known(const struct localise *l) {
 static bool is_known_deviation(const struct compare_cmd *c) {
     const struct localise *l = c->where;
     const struct verdict *v = &c->verdict;
-    return v->status == STATUS_FAIL && (v->reason == REASON_MEAN || v->reason == REASON_TAIL) &&
+    return !l->unforced && v->status == STATUS_FAIL &&
+           (v->reason == REASON_MEAN || v->reason == REASON_TAIL) &&
            l->first.kind == FINDING_NONE && l->n_examined + l->n_hidden == l->n_nodes &&
            has_known(l);
 }
@@ -120,19 +121,27 @@ int compare_look(struct compare_cmd *c, struct err *e) {
             token[i] = windows_input(w, c->ids.id, window[s], p, c->run.walk.bos);
             target[i] = p < w->n_ctx - 1 ? windows_target(w, c->ids.id, window[s], p) : 0;
         }
-    const struct localise_params p = { .a = c->arm[SIDE_A],
-                                       .b = c->arm[SIDE_B],
-                                       .model_a = c->spec[SIDE_A].params.model,
-                                       .model_b = c->spec[SIDE_B].params.model,
-                                       .token = token,
-                                       .target = target,
-                                       .n_seq = n_seq,
-                                       .n_ctx = w->n_ctx,
-                                       .first = w->first,
-                                       .end = w->end,
-                                       .progress = on_progress,
-                                       .arg = c };
+    struct localise_params p = { .a = c->arm[SIDE_A],
+                                 .b = c->arm[SIDE_B],
+                                 .model_a = c->spec[SIDE_A].params.model,
+                                 .model_b = c->spec[SIDE_B].params.model,
+                                 .token = token,
+                                 .target = target,
+                                 .n_seq = n_seq,
+                                 .n_ctx = w->n_ctx,
+                                 .first = w->first,
+                                 .end = w->end,
+                                 .progress = on_progress,
+                                 .arg = c };
     rc = localise_run(&c->where, &p, e);
+    if (rc == ERR_UNSUPPORTED) { /* perhaps an arm that shows its nodes, and no more */
+        struct err ignored;
+        p.unforced = true;
+        if (localise_run(&c->where, &p, &ignored) == 0) {
+            snprintf(c->ops_note, sizeof c->ops_note, "%s", e->msg);
+            rc = 0;
+        }
+    }
     progress_clear(&c->progress);
     if (rc < 0) { /* the verdict stands without them, and says so */
         snprintf(c->ops_note, sizeof c->ops_note, "%s", e->msg);
@@ -180,11 +189,30 @@ out:
     return rc;
 }
 
+/* How the arms drift apart from layer to layer, where neither could be forced to the other's data.
+ */
+static void print_growth(const struct compare_cmd *c, FILE *out) {
+    const struct localise *l = c->where;
+    fprintf(
+        out,
+        "operations        not judged one by one: %s\n                  NMSE of B against A behind "
+        "each layer, nothing forced:",
+        c->ops_note);
+    for (int il = 0; il < l->n_layer; il++)
+        if (l->layer_acc[il].n > 0)
+            fprintf(out, "%s %d: %.1e", il ? "," : "", il, l->layer_acc[il].nmse);
+    fprintf(out, " (%.1f s)\n", l->seconds);
+}
+
 void compare_ops_print(const struct compare_cmd *c, FILE *out) {
     char path[4096];
     const struct localise *l = c->where;
     if (!l) {
         if (c->ops_why_not) fprintf(out, "operations        not looked into: %s\n", c->ops_why_not);
+        return;
+    }
+    if (l->unforced) {
+        print_growth(c, out);
         return;
     }
     if (l->first.kind == FINDING_NONE) {

@@ -484,6 +484,11 @@ static int run_all(struct loc *l, struct err *e) {
         l->want[l->layer_out[il]] = true;
     point_errors(l, errors, true);
     TRY(run_unforced(l, errors, e));
+    l->out->unforced = l->p->unforced;
+    if (l->p->unforced) {
+        l->out->first.node = -1;
+        goto out;
+    }
     TRY(run_layers(l, errors, e));
     suspect(l, ranges, n, sorted);
     TRY(run_ranges(l, ranges, n, errors, e));

@@ -34,6 +34,7 @@ struct localise_params {
      * then whether the difference survives is judged from a run of its own. */
     const double *nll_a, *nll_b;
     size_t max_bytes;     /* captured activations; 0 = 512 MiB */
+    bool unforced;        /* an arm cannot be forced: only how the difference grows from layer to layer */
     double judge_seconds; /* about what the judge may take in all; 0 = 2 */
     int n_threads;        /* of the judge; 0 = all processors */
     void (*progress)(void *arg, const char *what); /* may be NULL */
@@ -130,6 +131,7 @@ struct localise {
     /* Mean |nll - observed nll| of B, and of B - A before and under observation. */
     double max_nll_change_a, max_nll_change_b;
     double mean_d, mean_d_observed; /* nll_B - nll_A over the scored positions */
+    bool unforced;       /* nothing was forced: only layer_acc and acc are known, and nobody is blamed */
     int n_examined;      /* nodes that both arms show, compared on equal inputs; others were not reached */
     int n_hidden;        /* nodes that one arm does not show: ref makes them where later ones need them */
     struct finding_detail first;

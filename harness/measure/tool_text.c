@@ -90,6 +90,11 @@ static int cut_cells(char *line, char **cell) {
     return n;
 }
 
+/* 0 for what is no count: NaN, negative, beyond any context. */
+static int count(double x) {
+    return x >= 0 && x <= 1 << 24 ? (int)x : 0;
+}
+
 static bool number(const char *text, double *x) {
     char *end;
     *x = strtod(text, &end);
@@ -113,9 +118,9 @@ static bool sweep_row(char *const *cell, int n, struct speed_text *s) {
     for (int i = 0; i < 7; i++)
         if (n < 7 || !number(cell[i], &x[i])) return false;
     *s = nothing;
-    s->n_pp = (int)x[0];
-    s->n_tg = (int)x[1];
-    s->n_kv = (int)x[2];
+    s->n_pp = count(x[0]);
+    s->n_tg = count(x[1]);
+    s->n_kv = count(x[2]);
     s->pp_tps = x[4];
     s->tg_tps = x[6];
     return true;
@@ -180,7 +185,7 @@ static bool take_bench(struct speed_text *s, double n_prompt, double n_gen, doub
     char test[64];
     if (isnan(n_prompt) || isnan(n_gen) || isnan(tps) || (n_prompt > 0 && n_gen > 0)) return false;
     snprintf(test, sizeof test, "%s%d @ d%d", n_prompt > 0 ? "pp" : "tg",
-             (int)(n_prompt > 0 ? n_prompt : n_gen), isnan(depth) ? 0 : (int)depth);
+             count(n_prompt > 0 ? n_prompt : n_gen), count(depth));
     return take_test(s, test, tps, sd);
 }
 
@@ -190,9 +195,9 @@ static bool json_row(const char *line, struct speed_text *s, bool *sweep) {
     *s = nothing;
     *sweep = !isnan(get(j, "speed_pp"));
     if (*sweep) {
-        s->n_pp = (int)get(j, "pp");
-        s->n_tg = (int)get(j, "tg");
-        s->n_kv = (int)get(j, "n_kv");
+        s->n_pp = count(get(j, "pp"));
+        s->n_tg = count(get(j, "tg"));
+        s->n_kv = count(get(j, "n_kv"));
         s->pp_tps = get(j, "speed_pp");
         s->tg_tps = get(j, "speed_tg");
         ok = !isnan(get(j, "n_kv")) && !isnan(get(j, "pp")) && !isnan(get(j, "tg"));

@@ -11,6 +11,8 @@
 #include "libllama.h"
 #include "libllama_map.h"
 
+#define CHECKED_BYTES 256
+
 static int reserve(struct libllama *s, size_t n_bytes, struct err *e) {
     if (n_bytes <= s->data_bytes) return 0;
     void *p = heap_realloc(s->data, n_bytes, e);
@@ -50,6 +52,20 @@ out:
     return rc;
 }
 
+/* What was written is there; its first and last bytes stand for the rest. */
+static int check_forced(const struct ggml_tensor *t, const void *data, size_t n_bytes,
+                        struct err *e) {
+    int rc = 0;
+    unsigned char back[2][CHECKED_BYTES];
+    const size_t n = n_bytes < CHECKED_BYTES ? n_bytes : CHECKED_BYTES;
+    ggml_backend_tensor_get(t, back[0], 0, n);
+    ggml_backend_tensor_get(t, back[1], n_bytes - n, n);
+    FAIL_IF(memcmp(back[0], data, n) || memcmp(back[1], (const char *)data + n_bytes - n, n), e,
+            ERR_UNSUPPORTED, "%s: " ENGINE_NAME " does not let its tensors be written", t->name);
+out:
+    return rc;
+}
+
 static int show(struct libllama *s, struct ggml_tensor *t, struct err *e) {
     int rc = 0;
     const struct node *n = ggml_map_last(s->map);
@@ -64,6 +80,7 @@ static int show(struct libllama *s, struct ggml_tensor *t, struct err *e) {
     ggml_backend_tensor_get(t, s->data, 0, n_bytes);
     TRY(s->observer->see(s->observer->arg, n, s->data, e));
     ggml_backend_tensor_set(t, s->data, 0, n_bytes);
+    TRY(check_forced(t, s->data, n_bytes, e));
 out:
     return rc;
 }

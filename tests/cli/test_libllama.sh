@@ -80,6 +80,12 @@ FAKE_LLAMA=scale=blk.0.ffn_up.weight
 fails "an error inside of a fused node" 'operation: arm B in ffn_swiglu-0' --a ref --b "lib:$FAKES/old-2"
 unset FAKE_LLAMA
 
+export FAKE_LLAMA=deaf=1 FAKE_LLAMA_BACKEND=avx2
+passes "tensors that cannot be written" 'not judged one by one: .*new does not let its tensors be written' --a ref \
+    --b "lib:$FAKES/new-1" --margin 0.05
+check "... growth from layer to layer instead" grep -q 'nothing forced: 0: [0-9.]*e[+-][0-9]*, 1: ' "$tmp/out"
+unset FAKE_LLAMA FAKE_LLAMA_BACKEND
+
 # ---- failures
 export FAKE_LLAMA=die=2
 fails "killed in the middle" 'FAIL (ARM): arm B died: signal 9 after [1-9]' --a ref --b "lib:$FAKES/new-1"

@@ -8,7 +8,8 @@
  *     scale=WEIGHT     the product with this weight is 3 % too large
  *     die=N hang=N     killed, or asleep for ever, in its N-th decode
  *     stop=N           stopped (SIGSTOP) there
- *     refuse=N         llama_decode gives 1 there */
+ *     refuse=N         llama_decode gives 1 there
+ *     deaf=1           its tensors cannot be written */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -101,7 +102,7 @@ void ggml_backend_tensor_get(const struct ggml_tensor *t, void *data, size_t off
     memcpy(data, (const char *)t->data + offset, n);
 }
 void ggml_backend_tensor_set(struct ggml_tensor *t, const void *data, size_t offset, size_t n) {
-    memcpy((char *)t->data + offset, data, n);
+    if (!illness("deaf")) memcpy((char *)t->data + offset, data, n);
 }
 const char *ggml_backend_buft_name(ggml_backend_buffer_type_t t) {
     (void)t;
