@@ -50,7 +50,10 @@ static int fill_batch(struct libllama *s, const struct arm_batch *b, struct err 
         x->pos[i] = b->pos[i];
         x->n_seq_id[i] = 1;
         x->seq_id[i][0] = b->seq[i];
-        x->logits[i] = b->want && b->want[i];
+        /* llama-perplexity asks for the last position of a window too, whose target is in the next
+         * one. So do we: an expert's share of the tokens can decide how an engine multiplies. */
+        bool last = i + 1 == b->n || b->seq[i + 1] != b->seq[i];
+        x->logits[i] = b->want && (b->want[i] || (last && i > 0 && b->want[i - 1]));
     }
     x->n_tokens = b->n;
 out:
