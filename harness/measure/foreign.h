@@ -24,9 +24,9 @@ enum qtype foreign_act(int k);
 /* "q8_0@ik_llama.cpp", "attn@llama.cpp"; engine: its backend's name. */
 void foreign_cell_name(const char *engine, const struct node *n, char *buf, size_t n_bytes);
 
-/* What is known of an operation of this engine, by itself or fused with what is in front of it: `attention`, or
- * a product with weights of a type (QT_none: neither). *limit, and why in a few words. NULL: nothing is. */
-const char *foreign_known(const char *engine, bool attention, enum qtype weight,
+/* What is known of an operation of this engine: `attention`, or a product with weights of a type (QT_none:
+ * neither), by itself or fused with the operation behind it. *limit, and why in a few words. NULL: nothing is. */
+const char *foreign_known(const char *engine, bool attention, bool fused, enum qtype weight,
                           struct op_limit *limit);
 /* Rounding goes either way, so that the factor between what was computed and what should have been is 1. A
  * kernel that loses something, or scales it, makes another. */

@@ -355,7 +355,8 @@ static bool is_wrong(struct loc *l, const struct side *s, int i) {
     const char **why = a ? &r->known_a : &r->known_b;
     if (!op_error_over(err, &usual)) return false;
     if (s->column != COL_none) return true;
-    *why = foreign_known(s->arm->info.backend, has_attention(s, i), weight_type(s, i), &known);
+    *why = foreign_known(s->arm->info.backend, has_attention(s, i), r->op != OP_mul_mat,
+                         weight_type(s, i), &known);
     if (*why && !op_error_over(err, &known) && foreign_only_rounds(err)) {
         *limit = known;
         return false;

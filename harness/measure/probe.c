@@ -199,7 +199,8 @@ static int unit_probe(struct probe *p, int64_t col0, int64_t n, int64_t shift, s
 static double weight_tolerance(const struct probe *p, enum qtype weight) {
     struct op_limit known;
     double tolerance = fmax(WEIGHT_TOLERANCE, limit_of_side(p).max_rel);
-    if (p->s->column == COL_none && foreign_known(p->s->arm->info.backend, false, weight, &known))
+    if (p->s->column == COL_none &&
+        foreign_known(p->s->arm->info.backend, false, false, weight, &known))
         tolerance = fmax(tolerance, KNOWN_SHARE * known.max_rel);
     return tolerance;
 }

@@ -13,21 +13,27 @@
 static void known_by_type_and_engine(void **state) {
     (void)state;
     struct op_limit kt, any, attn, plain;
-    assert_non_null(strstr(foreign_known("ik_llama.cpp", false, QT_iq4_kt, &kt), "q8_0_r8"));
-    assert_non_null(strstr(foreign_known("llama.cpp", false, QT_iq4_kt, &any), "8 bits"));
-    assert_non_null(strstr(foreign_known("ik_llama.cpp", true, QT_iq4_kt, &attn), "attention"));
-    assert_non_null(strstr(foreign_known("llama.cpp", false, QT_f16, &plain), "half precision"));
+    assert_non_null(strstr(foreign_known("ik_llama.cpp", false, false, QT_iq4_kt, &kt), "q8_0_r8"));
+    assert_non_null(strstr(foreign_known("llama.cpp", false, false, QT_iq4_kt, &any), "8 bits"));
+    assert_non_null(
+        strstr(foreign_known("ik_llama.cpp", true, false, QT_iq4_kt, &attn), "attention"));
+    assert_non_null(
+        strstr(foreign_known("llama.cpp", false, false, QT_f16, &plain), "half precision"));
     assert_true(kt.max_rel < plain.max_rel && plain.max_rel < any.max_rel);
-    assert_null(foreign_known("llama.cpp", false, QT_none, &any));
+    assert_non_null(foreign_known("ik_llama.cpp", false, true, QT_iq4_kt, &attn));
+    assert_true(attn.max_rel > kt.max_rel);
+    assert_null(foreign_known("llama.cpp", false, false, QT_none, &any));
 }
 
 /* "q4_1" is no "iq4_1" and "iq4_k" no "iq4_ks": names are whole. */
 static void names_are_whole(void **state) {
     (void)state;
     struct op_limit q6, q60;
-    assert_non_null(strstr(foreign_known("ik_llama.cpp", false, QT_q4_1, &q6), "q8_1"));
-    assert_non_null(strstr(foreign_known("ik_llama.cpp", false, QT_q6_0, &q60), "of their own"));
-    assert_non_null(strstr(foreign_known("ik_llama.cpp", false, QT_q4_0, &q60), "of their own"));
+    assert_non_null(strstr(foreign_known("ik_llama.cpp", false, false, QT_q4_1, &q6), "q8_1"));
+    assert_non_null(
+        strstr(foreign_known("ik_llama.cpp", false, false, QT_q6_0, &q60), "of their own"));
+    assert_non_null(
+        strstr(foreign_known("ik_llama.cpp", false, false, QT_q4_0, &q60), "of their own"));
 }
 
 /* Noise is rounding, a factor is not. */
