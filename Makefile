@@ -32,7 +32,9 @@ ISA.avx512  := $(ISA.avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vn
 ISA.amx     := $(ISA.avx512) -mamx-tile -mamx-int8 -mamx-bf16
 
 CFLAGS  := -std=c11 -D_GNU_SOURCE $(OPT.$(CONFIG)) -ffp-contract=off $(WARN) -Ikernels -Iharness
-LDLIBS  := -lpcre2-8 -lsqlite3 -ljansson -lxxhash -lm -lpthread
+# --numa needs hwloc; a build without its headers, or with HWLOC= given, says so. Asked for late: after setup.
+HWLOC   ?= $(shell printf '\043include <hwloc.h>\n' | $(CC) -E -x c - >/dev/null 2>&1 && echo -lhwloc)
+LDLIBS   = -lpcre2-8 -lsqlite3 -ljansson -lxxhash $(HWLOC) -lm -lpthread
 
 LIB_SRC := $(wildcard kernels/*.c kernels/*/*.c harness/*/*.c)
 LIB_SRC := $(filter-out harness/worker/%,$(LIB_SRC))
@@ -81,13 +83,19 @@ $(B)/harness/result/provenance.o: $(B)/commit.stamp
 $(B)/commit.stamp: FORCE
 	@mkdir -p $(@D)
 	@echo '$(COMMIT) $(DIRTY)' | cmp -s - $@ || echo '$(COMMIT) $(DIRTY)' > $@
+# The same for topology.o and whether there is hwloc.
+CFLAGS.harness/exec/topology.c = $(if $(HWLOC),,-DWITHOUT_HWLOC)
+$(B)/harness/exec/topology.o: $(B)/hwloc.stamp
+$(B)/hwloc.stamp: FORCE
+	@mkdir -p $(@D)
+	@h='$(HWLOC)'; echo "$$h" | cmp -s - $@ || echo "$$h" > $@
 .PHONY: FORCE
 .SECONDARY:
 FORCE:
 
 # With "make setup test" nothing is compiled before the packages are there.
 ifneq ($(filter setup setup-dev,$(MAKECMDGOALS)),)
-$(LIB_OBJ) $(TESTS): | $(filter setup setup-dev,$(MAKECMDGOALS))
+$(LIB_OBJ) $(TESTS) $(B)/hwloc.stamp: | $(filter setup setup-dev,$(MAKECMDGOALS))
 endif
 .PHONY: setup setup-dev
 setup: ## setup: install the packages that building, testing and drawing need

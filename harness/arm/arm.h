@@ -59,6 +59,7 @@ struct arm_params {
     int n_threads;         /* -t: for single tokens; 0 = all processors */
     int n_threads_batch;   /* -tb: for batches; 0 = as n_threads */
     bool huge_pages;       /* -thp: weights are copied into huge pages, where there is room */
+    const char *numa;      /* --numa: where threads and memory go (exec/topology.h); NULL = anywhere */
     const char *type_k;    /* -ctk: f32, f16, q8_0 (another engine: what it has); NULL = f16 */
     const char *type_v;    /* -ctv */
     const char *fault;     /* --fault: a seeded fault (base/fault.h), NULL = none */

@@ -14,8 +14,10 @@ struct builtin {
     struct arm arm;
     struct model model;
     struct tok *tok;
+    struct topology *topology; /* NULL without --numa */
     struct exec *exec;
     bool huge_pages; /* the weights are a copy in them */
+    bool placed;     /* on nodes of the topology, every part of it */
 };
 
 static struct builtin *self(struct arm *a) {
@@ -25,6 +27,7 @@ static struct builtin *self(struct arm *a) {
 static void release(struct arm *a) {
     struct builtin *s = self(a);
     exec_free(s->exec);
+    topology_free(s->topology);
     tok_free(s->tok);
     model_close(&s->model);
     heap_free(s);
@@ -71,17 +74,27 @@ static int observe(struct arm *a, struct observer *o, struct err *e) {
     return 0;
 }
 
+/* Where it runs: "CPU, numa distribute: 16 processors of 2 nodes, weights in huge pages there". */
+static void placement(const struct builtin *s, char *buf, size_t n) {
+    char numa[96];
+    topology_describe(s->topology, numa, sizeof numa);
+    snprintf(buf, n, "CPU%s%s%s%s", numa[0] ? ", " : "", numa,
+             s->huge_pages ? ", weights in huge pages" : "",
+             s->huge_pages && s->placed ? " there" : "");
+}
+
 static int describe(const struct arm *a, struct row *r, struct err *e) {
     int rc = 0;
     const struct builtin *s = (const struct builtin *)a;
     const struct arm_info *i = &a->info;
-    char fp[17], cells[1024];
+    char fp[17], cells[1024], where[160];
     gguf_fingerprint(s->model.g, fp);
     TRY(exec_cells(s->exec, cells, sizeof cells, e));
     TRY(row_set(r, ROW_engine, "ggauge", e));
     TRY(row_set(r, ROW_engine_commit, row_get(r, ROW_commit_id), e));
     TRY(row_set(r, ROW_backend, i->backend, e));
-    TRY(row_set(r, ROW_placement, s->huge_pages ? "CPU, weights in huge pages" : "CPU", e));
+    placement(s, where, sizeof where);
+    TRY(row_set(r, ROW_placement, where, e));
     TRY(row_set(r, ROW_cells, cells, e));
     TRY(row_set(r, ROW_model, i->name, e));
     TRY(row_set(r, ROW_model_fp, fp, e));
@@ -109,7 +122,8 @@ static const struct arm_ops builtin_ops = {
     .describe = describe,
 };
 
-static int resolve(const struct arm_params *p, struct exec_params *x, struct err *e) {
+static int resolve(const struct arm_params *p, const struct topology *t, struct exec_params *x,
+                   struct err *e) {
     int rc = 0;
     x->column = p->backend ? column_from_name(p->backend) : column_best_cpu();
     FAIL_IF(x->column == COL_none, e, ERR_ARG, "'%s' is not a backend", p->backend);
@@ -126,7 +140,8 @@ static int resolve(const struct arm_params *p, struct exec_params *x, struct err
     x->n_ctx = p->n_ctx;
     x->n_seq = p->n_seq;
     x->n_ubatch = p->n_ubatch < p->n_batch ? p->n_ubatch : p->n_batch;
-    x->n_threads = p->n_threads ? p->n_threads : threads_online();
+    x->topology = t;
+    x->n_threads = p->n_threads ? p->n_threads : topology_n_cpus(t);
     x->n_threads_batch = p->n_threads_batch ? p->n_threads_batch : x->n_threads;
 out:
     return rc;
@@ -170,6 +185,12 @@ static void fill_info(struct arm_info *i, const struct model *m, const struct ar
     snprintf(i->desc, sizeof i->desc, "%s ?B %s", i->arch, upper); /* sizes have no key in a file */
 }
 
+/* For gguf_to_huge_pages. */
+static void place_weights(void *arg, void *p, size_t n_bytes) {
+    struct builtin *s = arg;
+    if (!topology_place(s->topology, p, n_bytes)) s->placed = false;
+}
+
 int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e) {
     int rc = 0;
     struct exec_params x;
@@ -177,13 +198,15 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     struct builtin *s = heap_calloc(1, sizeof *s, e);
     if (!s) return ERR_NOMEM;
     s->arm.ops = &builtin_ops;
-    TRY(resolve(p, &x, e));
+    TRY(topology_new(&s->topology, p->numa, e));
+    TRY(resolve(p, s->topology, &x, e));
     TRY(model_open(&s->model, p->model, e));
     if (x.n_ctx == 0) x.n_ctx = (int)s->model.hp.n_ctx_train;
     s->tok = arm_load_tok(s->model.g, p->model);
     s->arm.tok = s->tok;
     TRY(exec_new(&s->exec, &s->model, &x, e));
-    if (p->huge_pages) s->huge_pages = gguf_to_huge_pages(s->model.g);
+    s->placed = true;
+    if (p->huge_pages) s->huge_pages = gguf_to_huge_pages(s->model.g, place_weights, s);
     fill_info(&s->arm.info, &s->model, p, &x);
     *out = &s->arm;
 out:

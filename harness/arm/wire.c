@@ -33,6 +33,7 @@ void put_params(struct payload *p, const struct arm_params *a) {
     put_i32(p, a->n_threads);
     put_i32(p, a->n_threads_batch);
     put_u8(p, a->huge_pages);
+    put_str(p, a->numa);
 #define X(name) put_str(p, a->engine.name);
     ARM_ENGINE_LIST(X)
 #undef X
@@ -53,6 +54,7 @@ void get_params(struct payload *p, struct arm_params *a) {
     a->n_threads = get_i32(p);
     a->n_threads_batch = get_i32(p);
     a->huge_pages = get_u8(p) == 1;
+    a->numa = get_str(p);
 #define X(name) a->engine.name = get_str(p);
     ARM_ENGINE_LIST(X)
 #undef X

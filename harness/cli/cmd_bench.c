@@ -70,6 +70,7 @@ static int parse(struct bench_cmd *c, int argc, char **argv, struct err *e) {
         { OPT_STR, "-ctv --cache-type-v", "LIST", &c->text.ctv, 0, 0, NULL,
           "types of the V cache: f32, f16, q8_0" },
         OPT_HUGE_PAGES(c->common),
+        OPT_NUMA(c->common.numa),
         { OPT_CHOICE, "-fa --flash-attn", "on", &c->fa, 0, 0, "on|off|auto|1|0",
           "accepted: this engine has one attention, which never stores the score matrix" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "output" },

@@ -20,7 +20,8 @@ struct kernel_cmd {
     struct {
         const char *type, *backend, *n_tok, *depth, *threads;
     } text;
-    const char *ops, *csv, *results;
+    const char *ops, *numa, *csv, *results;
+    struct topology *topology; /* NULL without --numa */
     struct kcase_filter filter;
     struct int_list threads;
     struct kcheck_params p;
@@ -48,6 +49,7 @@ static int parse(struct kernel_cmd *c, int argc, char **argv, struct err *e) {
           "tokens already in the cache, for attention" },
         { OPT_STR, "-t --threads", "LIST", &c->text.threads, 0, 0, NULL,
           "threads (0 = all processors)" },
+        OPT_NUMA(c->numa),
         { OPT_FLAG, "--list", NULL, &c->list, 0, 0, NULL, "only list the cells that would run" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "shape (the default is Llama 3.1 8B)" },
         { OPT_INT, "--n", "N", &c->n, 32, 1 << 20, NULL, "row length of weights" },
@@ -152,12 +154,13 @@ static int choose_numbers(struct kernel_cmd *c, struct err *e) {
     c->filter.n_n_kv = l.n;
     TRY(list_ints("--threads", c->text.threads, 0, THREADS_MAX, &c->threads, e));
     int most = 0;
+    TRY(topology_new(&c->topology, c->numa, e));
     for (int i = 0; i < c->threads.n; i++) {
-        if (c->threads.v[i] == 0) c->threads.v[i] = threads_online();
+        if (c->threads.v[i] == 0) c->threads.v[i] = topology_n_cpus(c->topology);
         if (c->threads.v[i] > most) most = c->threads.v[i];
     }
     opt_warn_threads(most, 0);
-    TRY(thread_pool_new(&c->p.pool, most, e));
+    TRY(topology_pool(c->topology, &c->p.pool, most, e));
     FAIL_IF(c->n_head % c->n_head_kv, e, ERR_ARG, "%d heads cannot share %d kv heads evenly",
             c->n_head, c->n_head_kv);
     c->p.shape = (struct kshape){ c->n,         c->n_rows,      c->n_ff,   c->n_head,
@@ -174,6 +177,7 @@ static int reserve_cold(struct kernel_cmd *c, struct err *e) {
     const size_t cache = peak_cache_bytes();
     c->p.cold = heap_alloc(n, e);
     if (!c->p.cold) return ERR_NOMEM;
+    topology_place(c->topology, c->p.cold, n);
     memset(c->p.cold, 0x5a, n);
     c->p.cold_bytes = n;
     c->peaks.pool = c->p.pool;
@@ -331,6 +335,7 @@ static void print_peaks(const struct kernel_cmd *c) {
 
 static int run(struct kernel_cmd *c, struct err *e) {
     int rc = 0;
+    char numa[96];
     TRY(kcase_each(&c->filter, count_case, c, e));
     FAIL_IF(c->n_cases == 0, e, ERR_ARG, "no cell passes these filters; see ggauge types");
     if (c->list) return 0;
@@ -338,6 +343,8 @@ static int run(struct kernel_cmd *c, struct err *e) {
     TRY(reserve_cold(c, e));
     if (c->time_them) warn_of_load();
     TRY(kernel_rows_describe(&c->rows, &c->p, peak_cache_bytes(), e));
+    topology_describe(c->topology, numa, sizeof numa);
+    if (numa[0]) TRY(row_set(&c->rows.base, ROW_placement, numa, e));
     print_head();
     progress_start(&c->progress, "cell", c->n_cases, 0);
     rc = kcase_each(&c->filter, on_case, c, e);
@@ -382,6 +389,7 @@ int cmd_kernel_bench(int argc, char **argv, struct err *e) {
     TRY(run(&c, e));
 out:
     thread_pool_free(c.p.pool);
+    topology_free(c.topology);
     heap_free(c.p.cold);
     int closed = run_rows_close(&c.rows, rc < 0 ? NULL : e);
     if (rc >= 0 && closed < 0) rc = closed;

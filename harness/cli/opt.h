@@ -13,6 +13,7 @@
 
 #include "arm/arm.h"
 #include "base/err.h"
+#include "exec/topology.h"
 
 enum opt_kind {
     OPT_GROUP,   /* a heading in the help: `help` is its text */
@@ -67,6 +68,7 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
 #define OPT_THREADS_BATCHES(P)                                                                     \
     OPT_BATCHES(P),                                                                                \
     OPT_HUGE_PAGES(P),                                                                             \
+    OPT_NUMA((P).numa),                                                                            \
     { OPT_CHOICE, "-ctk --cache-type-k", "TYPE", &(P).type_k, 0, 0, "f32|f16|q8_0",                \
       "type of the K cache" },                                                                     \
     { OPT_CHOICE, "-ctv --cache-type-v", "TYPE", &(P).type_v, 0, 0, "f32|f16|q8_0",                \
@@ -86,6 +88,9 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
 #define OPT_OTHER_ARM(TEXT)                                                                        \
     { OPT_STR, "--arm", "ARM", &(TEXT), 0, 0, NULL,                                                \
       "measure another arm, written as for compare: \"lib:build/workers/llama.cpp-1a2b -fa on\"" }
+#define OPT_NUMA(MODE)                                                                             \
+    { OPT_CHOICE, "--numa", "MODE", &(MODE), 0, 0, NUMA_MODES,                                     \
+      "pin threads and place -thp's copy: over all nodes, on that of the start, as numactl says" }
 #define OPT_ACT_LIKE(P)                                                                            \
     { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, "avx2|avx512|amx|cuda",             \
       "with ref: every product gets the rounding errors of COLUMN's activations" }

@@ -99,9 +99,10 @@ int exec_new(struct exec **out, const struct model *m, const struct exec_params 
     FAIL_IF(p->n_ubatch < 1 || p->n_ctx < 1 || p->n_seq < 1, e, ERR_ARG,
             "context, sequences and micro-batch must be positive");
     int n_threads = p->n_threads > p->n_threads_batch ? p->n_threads : p->n_threads_batch;
-    TRY(thread_pool_new(&x->pool, n_threads, e));
+    TRY(topology_pool(p->topology, &x->pool, n_threads, e));
     TRY(backend_cpu_init(&x->b, p->column, x->pool, e));
     TRY(kv_init(&x->kv, &m->hp, p->type_k, p->type_v, p->n_ctx, p->n_seq, &x->b, e));
+    topology_place(p->topology, x->kv.data, x->kv.n_bytes);
     TRY(graph_init(&x->body, m, &x->kv, e));
     TRY(graph_init(&x->head, m, NULL, e));
     x->in = heap_calloc(5 * (size_t)p->n_ubatch, sizeof *x->in, e);

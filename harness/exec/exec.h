@@ -8,6 +8,7 @@
 #include "base/fault.h"
 #include "exec/batch.h"
 #include "exec/observer.h"
+#include "exec/topology.h"
 #include "model/graph.h"
 
 struct exec_params {
@@ -15,6 +16,7 @@ struct exec_params {
     enum column weights_as; /* ref: rounded as this column does; COL_none = not at all */
     enum qtype type_k, type_v;
     int n_ctx, n_seq, n_ubatch, n_threads, n_threads_batch;
+    const struct topology *topology; /* borrowed until exec_free; NULL = threads run anywhere */
     enum fault fault; /* FAULT_none but in a build with seeded faults */
 };
 

@@ -75,10 +75,13 @@ struct gguf;
 int gguf_open(struct gguf **out, const char *path, struct err *e);
 void gguf_close(struct gguf *g); /* NULL is allowed */
 
+/* Called for memory that nobody has written yet, to say where its pages shall lie. */
+typedef void (*gguf_place_fn)(void *arg, void *p, size_t n_bytes);
+
 /* For speed only: the data are copied into huge pages, if the system has them, the model is large and
  * a quarter of the free memory suffices. True if all of it was; pointers stay valid in any case. Not
- * while others read. */
-bool gguf_to_huge_pages(struct gguf *g);
+ * while others read. `place` may be NULL. */
+bool gguf_to_huge_pages(struct gguf *g, gguf_place_fn place, void *arg);
 
 /* The same for a file image in memory (tests, fuzzing); `data` must outlive g. */
 int gguf_open_memory(struct gguf **out, const void *data, size_t n_bytes, struct err *e);

@@ -53,7 +53,7 @@ static bool huge_pages_allowed(void) {
 }
 
 /* Whether the part now lies in memory of its own. */
-static bool copy_part(struct gguf_part *p) {
+static bool copy_part(struct gguf_part *p, gguf_place_fn place, void *arg) {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t n = ((size_t)p->n_bytes + page - 1) / page * page;
     char *all =
@@ -64,6 +64,7 @@ static bool copy_part(struct gguf_part *p) {
     munmap(copy + n, HUGE_PAGE - before);
     if (before) munmap(all, before);
     if (madvise(copy, n, MADV_HUGEPAGE) == 0) {
+        if (place) place(arg, copy, n);
         memcpy(copy, p->map, (size_t)p->n_bytes);
         if (mprotect(copy, n, PROT_READ) == 0 &&
             mremap(copy, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, p->map) == p->map)
@@ -73,12 +74,12 @@ static bool copy_part(struct gguf_part *p) {
     return false;
 }
 
-bool gguf_to_huge_pages(struct gguf *g) {
+bool gguf_to_huge_pages(struct gguf *g, gguf_place_fn place, void *arg) {
     if (g->n_bytes < WORTH_IT || !huge_pages_allowed()) return false;
     bool copied = g->n_bytes <= available_bytes() / SHARE, all = true;
     for (int k = 0; k < g->n_parts; k++) {
         struct gguf_part *p = &g->parts[k];
-        if (!p->map || (copied && copy_part(p))) continue;
+        if (!p->map || (copied && copy_part(p, place, arg))) continue;
         all = false;
         (void)madvise(p->map, (size_t)p->n_bytes, MADV_HUGEPAGE); /* only advice */
     }
@@ -87,8 +88,8 @@ bool gguf_to_huge_pages(struct gguf *g) {
 
 #else
 
-bool gguf_to_huge_pages(struct gguf *g) {
-    (void)g;
+bool gguf_to_huge_pages(struct gguf *g, gguf_place_fn place, void *arg) {
+    (void)g, (void)place, (void)arg;
     return false;
 }
 

@@ -8,6 +8,7 @@
  * spins keeps the one that everybody waits for from running. */
 #include "threads.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -67,8 +68,10 @@ struct thread_pool {
     struct work_team team, alone;
     void *shared;
     size_t shared_bytes, scratch_bytes;
-    int size, n_online;     /* threads, processors */
-    int idle_turns;         /* to spin before a thread sleeps until the next run */
+    int size, n_online; /* threads, processors */
+    int idle_turns;     /* to spin before a thread sleeps until the next run */
+    bool pinned;
+    cpu_set_t callers;      /* if pinned: where the caller's thread runs during a run */
     struct worker *workers; /* [size]; number 0 is the caller and has no thread */
 };
 
@@ -242,7 +245,63 @@ static void wait_for_all(struct thread_pool *p, int spin_turns) {
     pthread_mutex_unlock(&p->lock);
 }
 
+static cpu_set_t one_processor(int cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    return set;
+}
+
+/* Send the caller's thread to its processor and say in `was` where it might run before; false if it
+ * has not been sent anywhere. */
+static bool pin_caller(const struct thread_pool *p, cpu_set_t *was) {
+    return p->pinned && sched_getaffinity(0, sizeof *was, was) == 0 &&
+           sched_setaffinity(0, sizeof p->callers, &p->callers) == 0;
+}
+
+/* Check the list, and note what the pool needs of it. */
+static int take_processors(struct thread_pool *p, int n_threads, const int *cpu, struct err *e) {
+    int rc = 0;
+    cpu_set_t all, was;
+    CPU_ZERO(&all);
+    for (int i = 0; i < n_threads; i++) {
+        FAIL_IF(cpu[i] < 0 || cpu[i] >= CPU_SETSIZE, e, ERR_ARG,
+                "thread %d cannot be pinned to processor %d: expected 0 to %d", i + 1, cpu[i],
+                CPU_SETSIZE - 1);
+        CPU_SET(cpu[i], &all);
+    }
+    p->pinned = true;
+    p->callers = one_processor(cpu[0]);
+    p->n_online = CPU_COUNT(&all); /* for these threads there are no others */
+    FAIL_IF(!pin_caller(p, &was), e, ERR_ARG, "thread 1 cannot be pinned to processor %d: %s",
+            cpu[0], strerror(errno));
+    sched_setaffinity(0, sizeof was, &was);
+out:
+    return rc;
+}
+
+static int start_thread(struct worker *w, const int *cpu, struct err *e) {
+    int rc = 0, why = 0;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    if (cpu) {
+        const cpu_set_t set = one_processor(cpu[w->ith]);
+        why = pthread_attr_setaffinity_np(&attr, sizeof set, &set);
+    }
+    if (!why) why = pthread_create(&w->thread, &attr, worker_main, w);
+    pthread_attr_destroy(&attr);
+    FAIL_IF(why == EINVAL && cpu, e, ERR_ARG, "thread %d cannot be pinned to processor %d: %s",
+            w->ith + 1, cpu[w->ith], strerror(why));
+    FAIL_IF(why, e, ERR_NOMEM, "cannot start thread %d: %s", w->ith + 1, strerror(why));
+out:
+    return rc;
+}
+
 int thread_pool_new(struct thread_pool **out, int n_threads, struct err *e) {
+    return thread_pool_new_on(out, n_threads, NULL, e);
+}
+
+int thread_pool_new_on(struct thread_pool **out, int n_threads, const int *cpu, struct err *e) {
     int rc = 0;
     struct thread_pool *p = NULL;
     *out = NULL;
@@ -260,13 +319,12 @@ int thread_pool_new(struct thread_pool **out, int n_threads, struct err *e) {
     p->workers[0] = (struct worker){ .pool = p };
     p->size = 1;
     p->n_online = threads_online();
+    if (cpu) TRY(take_processors(p, n_threads, cpu, e));
     p->idle_turns = n_threads > p->n_online ? 0 : SPIN_TURNS;
     p->alone.nth = 1;
     for (int i = 1; i < n_threads; i++) {
         p->workers[i] = (struct worker){ .pool = p, .ith = i };
-        int err = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
-        FAIL_IF(err, e, ERR_NOMEM, "cannot start thread %d of %d: %s", i + 1, n_threads,
-                strerror(err));
+        TRY(start_thread(&p->workers[i], cpu, e));
         p->size = i + 1;
     }
     *out = p;
@@ -316,9 +374,8 @@ int thread_pool_reserve(struct thread_pool *p, size_t shared_bytes, size_t scrat
     return 0;
 }
 
-void thread_pool_run(struct thread_pool *p, int n_threads, work_fn fn, void *arg) {
-    if (n_threads < 1) n_threads = 1;
-    if (n_threads > p->size) n_threads = p->size;
+/* A run with the caller's thread where it belongs. */
+static void run_all(struct thread_pool *p, int n_threads, work_fn fn, void *arg) {
     p->fn = fn;
     p->arg = arg;
     p->team.nth = n_threads;
@@ -340,6 +397,13 @@ void thread_pool_run(struct thread_pool *p, int n_threads, work_fn fn, void *arg
     }
     run_share(p, &p->workers[0], n_threads);
     wait_for_all(p, p->team.spin_turns);
+}
+
+void thread_pool_run(struct thread_pool *p, int n_threads, work_fn fn, void *arg) {
+    cpu_set_t was;
+    const bool moved = pin_caller(p, &was);
+    run_all(p, n_threads < 1 ? 1 : n_threads > p->size ? p->size : n_threads, fn, arg);
+    if (moved) sched_setaffinity(0, sizeof was, &was);
 }
 
 int threads_online(void) {

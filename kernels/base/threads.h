@@ -33,6 +33,10 @@ struct thread_pool;
 
 /* A pool of n_threads (1..THREADS_MAX), the caller's own thread included. */
 int thread_pool_new(struct thread_pool **out, int n_threads, struct err *e);
+/* The same, but thread i keeps to processor cpu[i] (the system's number, below 1024); several may
+ * share one. The caller's own thread, which is also that of others, does so during runs only. NULL
+ * leaves all of it to the system. ERR_ARG if a thread may not run there. */
+int thread_pool_new_on(struct thread_pool **out, int n_threads, const int *cpu, struct err *e);
 void thread_pool_free(struct thread_pool *pool);
 
 /* Make sure that shared and per-thread blocks have at least these sizes in later runs. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * test_threads.c - the pool: everyone runs, barriers hold everyone, chunks are claimed once. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -117,6 +118,64 @@ static void bad_sizes_are_refused(void **state) {
     assert_true(strlen(e.msg) > 10);
 }
 
+/* All on one processor: barriers that spun would take for ever. The caller is free again behind
+ * every run. */
+static void pinned(void *arg, struct work *w) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) || CPU_COUNT(&set) != 1)
+        atomic_fetch_add((_Atomic int *)arg, 1);
+    for (int i = 0; i < ROUNDS; i++)
+        work_barrier(w);
+}
+
+static void threads_are_pinned(void **state) {
+    (void)state;
+    enum { N = 5 };
+    struct err e = { 0 };
+    struct thread_pool *p;
+    cpu_set_t before, after;
+    _Atomic int wrong = 0;
+    int cpu[N], first = 0;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    while (!CPU_ISSET(first, &before))
+        first++;
+    for (int i = 0; i < N; i++)
+        cpu[i] = first;
+    assert_int_equal(thread_pool_new_on(&p, N, cpu, &e), 0);
+    for (int n = 1; n <= N; n++) {
+        thread_pool_run(p, n, pinned, &wrong);
+        assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+        assert_true(CPU_EQUAL(&before, &after));
+    }
+    thread_pool_free(p);
+    assert_int_equal(atomic_load(&wrong), 0);
+}
+
+/* Processors that do not exist, for the caller and for another thread. */
+static void bad_processors_are_refused(void **state) {
+    (void)state;
+    static const int bad[] = { -1, CPU_SETSIZE - 1, CPU_SETSIZE };
+    struct err e = { 0 };
+    cpu_set_t before, after;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    if (CPU_ISSET(CPU_SETSIZE - 1, &before)) skip();
+    for (size_t i = 0; i < N_ELEMS(bad); i++) {
+        for (int at = 0; at < 3; at++) {
+            int cpu[3] = { 0 };
+            struct thread_pool *p = NULL;
+            while (!CPU_ISSET(cpu[0], &before))
+                cpu[0]++;
+            cpu[1] = cpu[2] = cpu[0];
+            cpu[at] = bad[i];
+            assert_int_equal(thread_pool_new_on(&p, 3, cpu, &e), ERR_ARG);
+            assert_null(p);
+            assert_non_null(strstr(e.msg, "cannot be pinned to processor"));
+            assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+            assert_true(CPU_EQUAL(&before, &after));
+        }
+    }
+}
+
 /* Pieces without a barrier between them each hand out all their chunks, however far a thread is
  * ahead; thread 0's own work is done once. */
 static void pieces(void *arg, struct work *w) {
@@ -182,6 +241,8 @@ int main(void) {
         cmocka_unit_test(pieces_are_counted_apart),
         cmocka_unit_test(runs_follow_each_other),
         cmocka_unit_test(bad_sizes_are_refused),
+        cmocka_unit_test(threads_are_pinned),
+        cmocka_unit_test(bad_processors_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
