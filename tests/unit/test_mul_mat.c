@@ -174,8 +174,12 @@ static void multiply_exactly(struct cell_case *c) {
     const struct qkernel *xk = qkernel_find(COL_ref, c->k->act, false, NULL);
     const size_t row = (size_t)c->n * sizeof(float);
     float *w = must_alloc(MAX_ROWS * row), *wt = must_alloc(MAX_ROWS * row), *x = must_alloc(row);
-    for (int r = 0; r < MAX_ROWS; r++)
-        wk->dequant_row(c->w + (size_t)r * c->w_stride, w + r * c->n, c->n);
+    for (int r = 0; r < MAX_ROWS; r++) {
+        const char *from = c->w + (size_t)r * c->w_stride;
+        wk->dequant_row(from, w + r * c->n, c->n);
+        if (qtype_rounds_weights(c->t, c->k->act))
+            qtype_round_weights(c->t, from, w + r * c->n, c->n);
+    }
     for (int64_t i = 0; i < c->n; i++)
         for (int r = 0; r < MAX_ROWS; r++)
             wt[i * MAX_ROWS + r] = w[r * c->n + i];

@@ -249,6 +249,50 @@ static void table_facts(void **state) {
     assert_int_equal(qtype_row_bytes(QT_iq4_kt, 1024), 4 + 512);
 }
 
+/* The bf16 numbers around x, which is positive: below (or x itself) and the next one. */
+static void bf16_around(float x, double *below, double *above) {
+    int e;
+    frexp((double)x, &e); /* 8 bits of mantissa: a step is 2^(e - 8) */
+    const double step = ldexp(1, e - 8);
+    *below = floor((double)x / step) * step;
+    *above = *below + step;
+}
+
+static void weights_as_bf16(void **state) {
+    (void)state;
+    struct rng r = { 5 };
+    float y[512], x[512], d = 0.37f;
+    for (int i = 0; i < 512; i++)
+        x[i] = y[i] = i % 4 < 2 ? (float)(257 + i / 4 * 2) : ldexpf(1 + (float)rng_uniform(&r), i % 60 - 30);
+    assert_false(qtype_rounds_weights(QT_f16, QT_bf16));
+    assert_false(qtype_rounds_weights(QT_q4_0, QT_q8_2_x4));
+    assert_true(qtype_rounds_weights(QT_iq4_kt, QT_bf16));
+    qtype_round_weights(QT_q4_0, NULL, y, 512);
+    for (int i = 0; i < 512; i++) { /* odd numbers from 257 to 511 are ties */
+        double below, above;
+        bf16_around(x[i], &below, &above);
+        const double mid = (below + above) / 2, v = (double)x[i];
+        const double want = v < mid || (v == mid && i % 2 == 0) ? below : above;
+        if ((double)y[i] != want)
+            fail_msg("column %d: %.9g became %.9g, expected %.9g", i, v, (double)y[i], want);
+    }
+    /* A row scale is left out of the rounding. */
+    struct {
+        float d;
+        struct blk_iq4_kt b[2];
+    } row = { .d = d };
+    for (int i = 0; i < 512; i++)
+        x[i] = y[i] = d * (float)(i % 2 ? -(i + 257) : i + 257);
+    qtype_round_weights(QT_iq4_kt, &row, y, 512);
+    for (int i = 0; i < 512; i++) {
+        double below, above;
+        bf16_around((float)(i + 257), &below, &above);
+        const double mid = (below + above) / 2, v = i + 257;
+        const float want = (float)(v < mid || (v == mid && i % 2 == 0) ? below : above);
+        assert_true(y[i] == d * (i % 2 ? -want : want));
+    }
+}
+
 /* A cell that says it can multiply says everything a caller needs. */
 static void cells_are_whole(void **state) {
     (void)state;
@@ -297,7 +341,7 @@ int main(void) {
         cmocka_unit_test(quantize_golden),   cmocka_unit_test(quantize_shared),
         cmocka_unit_test(quantize_like_ref), cmocka_unit_test(quantize_nonfinite),
         cmocka_unit_test(table_facts),       cmocka_unit_test(cells_are_whole),
-        cmocka_unit_test(trellis_generator),
+        cmocka_unit_test(trellis_generator), cmocka_unit_test(weights_as_bf16),
     };
     return cmocka_run_group_tests_name("qtype", tests, NULL, NULL);
 }
