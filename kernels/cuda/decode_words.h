@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT
+ * decode_words.h - what the decoders of the cuda column are written in: C that gcc, g++ and nvcc
+ * compile alike, so that tests on the host run the very code of the kernels.
+ *
+ * A decoder turns 32 weights in a row, a sub-block, into 8 words of 4 signed bytes in weight order,
+ * a scale and a minimum: weight i = scale * q[i] + min, each operation rounded to binary32. */
+#ifndef GGAUGE_DECODE_WORDS_H
+#define GGAUGE_DECODE_WORDS_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "base/compiler.h"
+#include "base/fp16.h"
+
+#if defined(__CUDACC__)
+#define HD static __host__ __device__ __forceinline__
+#else
+#define HD ALWAYS_INLINE
+#endif
+
+/* Memory of a device and of its emulation may be read up to this many bytes behind its last. */
+#define DECODE_SLACK 16
+
+struct decoded {
+    uint32_t q[8]; /* 32 int8, the first weight in the lowest byte */
+    float scale, min;
+};
+
+HD float hd_f16(uint16_t h) {
+#if defined(__CUDA_ARCH__)
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+#else
+    return f16_to_f32(h);
+#endif
+}
+
+HD uint16_t hd_u16(const uint8_t *p) {
+#if defined(__CUDA_ARCH__)
+    return *(const uint16_t *)p;
+#else
+    return (uint16_t)(p[0] | p[1] << 8);
+#endif
+}
+
+/* n words at p, a multiple of 4. */
+HD void hd_words4(const uint8_t *p, uint32_t *w, int n) {
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+    for (int i = 0; i < n; i++)
+        w[i] = ((const uint32_t *)p)[i];
+#else
+    memcpy(w, p, 4 * (size_t)n);
+#endif
+}
+
+/* The low word of hi:lo >> shift, shift below 32. */
+HD uint32_t hd_funnel(uint32_t lo, uint32_t hi, unsigned shift) {
+#if defined(__CUDA_ARCH__)
+    return __funnelshift_r(lo, hi, shift);
+#else
+    return (uint32_t)(((uint64_t)hi << 32 | lo) >> shift);
+#endif
+}
+
+/* n words at p, a multiple of 2: aligned words, shifted where p is between two of them; so up to 4
+ * bytes behind the last one are read on a device. */
+HD void hd_words2(const uint8_t *p, uint32_t *w, int n) {
+#if defined(__CUDA_ARCH__) || defined(GGAUGE_CUDA_EMU)
+    const unsigned shift = 8 * (unsigned)((uintptr_t)p & 2);
+    const uint8_t *a = p - ((uintptr_t)p & 2);
+    uint32_t lo, hi;
+    hd_words4(a, &lo, 1);
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+#endif
+    for (int i = 0; i < n; i++, lo = hi) {
+        hd_words4(a + 4 * (i + 1), &hi, 1);
+        w[i] = hd_funnel(lo, hi, shift);
+    }
+#else
+    memcpy(w, p, 4 * (size_t)n);
+#endif
+}
+
+/* c + the four bytes of a, each below 128. */
+HD int hd_byte_sum(uint32_t a, int c) {
+#if defined(__CUDA_ARCH__)
+    return __dp4a((int)a, 0x01010101, c);
+#else
+    return c + (int)((a & 255u) + (a >> 8 & 255u) + (a >> 16 & 255u) + (a >> 24));
+#endif
+}
+
+/* The low bytes of four numbers as one word. */
+HD uint32_t hd_pack4(int a, int b, int c, int d) {
+#if defined(__CUDA_ARCH__)
+    return __byte_perm(__byte_perm((unsigned)a, (unsigned)b, 0x0040),
+                       __byte_perm((unsigned)c, (unsigned)d, 0x0040), 0x5410);
+#else
+    return ((uint32_t)a & 255u) | ((uint32_t)b & 255u) << 8 | ((uint32_t)c & 255u) << 16 |
+           (uint32_t)d << 24;
+#endif
+}
+
+/* Bits 0..3 of x as the low bits of four bytes. */
+HD uint32_t hd_spread4(uint32_t x) {
+    return (x & 15u) * 0x00204081u & 0x01010101u;
+}
+
+/* Weight i of a decoded sub-block as an integer. */
+HD int decoded_int(const struct decoded *o, int i) {
+    return (int)(int8_t)(o->q[i / 4] >> 8 * (i % 4));
+}
+
+#endif
