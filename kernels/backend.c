@@ -137,8 +137,21 @@ bool column_available(enum column c) {
     case COL_avx2: return avx2;
     case COL_avx512: return avx512;
     case COL_amx: return avx512 && cpu_has_amx();
-    default: return false; /* cuda has no cells yet, so no probe either */
+    case COL_cuda: return cuda_available(NULL) == 0;
+    default: return false;
     }
+}
+
+int column_check(enum column c, struct err *e) {
+    if (c == COL_cuda) return cuda_available(e);
+    if (column_available(c)) return 0;
+    return ERR(e, ERR_UNSUPPORTED,
+               "backend %s cannot run here: it needs %s, and this build or machine lacks it",
+               column_name(c), column_needs(c));
+}
+
+int backend_init(struct backend *b, enum column c, struct thread_pool *pool, struct err *e) {
+    return c == COL_cuda ? backend_cuda_init(b, 0, e) : backend_cpu_init(b, c, pool, e);
 }
 
 enum column column_best_cpu(void) {
@@ -152,7 +165,7 @@ const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_ma
                                    enum column *found) {
     for (; c != COL_none; c = columns[c].parent) {
         const struct qkernel *k = qkernels[t][c];
-        if (!k || (need_mul_mat && !k->mul_mat)) continue;
+        if (!k || (need_mul_mat && !k->mul_mat && !k->on_device)) continue;
         if (found) *found = c;
         return k;
     }
@@ -162,7 +175,7 @@ const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_ma
 const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, enum column *found) {
     for (; c != COL_none; c = columns[c].parent) {
         const struct qkernel *k = qkernels[t][c];
-        if (!k || !k->mul_mat || k->min_tokens > n_tok) continue;
+        if (!k || (!k->mul_mat && !k->on_device) || k->min_tokens > n_tok) continue;
         if (found) *found = c;
         return k;
     }
@@ -177,6 +190,8 @@ const struct op_cell *op_cell_find(enum column c, const struct node *n, enum col
             /* A column can lend its loop to a parent's kernel, but the row must name who computes.
              */
             c = k_col;
+        } else if (!column_is_cpu(c)) {
+            return NULL;
         } else {
             while (columns[c].parent != COL_none)
                 c = columns[c].parent; /* ref multiplies anything */

@@ -29,8 +29,13 @@ enum column {
 const char *column_name(enum column c);
 enum column column_from_name(const char *name); /* COL_none if there is none */
 const char *column_needs(enum column c);
-/* True if the machine and this build can run the column. */
+/* True if the machine and this build can run the column; column_check says why not. */
 bool column_available(enum column c);
+int column_check(enum column c, struct err *e);
+/* Whether its cells are functions of this program that run on host memory (cuda's are not). */
+static inline bool column_is_cpu(enum column c) {
+    return c >= COL_ref && c <= COL_amx;
+}
 /* The last available CPU column that has at least one cell of its own. */
 enum column column_best_cpu(void);
 
@@ -46,9 +51,10 @@ const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, en
 bool qtype_has_cell(enum column c, enum qtype t);
 bool op_has_cell(enum column c, enum op op);
 
-/* Tokens by which the cell of a mul_mat node is chosen. */
+/* Tokens by which the cell of a mul_mat node, or the cuda column's way of an attn node, is chosen. */
 #define TOKENS_MANY INT64_MAX
 static inline int64_t node_tokens(const struct node *n) {
+    if (n->op == OP_attn) return n->p.attn.n_tok_as ? n->p.attn.n_tok_as : tensor_rows(n->src[0]);
     return n->p.mul_mat.n_tok_as ? n->p.mul_mat.n_tok_as : tensor_rows(n->src[1]);
 }
 
@@ -60,7 +66,10 @@ const struct op_cell *op_cell_find(enum column c, const struct node *n, enum col
  * whose it is. NULL if there is none. */
 const struct peak_cell *peak_cell_find(enum column c, enum peak p, enum column *found);
 
-/* One device that runs graphs. The CPU columns share one implementation (cpu.c). */
+/* One device that runs graphs. The CPU columns share one implementation (cpu.c), cuda is cuda.c.
+ *
+ * Nodes name memory of the host. A device has images of ranges of it (cuda_plugin.h); for a CPU
+ * column memory is its own image, and the four calls about images do nothing. */
 struct backend {
     const struct backend_ops *ops;
     enum column col;
@@ -69,24 +78,47 @@ struct backend {
 
 struct backend_ops {
     void (*release)(struct backend *b);
-    /* Device memory; the CPU hands out ordinary 64-byte aligned memory. */
-    int (*alloc)(struct backend *b, size_t n_bytes, void **out, struct err *e);
-    void (*free)(struct backend *b, void *p);
-    int (*upload)(struct backend *b, void *dst, const void *src, size_t n_bytes, struct err *e);
-    int (*download)(struct backend *b, void *dst, const void *src, size_t n_bytes, struct err *e);
+    /* Give host memory [p, p + n_bytes) an uninitialised image; ERR_NOMEM says what to lower. `what`
+     * names it in messages. */
+    int (*mirror)(struct backend *b, const void *p, size_t n_bytes, const char *what,
+                  struct err *e);
+    void (*unmirror)(struct backend *b, const void *p);
+    /* Copy bytes of one image from the host, or to it; pull returns when they are there. */
+    int (*push)(struct backend *b, const void *p, size_t n_bytes, struct err *e);
+    int (*pull)(struct backend *b, void *p, size_t n_bytes, struct err *e);
     int (*synchronize)(struct backend *b, struct err *e);
     bool (*supports)(const struct backend *b, const struct node *n);
-    /* Run n nodes in order on n_threads threads; results are complete after synchronize. */
+    /* Run n nodes in order on n_threads threads (of the CPU); results are complete, in the images,
+     * after synchronize. key != 0: see run in cuda_plugin.h. */
     int (*run)(struct backend *b, const struct node *const *nodes, int n, int n_threads,
-               struct err *e);
+               uint64_t key, struct err *e);
 };
 
-/* A CPU backend of column c on a pool that the caller keeps alive. ERR_UNSUPPORTED if the machine
- * cannot run the column. */
+/* A backend of column c, for cuda of its first device. The pool, which the CPU columns need, is
+ * kept alive by the caller. ERR_UNSUPPORTED if the machine cannot run the column. */
+int backend_init(struct backend *b, enum column c, struct thread_pool *pool, struct err *e);
 int backend_cpu_init(struct backend *b, enum column c, struct thread_pool *pool, struct err *e);
 static inline void backend_release(struct backend *b) {
     if (b->ops) b->ops->release(b);
     b->ops = NULL;
 }
+
+/* ---- cuda.c ---------------------------------------------------------------------------------- */
+
+struct cuda_info;
+
+/* 0 if the plug-in is there and knows a device, else ERR_UNSUPPORTED with the reason. The plug-in is
+ * the file that GGAUGE_CUDA_PLUGIN names, or libggauge-cuda.so beside the program or where the
+ * linker looks; it is opened once. */
+int cuda_available(struct err *e);
+int cuda_device_count(void); /* 0 if not available */
+int backend_cuda_init(struct backend *b, int index, struct err *e);
+/* Facts of the device of a cuda backend. */
+int backend_cuda_info(const struct backend *b, struct cuda_info *info, struct err *e);
+/* What the first device can do: multiply-adds a second, or bytes that a copy reads and writes. */
+int cuda_peak(enum peak p, double *per_second, struct err *e);
+/* Device seconds of what ran between two marks, 0 before and 1 behind it. */
+int backend_cuda_mark(const struct backend *b, int which, struct err *e);
+int backend_cuda_elapsed(const struct backend *b, double *seconds, struct err *e);
 
 #endif

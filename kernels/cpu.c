@@ -137,8 +137,9 @@ static int reserve_steps(struct cpu *cpu, int n, struct err *e) {
 }
 
 static int cpu_run(struct backend *b, const struct node *const *nodes, int n, int n_threads,
-                   struct err *e) {
+                   uint64_t key, struct err *e) {
     int rc = 0;
+    (void)key;
     struct cpu *cpu = b->impl;
     size_t shared = 0, scratch = 0;
     TRY(reserve_steps(cpu, n, e));
@@ -170,20 +171,23 @@ static void cpu_release(struct backend *b) {
     b->impl = NULL;
 }
 
-static int cpu_alloc(struct backend *b, size_t n_bytes, void **out, struct err *e) {
-    (void)b;
-    *out = heap_alloc(n_bytes, e);
-    return *out ? 0 : ERR_NOMEM;
+static int cpu_mirror(struct backend *b, const void *p, size_t n_bytes, const char *what,
+                      struct err *e) {
+    (void)b, (void)p, (void)n_bytes, (void)what, (void)e;
+    return 0;
 }
 
-static void cpu_free(struct backend *b, void *p) {
-    (void)b;
-    heap_free(p);
+static void cpu_unmirror(struct backend *b, const void *p) {
+    (void)b, (void)p;
 }
 
-static int cpu_copy(struct backend *b, void *dst, const void *src, size_t n_bytes, struct err *e) {
-    (void)b, (void)e;
-    if (dst != src) memcpy(dst, src, n_bytes);
+static int cpu_push(struct backend *b, const void *p, size_t n_bytes, struct err *e) {
+    (void)b, (void)p, (void)n_bytes, (void)e;
+    return 0;
+}
+
+static int cpu_pull(struct backend *b, void *p, size_t n_bytes, struct err *e) {
+    (void)b, (void)p, (void)n_bytes, (void)e;
     return 0;
 }
 
@@ -198,10 +202,10 @@ static bool cpu_supports(const struct backend *b, const struct node *n) {
 
 static const struct backend_ops cpu_ops = {
     .release = cpu_release,
-    .alloc = cpu_alloc,
-    .free = cpu_free,
-    .upload = cpu_copy,
-    .download = cpu_copy,
+    .mirror = cpu_mirror,
+    .unmirror = cpu_unmirror,
+    .push = cpu_push,
+    .pull = cpu_pull,
     .synchronize = cpu_synchronize,
     .supports = cpu_supports,
     .run = cpu_run,

@@ -40,16 +40,16 @@
 
 /*    name        n_src  ref avx2 avx512 amx cuda */
 #define OP_LIST(X)                                                                                 \
-    X(get_rows,   2, Y, _, _, _, _)                                                                \
-    X(rms_norm,   2, Y, Y, Y, _, _)                                                                \
-    X(add,        2, Y, _, Y, _, _)                                                                \
-    X(swiglu,     2, Y, Y, Y, _, _)                                                                \
-    X(mul_mat,    2, Y, Y, Y, Y, _)                                                                \
-    X(rope_table, 2, Y, _, _, _, _)                                                                \
-    X(rope,       2, Y, _, Y, _, _)                                                                \
-    X(set_rows,   2, Y, _, Y, _, _)                                                                \
-    X(attn,       5, Y, Y, Y, Y, _)                                                                \
-    X(lse,        1, Y, Y, Y, _, _)
+    X(get_rows,   2, Y, _, _, _, Y)                                                                \
+    X(rms_norm,   2, Y, Y, Y, _, Y)                                                                \
+    X(add,        2, Y, _, Y, _, Y)                                                                \
+    X(swiglu,     2, Y, Y, Y, _, Y)                                                                \
+    X(mul_mat,    2, Y, Y, Y, Y, Y)                                                                \
+    X(rope_table, 2, Y, _, _, _, Y)                                                                \
+    X(rope,       2, Y, _, Y, _, Y)                                                                \
+    X(set_rows,   2, Y, _, Y, _, Y)                                                                \
+    X(attn,       5, Y, Y, Y, Y, Y)                                                                \
+    X(lse,        1, Y, Y, Y, _, Y)
 
 enum op {
 #define X(name, ...) OP_##name,
@@ -91,6 +91,7 @@ union op_params {
     struct {
         int64_t n_head, n_head_kv, n_embd_head_k, n_embd_head_v;
         float scale;
+        int64_t n_tok_as; /* as that of mul_mat */
     } attn;
 };
 

@@ -20,20 +20,20 @@
 
 /*    name     gguf n_blk block              row_meta gain         ref avx2 avx512 amx cuda */
 #define QTYPE_LIST(X)                                                                              \
-    X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, Y, _, _)                        \
-    X(f16,       1,   1, struct blk_f16,     0, 1.0,         Y, Y, Y, Y, _)                        \
-    X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, Y, Y, _)                        \
+    X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, Y, _, Y)                        \
+    X(f16,       1,   1, struct blk_f16,     0, 1.0,         Y, Y, Y, Y, Y)                        \
+    X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, Y, Y, Y)                        \
     X(f64,      28,   1, struct blk_f64,     0, 1.0,         _, _, _, _, _)                        \
     X(i32,      26,   1, struct blk_i32,     0, 1.0,         _, _, _, _, _)                        \
-    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, Y, Y, _)                        \
-    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, Y, Y, _)                        \
-    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, Y, Y, _)                        \
-    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, Y, Y, _)                        \
-    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, Y, Y, _)                        \
-    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, Y, Y, _)                        \
-    X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, Y, Y, _)                        \
-    X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, Y, Y, _)                        \
-    X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, Y, Y, _)                        \
+    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, Y, Y, Y)                        \
+    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, Y, Y, Y)                        \
+    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, Y, Y, Y)                        \
+    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, Y, Y, Y)                        \
+    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, Y, Y, Y)                        \
+    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, Y, Y, Y)                        \
+    X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, Y, Y, Y)                        \
+    X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, Y, Y, Y)                        \
+    X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, Y, Y, Y)                        \
     X(q8_2_x4,  99,  32, struct blk_q8_2,    0, 1.0,         Y, Y, Y, _, _)
 
 /* Formats whose size is known, so that a file that uses them can be inspected, but which no column
@@ -126,6 +126,7 @@ struct qkernel {
     void (*mul_mat)(int64_t n, const void *w, size_t w_stride, int64_t n_rows, const void *x,
                     size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride, void *scratch);
     size_t (*mul_mat_scratch)(int64_t n);
+    bool on_device; /* a cell of cuda: mul_mat is in the plug-in, and the functions here are NULL */
 };
 
 /* Whether a cell that wants activations of type `act` rounds weights of type w, too: products in

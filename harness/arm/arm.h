@@ -42,6 +42,14 @@ struct arm_engine {
 #undef X
 };
 
+#define ARM_RULES_MAX 16
+
+/* Values of an option that may be given several times. */
+struct arm_rules {
+    int n;
+    const char *v[ARM_RULES_MAX];
+};
+
 /* How to build an arm; the fields mean what the llama.cpp options of these names mean. */
 struct arm_params {
     enum arm_kind kind;
@@ -50,6 +58,12 @@ struct arm_params {
     int timeout_s;         /* ARM_WORKER: longest wait for one answer; 0 = 600 */
     const char *model;     /* -m */
     const char *backend;   /* --backend: a column, NULL = the best CPU column */
+    /* With the backend cuda; place.h says what they mean. */
+    const char *cpu_backend;  /* --cpu-backend: of what stays on the CPU, NULL = the best column */
+    const char *n_gpu_layers; /* -ngl: layers on devices, NULL = all and what is around them */
+    const char *tensor_split; /* -ts: shares of devices, NULL = all on main_gpu */
+    int main_gpu;             /* -mg */
+    struct arm_rules rules;   /* -ot: "regex=CPU", "regex=CUDA0"; the first match wins */
     const char *act_like;  /* --act-like: column whose rounded activations ref is given, or NULL */
     const char *weights_as; /* builtin ref: column whose rounded weights it takes, or NULL */
     int n_ctx;             /* positions per sequence; 0 = what the model was trained for */
@@ -82,6 +96,7 @@ struct arm_info {
     enum arm_promise promise;
     int32_t n_vocab, n_ctx_train;
     int n_ctx, n_seq, n_batch, n_ubatch, n_threads, n_threads_batch;
+    int n_gpu_layers; /* layers on devices, with the output as one more; 0 of arms elsewhere */
     int64_t n_chunks; /* ARM_RECORDED: windows of the text that it has, from the first on; else 0 */
     int64_t n_params;
     uint64_t model_bytes;  /* of all tensors */

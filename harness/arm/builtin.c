@@ -2,6 +2,7 @@
  * builtin.c - the arm of our own engine on a column of kernels; see arm.h. */
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "arm/arm.h"
@@ -75,10 +76,11 @@ static int observe(struct arm *a, struct observer *o, struct err *e) {
 }
 
 /* Where it runs: "CPU, numa distribute: 16 processors of 2 nodes, weights in huge pages there". */
-static void placement(const struct builtin *s, char *buf, size_t n) {
+static void add_memory(const struct builtin *s, char *buf, size_t n) {
     char numa[96];
+    const size_t used = strlen(buf);
     topology_describe(s->topology, numa, sizeof numa);
-    snprintf(buf, n, "CPU%s%s%s%s", numa[0] ? ", " : "", numa,
+    snprintf(buf + used, n - used, "%s%s%s%s", numa[0] ? ", " : "", numa,
              s->huge_pages ? ", weights in huge pages" : "",
              s->huge_pages && s->placed ? " there" : "");
 }
@@ -87,14 +89,20 @@ static int describe(const struct arm *a, struct row *r, struct err *e) {
     int rc = 0;
     const struct builtin *s = (const struct builtin *)a;
     const struct arm_info *i = &a->info;
-    char fp[17], cells[1024], where[160];
+    char fp[17], cells[1024], where[640], gpu[256], driver[256];
     gguf_fingerprint(s->model.g, fp);
     TRY(exec_cells(s->exec, cells, sizeof cells, e));
     TRY(row_set(r, ROW_engine, "ggauge", e));
     TRY(row_set(r, ROW_engine_commit, row_get(r, ROW_commit_id), e));
     TRY(row_set(r, ROW_backend, i->backend, e));
-    placement(s, where, sizeof where);
+    TRY(exec_placement(s->exec, where, 480, e));
+    add_memory(s, where, sizeof where);
     TRY(row_set(r, ROW_placement, where, e));
+    TRY(exec_devices(s->exec, gpu, driver, sizeof gpu, e));
+    if (gpu[0]) {
+        TRY(row_set(r, ROW_gpu, gpu, e));
+        TRY(row_set(r, ROW_driver, driver, e));
+    }
     TRY(row_set(r, ROW_cells, cells, e));
     TRY(row_set(r, ROW_model, i->name, e));
     TRY(row_set(r, ROW_model_fp, fp, e));
@@ -122,14 +130,38 @@ static const struct arm_ops builtin_ops = {
     .describe = describe,
 };
 
+/* Where layers go. */
+static int resolve_place(const struct arm_params *p, struct place_params *pl, struct err *e) {
+    int rc = 0;
+    char *end = NULL;
+    *pl = (struct place_params){ .main_gpu = p->main_gpu,
+                                 .tensor_split = p->tensor_split,
+                                 .n_gpu_layers = INT32_MAX,
+                                 .n_rules = p->rules.n };
+    for (int i = 0; i < p->rules.n; i++)
+        pl->rule[i] = p->rules.v[i];
+    pl->column = p->backend ? column_from_name(p->backend) : column_best_cpu();
+    FAIL_IF(pl->column == COL_none, e, ERR_ARG, "'%s' is not a backend", p->backend);
+    TRY(column_check(pl->column, e));
+    pl->cpu_column = p->cpu_backend ? column_from_name(p->cpu_backend) : column_best_cpu();
+    FAIL_IF(!column_is_cpu(pl->cpu_column), e, ERR_ARG, "--cpu-backend: '%s' is not a CPU column",
+            p->cpu_backend);
+    if (p->n_gpu_layers) {
+        const long n = strtol(p->n_gpu_layers, &end, 10);
+        FAIL_IF(*end || end == p->n_gpu_layers || n < 0, e, ERR_ARG,
+                "-ngl: expected a number of layers, not '%s'", p->n_gpu_layers);
+        FAIL_IF(pl->column != COL_cuda && n > 0, e, ERR_ARG,
+                "-ngl %ld: only --backend cuda has devices for layers", n);
+        pl->n_gpu_layers = n < INT32_MAX ? (int)n : INT32_MAX;
+    }
+out:
+    return rc;
+}
+
 static int resolve(const struct arm_params *p, const struct topology *t, struct exec_params *x,
                    struct err *e) {
     int rc = 0;
-    x->column = p->backend ? column_from_name(p->backend) : column_best_cpu();
-    FAIL_IF(x->column == COL_none, e, ERR_ARG, "'%s' is not a backend", p->backend);
-    FAIL_IF(!column_available(x->column), e, ERR_UNSUPPORTED,
-            "backend %s cannot run here: it needs %s, and this build or machine lacks it",
-            column_name(x->column), column_needs(x->column));
+    TRY(resolve_place(p, &x->place, e));
     x->weights_as = p->weights_as ? column_from_name(p->weights_as) : COL_none;
     x->type_k = p->type_k ? qtype_from_name(p->type_k) : QT_f16;
     x->type_v = p->type_v ? qtype_from_name(p->type_v) : QT_f16;
@@ -176,7 +208,7 @@ static void fill_info(struct arm_info *i, const struct model *m, const struct ar
     snprintf(i->qtype, sizeof i->qtype, "%s", qtype_info(m->main_type)->name);
     snprintf(i->type_k, sizeof i->type_k, "%s", qtype_info(x->type_k)->name);
     snprintf(i->type_v, sizeof i->type_v, "%s", qtype_info(x->type_v)->name);
-    snprintf(i->backend, sizeof i->backend, "%s", column_name(x->column));
+    snprintf(i->backend, sizeof i->backend, "%s", column_name(x->place.column));
     copy_name(m, i->name, sizeof i->name);
     char upper[32];
     snprintf(upper, sizeof upper, "%s", i->qtype);
@@ -208,6 +240,7 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     s->placed = true;
     if (p->huge_pages) s->huge_pages = gguf_to_huge_pages(s->model.g, place_weights, s);
     fill_info(&s->arm.info, &s->model, p, &x);
+    s->arm.info.n_gpu_layers = exec_gpu_layers(s->exec);
     *out = &s->arm;
 out:
     if (rc < 0) release(&s->arm);

@@ -19,6 +19,35 @@ static int get_int(struct payload *p, int low, int high) {
     return low;
 }
 
+/* Where layers go is sent only if something was asked for: a worker from before there was a cuda
+ * column then says that it cannot. */
+static void put_placement(struct payload *p, const struct arm_params *a) {
+    if (!a->cpu_backend && !a->n_gpu_layers && !a->tensor_split && !a->main_gpu && !a->rules.n)
+        return;
+    put_str(p, a->cpu_backend);
+    put_str(p, a->n_gpu_layers);
+    put_str(p, a->tensor_split);
+    put_i32(p, a->main_gpu);
+    put_u8(p, (uint8_t)a->rules.n);
+    for (int i = 0; i < a->rules.n; i++)
+        put_str(p, a->rules.v[i]);
+}
+
+static void get_placement(struct payload *p, struct arm_params *a) {
+    if (payload_left(p) == 0) return;
+    a->cpu_backend = get_str(p);
+    a->n_gpu_layers = get_str(p);
+    a->tensor_split = get_str(p);
+    a->main_gpu = get_int(p, 0, 1 << 16);
+    const int n = get_u8(p);
+    if (n > ARM_RULES_MAX) p->torn = true;
+    for (int i = 0; i < n && !p->torn; i++) {
+        a->rules.v[i] = get_str(p);
+        if (!a->rules.v[i]) p->torn = true;
+        a->rules.n = i + 1;
+    }
+}
+
 void put_params(struct payload *p, const struct arm_params *a) {
     put_str(p, a->model);
     put_str(p, a->backend);
@@ -37,6 +66,7 @@ void put_params(struct payload *p, const struct arm_params *a) {
 #define X(name) put_str(p, a->engine.name);
     ARM_ENGINE_LIST(X)
 #undef X
+    put_placement(p, a);
 }
 
 void get_params(struct payload *p, struct arm_params *a) {
@@ -58,6 +88,7 @@ void get_params(struct payload *p, struct arm_params *a) {
 #define X(name) a->engine.name = get_str(p);
     ARM_ENGINE_LIST(X)
 #undef X
+    get_placement(p, a);
     if (!a->model) p->torn = true;
 }
 

@@ -60,6 +60,7 @@ static int parse(struct bench_cmd *c, int argc, char **argv, struct err *e) {
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "engine" },
         { OPT_CHOICE, "--backend", "COLUMN", &c->common.backend, 0, 0, "ref|avx2|avx512|amx|cuda",
           "kernels to use (default: the best CPU column of this machine)" },
+        OPT_PLACE(c->common),
         { OPT_STR, "-t --threads", "LIST", &c->text.t, 0, 0, NULL, "threads (0 = all processors)" },
         { OPT_STR, "-b --batch-size", "LIST", &c->text.b, 0, 0, NULL,
           "tokens handed over at a time" },

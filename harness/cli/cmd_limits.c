@@ -37,9 +37,9 @@ static int run_windows(struct limits *l, const char *model, const struct tok *to
     FAIL_IF(ids.n < (int64_t)l->chunks * l->n_ctx + 1, e, ERR_ARG,
             "%s: %" PRId64 " tokens, %d windows of %d need more", l->text, ids.n, l->chunks,
             l->n_ctx);
-    for (int c = COL_avx2; c <= COL_amx; c++) {
+    for (int c = COL_avx2; c < COL_count; c++) {
         if (l->backend ? column_from_name(l->backend) != (enum column)c
-                       : !column_available((enum column)c))
+                       : !column_is_cpu((enum column)c) || !column_available((enum column)c))
             continue;
         for (int w = 0; w < l->chunks; w++) {
             const char *kv = cache_types[w % (int)N_ELEMS(cache_types)];
@@ -156,7 +156,7 @@ int cmd_limits(int argc, char **argv, struct err *e) {
         { OPT_INT, "-c --ctx-size", "N", &l.n_ctx, 2, 1 << 16, NULL, "tokens of a window" },
         { OPT_INT, "--chunks", "N", &l.chunks, 1, 1 << 16, NULL,
           "windows of each model and column; their caches are f16, q8_0 and f32 in turn" },
-        { OPT_CHOICE, "--backend", "COLUMN", &l.backend, 0, 0, "avx2|avx512|amx",
+        { OPT_CHOICE, "--backend", "COLUMN", &l.backend, 0, 0, "avx2|avx512|amx|cuda",
           "one column (default: every CPU column of this machine)" },
         { OPT_NO_FLAG, "--no-retype", NULL, &l.retype, 0, 0, NULL,
           "leave out the first f16 model's copies in simple types (f32, bf16, q4_1, ...)" },

@@ -154,12 +154,12 @@ static int run(struct sweep_cmd *c, struct arm *a, struct err *e) {
     c->info =
         (struct sweep_run_info){ &a->info, a->info.n_ctx, row_get(&c->rows.base, ROW_run_id) };
     fprintf(stderr,
-            "main: n_kv_max = %d, n_batch = %d, n_ubatch = %d, flash_attn = 1, n_gpu_layers = 0, "
+            "main: n_kv_max = %d, n_batch = %d, n_ubatch = %d, flash_attn = 1, n_gpu_layers = %d, "
             "n_threads = %d, n_threads_batch = %d\n"
             "main: %s, backend %s, K %s, V %s, %d x at every depth, seed %d, run %s\n\n",
-            a->info.n_ctx, a->info.n_batch, a->info.n_ubatch, a->info.n_threads,
-            a->info.n_threads_batch, a->info.desc, a->info.backend, a->info.type_k, a->info.type_v,
-            s->n_rep, c->seed, c->info.run_id);
+            a->info.n_ctx, a->info.n_batch, a->info.n_ubatch, a->info.n_gpu_layers,
+            a->info.n_threads, a->info.n_threads_batch, a->info.desc, a->info.backend,
+            a->info.type_k, a->info.type_v, s->n_rep, c->seed, c->info.run_id);
     if (strcmp(c->format, "jsonl")) table_sweep_head(stdout, interval_reps);
     if (c->f_md) table_sweep_head(c->f_md, interval_reps);
     TRY(table_flush(stdout, "stdout", e));

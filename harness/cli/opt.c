@@ -55,6 +55,13 @@ static int set_value(const struct opt *o, const char *flag, const char *text, st
         *(double *)o->dst = v;
         break;
     case OPT_STR: *(const char **)o->dst = text; break;
+    case OPT_STRS: {
+        struct arm_rules *all = o->dst;
+        FAIL_IF(all->n == ARM_RULES_MAX, e, ERR_ARG, "%s: given more than %d times", flag,
+                ARM_RULES_MAX);
+        all->v[all->n++] = text;
+        break;
+    }
     case OPT_CHOICE:
         FAIL_IF(!has_word(o->choices, '|', text, strlen(text)), e, ERR_ARG,
                 "%s: expected one of %s, not '%s'", flag, o->choices, text);

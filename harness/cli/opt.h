@@ -24,6 +24,7 @@ enum opt_kind {
     OPT_STR,     /* const char *, points into argv */
     OPT_CHOICE,  /* const char *, one of `choices` separated by '|' */
     OPT_ONOFF,   /* bool from on|off|1|0 */
+    OPT_STRS,    /* struct arm_rules: may be given several times */
 };
 
 struct opt {
@@ -64,7 +65,18 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
                     "seeded fault of this arm; see ggauge types --faults" })                       \
     { OPT_CHOICE, "--backend", "COLUMN", &(P).backend, 0, 0, "ref|avx2|avx512|amx|cuda",           \
       "kernels to use (default: the best CPU column of this machine)" },                           \
-        OPT_THREADS_BATCHES(P)
+        OPT_PLACE(P), OPT_THREADS_BATCHES(P)
+#define OPT_PLACE(P)                                                                               \
+    { OPT_STR, "-ngl --n-gpu-layers", "N", &(P).n_gpu_layers, 0, 0, NULL,                          \
+      "with cuda: layers on devices, the last ones first (default: all, and the output)" },        \
+    { OPT_STRS, "-ot --override-tensor", "REGEX=DEVICE", &(P).rules, 0, 0, NULL,                   \
+      "with cuda: where products with weights of such names run, CPU or CUDA0; first match wins" }, \
+    { OPT_STR, "-ts --tensor-split", "SHARES", &(P).tensor_split, 0, 0, NULL,                      \
+      "with cuda: shares of layers of the devices: 3,1" },                                         \
+    { OPT_INT, "-mg --main-gpu", "N", &(P).main_gpu, 0, 64, NULL,                                  \
+      "with cuda: the device if -ts names none" },                                                 \
+    { OPT_CHOICE, "--cpu-backend", "COLUMN", &(P).cpu_backend, 0, 0, "ref|avx2|avx512|amx",        \
+      "with cuda: kernels of what stays on the CPU (default: the best column)" }
 #define OPT_THREADS_BATCHES(P)                                                                     \
     OPT_BATCHES(P),                                                                                \
     OPT_HUGE_PAGES(P),                                                                             \

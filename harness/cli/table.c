@@ -76,10 +76,10 @@ void table_sweep_jsonl(FILE *f, const struct sweep_run_info *r, const struct swe
     const struct arm_info *a = r->arm;
     fprintf(f,
             "{\"n_kv_max\": %d, \"n_batch\": %d, \"n_ubatch\": %d, \"flash_attn\": 1, "
-            "\"n_gpu_layers\": 0, \"n_threads\": %d, \"n_threads_batch\": %d, \"pp\": %d, "
+            "\"n_gpu_layers\": %d, \"n_threads\": %d, \"n_threads_batch\": %d, \"pp\": %d, "
             "\"tg\": %d, \"n_kv\": %d",
-            r->n_kv_max, a->n_batch, a->n_ubatch, a->n_threads, a->n_threads_batch, s->n_pp,
-            s->n_tg, s->n_kv);
+            r->n_kv_max, a->n_batch, a->n_ubatch, a->n_gpu_layers, a->n_threads, a->n_threads_batch,
+            s->n_pp, s->n_tg, s->n_kv);
     fputs(", \"t_pp\": ", f);
     put_json_num(f, s->pp.median);
     fputs(", \"speed_pp\": ", f);
@@ -204,7 +204,7 @@ void table_bench_md_row(FILE *f, const struct bench_columns *c, const struct ben
     X(poll, INT, "50")                                                                             \
     X(type_k, STR, NULL)                                                                           \
     X(type_v, STR, NULL)                                                                           \
-    X(n_gpu_layers, INT, "0")                                                                      \
+    X(n_gpu_layers, INT, NULL)                                                                     \
     X(n_cpu_moe, INT, "0")                                                                         \
     X(split_mode, STR, "layer")                                                                    \
     X(main_gpu, INT, "0")                                                                          \
@@ -264,6 +264,7 @@ static const char *field_text(int i, const struct bench_line *l, char *buf, size
     case F_n_batch: snprintf(buf, n, "%d", a->n_batch); break;
     case F_n_ubatch: snprintf(buf, n, "%d", a->n_ubatch); break;
     case F_n_threads: snprintf(buf, n, "%d", a->n_threads); break;
+    case F_n_gpu_layers: snprintf(buf, n, "%d", a->n_gpu_layers); break;
     case F_type_k: return a->type_k;
     case F_type_v: return a->type_v;
     case F_n_prompt: snprintf(buf, n, "%d", r->test.n_prompt); break;

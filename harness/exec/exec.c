@@ -6,6 +6,9 @@
  * rows. */
 #include "exec/exec.h"
 
+#include "cuda_plugin.h"
+#include "exec/split.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -22,10 +25,12 @@ struct exec {
     const struct model *m;
     struct exec_params p;
     struct thread_pool *pool;
-    struct backend b;
+    struct place_map map;
+    struct backend place[PLACES_MAX]; /* [0] the CPU */
     struct kv_cache kv;
     struct graph body, head;
-    struct block body_data, head_data;
+    struct split body_split, head_split;
+    struct block body_data, head_data, head_in;
     int64_t head_rows; /* rows of a slice */
     struct observer *observer;
     int64_t tokens_as; /* of the batch computed last */
@@ -33,15 +38,28 @@ struct exec {
     int32_t *in; /* [5][n_ubatch]: token, pos, cell, first, out_rows */
     float *held; /* [n_held, n_embd] rows of result_norm, on the host */
     int64_t n_held, max_held;
-    struct block bounce; /* rows of the cache that an observer sees */
 };
 
-static int reserve(struct exec *x, struct block *b, size_t n_bytes, struct err *e) {
-    if (n_bytes <= b->n_bytes) return 0;
-    if (b->data) x->b.ops->free(&x->b, b->data);
+static void release_block(struct exec *x, struct block *b) {
+    for (int i = 0; b->data && i < x->map.n_places; i++)
+        if (x->place[i].ops) x->place[i].ops->unmirror(&x->place[i], b->data);
+    heap_free(b->data);
     *b = (struct block){ 0 };
-    int rc = x->b.ops->alloc(&x->b, n_bytes, &b->data, e);
-    if (rc == 0) b->n_bytes = n_bytes;
+}
+
+/* At least n_bytes, with an image at every place. */
+static int reserve(struct exec *x, struct block *b, size_t n_bytes, const char *what,
+                   struct err *e) {
+    int rc = 0;
+    if (n_bytes <= b->n_bytes) return 0;
+    release_block(x, b);
+    b->data = heap_alloc(n_bytes, e);
+    if (!b->data) return ERR_NOMEM;
+    b->n_bytes = n_bytes;
+    for (int i = 0; i < x->map.n_places; i++)
+        TRY(x->place[i].ops->mirror(&x->place[i], b->data, n_bytes, what, e));
+out:
+    if (rc < 0) release_block(x, b);
     return rc;
 }
 
@@ -49,8 +67,9 @@ static int build_body(struct exec *x, int64_t n_tok, int64_t n_out, struct err *
     int rc = 0;
     if (x->body.n_nodes && x->body.n_tok == n_tok && x->body.n_out == n_out) return 0;
     TRY(graph_build(&x->body, x->m, n_tok, n_out, e));
-    TRY(reserve(x, &x->body_data, x->body.data_bytes, e));
+    TRY(reserve(x, &x->body_data, x->body.data_bytes, "the activations of a micro-batch", e));
     graph_place(&x->body, x->body_data.data);
+    split_graph(&x->body_split, &x->body);
 out:
     if (rc < 0) x->body.n_nodes = 0;
     return rc;
@@ -60,8 +79,9 @@ static int build_head(struct exec *x, int64_t n_rows, struct err *e) {
     int rc = 0;
     if (x->head.n_nodes && x->head.n_out == n_rows) return 0;
     TRY(graph_build_head(&x->head, x->m, n_rows, e));
-    TRY(reserve(x, &x->head_data, x->head.data_bytes, e));
+    TRY(reserve(x, &x->head_data, x->head.data_bytes, "logits", e));
     graph_place(&x->head, x->head_data.data);
+    split_graph(&x->head_split, &x->head);
 out:
     if (rc < 0) x->head.n_nodes = 0;
     return rc;
@@ -86,6 +106,58 @@ out:
     return rc;
 }
 
+/* ---- devices --------------------------------------------------------------------------------- */
+
+static int open_places(struct exec *x, struct err *e) {
+    int rc = 0;
+    const bool cuda = x->p.place.column == COL_cuda;
+    TRY(place_init(&x->map, &x->p.place, x->m->hp.n_layer, cuda ? cuda_device_count() : 0, e));
+    TRY(backend_cpu_init(&x->place[0], cuda ? x->p.place.cpu_column : x->p.place.column, x->pool,
+                         e));
+    for (int i = 1; i < x->map.n_places; i++)
+        TRY(backend_cuda_init(&x->place[i], x->map.device[i], e));
+out:
+    return rc;
+}
+
+/* Images of the weights that a graph's nodes read where they run. */
+static int mirror_weights(struct exec *x, const struct split *s, const struct graph *g,
+                          struct err *e) {
+    int rc = 0;
+    for (int i = 0; i < g->n_nodes; i++) {
+        const struct node *n = g->nodes[i];
+        const int at = s->where[i];
+        FAIL_IF(!x->place[at].ops->supports(&x->place[at], n), e, ERR_UNSUPPORTED,
+                "%s: the %s column has no cell for it (%s of %s); keep it on the CPU with -ot",
+                n->dst->name, column_name(x->place[at].col), op_name(n->op),
+                n->src[0] ? qtype_info((enum qtype)n->src[0]->type)->name : "-");
+        for (int k = 0; at > 0 && k < OP_MAX_SRC; k++) {
+            const struct tensor *t = n->src[k];
+            if (!t || !model_has(x->m, t)) continue;
+            const size_t n_bytes = t->row_bytes * (size_t)tensor_rows(t);
+            struct err have;
+            if (x->place[at].ops->push(&x->place[at], t->data, n_bytes, &have) == 0) continue;
+            TRY(x->place[at].ops->mirror(&x->place[at], t->data, n_bytes, t->name, e));
+            TRY(x->place[at].ops->push(&x->place[at], t->data, n_bytes, e));
+        }
+    }
+out:
+    return rc;
+}
+
+static int mirror_cache(struct exec *x, struct err *e) {
+    int rc = 0;
+    for (int64_t il = 0; il < x->kv.n_layer; il++) {
+        struct backend *b = &x->place[x->map.layer[il]];
+        const struct tensor *t[] = { &x->kv.k[il], &x->kv.v[il] };
+        for (int i = 0; i < 2; i++)
+            TRY(b->ops->mirror(b, t[i]->data, t[i]->row_bytes * (size_t)tensor_rows(t[i]),
+                               t[i]->name, e));
+    }
+out:
+    return rc;
+}
+
 int exec_new(struct exec **out, const struct model *m, const struct exec_params *p, struct err *e) {
     int rc = 0;
     *out = NULL;
@@ -100,14 +172,19 @@ int exec_new(struct exec **out, const struct model *m, const struct exec_params 
             "context, sequences and micro-batch must be positive");
     int n_threads = p->n_threads > p->n_threads_batch ? p->n_threads : p->n_threads_batch;
     TRY(topology_pool(p->topology, &x->pool, n_threads, e));
-    TRY(backend_cpu_init(&x->b, p->column, x->pool, e));
-    TRY(kv_init(&x->kv, &m->hp, p->type_k, p->type_v, p->n_ctx, p->n_seq, &x->b, e));
+    TRY(open_places(x, e));
+    TRY(kv_init(&x->kv, &m->hp, p->type_k, p->type_v, p->n_ctx, p->n_seq, e));
     topology_place(p->topology, x->kv.data, x->kv.n_bytes);
+    TRY(mirror_cache(x, e));
     TRY(graph_init(&x->body, m, &x->kv, e));
     TRY(graph_init(&x->head, m, NULL, e));
+    TRY(split_init(&x->body_split, &x->map, x->place, x->body.max_nodes, &x->fault, e));
+    TRY(split_init(&x->head_split, &x->map, x->place, x->head.max_nodes, &x->fault, e));
     x->in = heap_calloc(5 * (size_t)p->n_ubatch, sizeof *x->in, e);
     FAIL_IF(!x->in, e, ERR_NOMEM, "out of memory for a micro-batch of %d tokens", p->n_ubatch);
     TRY(reserve_all(x, e));
+    TRY(mirror_weights(x, &x->body_split, &x->body, e));
+    TRY(mirror_weights(x, &x->head_split, &x->head, e));
     *out = x;
 out:
     if (rc < 0) exec_free(x);
@@ -116,13 +193,17 @@ out:
 
 void exec_free(struct exec *x) {
     if (!x) return;
+    release_block(x, &x->body_data);
+    release_block(x, &x->head_data);
+    release_block(x, &x->head_in);
+    for (int i = 0; i < x->map.n_places; i++)
+        backend_release(&x->place[i]);
     kv_release(&x->kv);
+    split_release(&x->body_split);
+    split_release(&x->head_split);
     graph_release(&x->body);
     graph_release(&x->head);
-    if (x->body_data.data) x->b.ops->free(&x->b, x->body_data.data);
-    if (x->head_data.data) x->b.ops->free(&x->b, x->head_data.data);
-    if (x->bounce.data) x->b.ops->free(&x->b, x->bounce.data);
-    backend_release(&x->b);
+    place_release(&x->map);
     thread_pool_free(x->pool);
     heap_free(x->in);
     heap_free(x->held);
@@ -137,49 +218,13 @@ int exec_kv_trim(struct exec *x, int32_t seq, int32_t pos, struct err *e) {
     return kv_trim(&x->kv, seq, pos, e);
 }
 
-/* Show a node's rows to the observer; memory of the CPU columns is host memory. */
-static int show(struct exec *x, const struct node *n, struct err *e) {
-    int rc = 0;
-    const struct observer *o = x->observer;
-    if (n->op != OP_set_rows) return o->see(o->arg, n, n->dst->data, e);
-    /* The node wrote some rows of the whole cache: those are shown, and what see() left of them is
-     * put back. */
-    int64_t n_rows = node_rows(n);
-    const int32_t *cell = n->src[1]->data;
-    size_t row = n->dst->row_bytes;
-    TRY(reserve(x, &x->bounce, (size_t)n_rows * row, e));
-    char *rows = x->bounce.data;
-    for (int64_t t = 0; t < n_rows; t++)
-        memcpy(rows + (size_t)t * row, tensor_row(n->dst, cell[t]), row);
-    TRY(o->see(o->arg, n, rows, e));
-    for (int64_t t = 0; t < n_rows; t++)
-        memcpy(tensor_row(n->dst, cell[t]), rows + (size_t)t * row, row);
-out:
-    return rc;
-}
+/* Tokens of a micro-batch up to which its nodes are recorded: those of token generation. */
+#define RECORD_TOKENS 8
 
-/* Run all nodes: in one go, or in spans that end at the nodes the observer wants. */
-static int run_graph(struct exec *x, const struct graph *g, int n_nodes, struct err *e) {
-    int rc = 0;
-    int n_threads = g->n_tok > 1 ? x->p.n_threads_batch : x->p.n_threads;
-    const struct node *const *nodes = (const struct node *const *)g->nodes;
-    const struct observer *o = x->observer;
-    if (o && o->graph) TRY(o->graph(o->arg, nodes, n_nodes, e));
-    for (int begin = 0, end; begin < n_nodes; begin = end) {
-        end = begin;
-        while (end < n_nodes && !(o && o->want(o->arg, nodes[end])))
-            end++;
-        bool seen = end < n_nodes;
-        if (seen) end++;
-        fault_begin(&x->fault);
-        rc = x->b.ops->run(&x->b, nodes + begin, end - begin, n_threads, e);
-        fault_end();
-        if (rc < 0) goto out;
-        TRY(x->b.ops->synchronize(&x->b, e));
-        if (seen) TRY(show(x, nodes[end - 1], e));
-    }
-out:
-    return rc;
+static int run_graph(struct exec *x, struct split *s, int n_nodes, bool record, struct err *e) {
+    const int64_t n_tok = s->g->n_tok;
+    return split_run(s, n_nodes, n_tok > 1 ? x->p.n_threads_batch : x->p.n_threads,
+                     record && n_tok <= RECORD_TOKENS && !x->tokens_as, x->observer, e);
 }
 
 static int check_token(const struct exec *x, const struct arm_batch *b, int i, const int32_t *next,
@@ -220,8 +265,14 @@ static int load_inputs(struct exec *x, const struct arm_batch *b, int i0, int n,
     TRY(build_body(x, n, *n_out, e));
     const struct graph *g = &x->body;
     struct tensor *t[] = { g->in_token, g->in_pos, g->in_cell, g->in_first, g->out_rows };
-    for (size_t i = 0; i < N_ELEMS(t); i++)
-        TRY(x->b.ops->upload(&x->b, t[i]->data, x->in + i * stride, t[i]->row_bytes, e));
+    char *begin = t[0]->data, *end = begin; /* one range: the plan has put them side by side */
+    for (size_t i = 0; i < N_ELEMS(t); i++) {
+        memcpy(t[i]->data, x->in + i * stride, t[i]->row_bytes);
+        char *behind = (char *)t[i]->data + t[i]->row_bytes;
+        if (behind > end) end = behind;
+    }
+    for (int i = 0; i < x->map.n_places; i++)
+        TRY(x->place[i].ops->push(&x->place[i], begin, (size_t)(end - begin), e));
 out:
     return rc;
 }
@@ -248,16 +299,41 @@ static void round_as(struct exec *x, struct graph *g) {
     if (x->p.weights_as != COL_none) graph_weights_as(g, x->p.weights_as);
 }
 
-/* Run the head over n rows of result_norm in slices. Without fn the log-sum-exp is left out. */
-static int run_head(struct exec *x, void *norm, int64_t n, const int32_t *rows, int64_t i0,
-                    arm_answer_fn fn, void *arg, struct err *e) {
+/* Let the head read m rows at `norm`, valid at the places `valid`; the host's own memory gets
+ * images of a copy. */
+static int head_source(struct exec *x, void *norm, int64_t m, uint32_t valid, bool is_host,
+                       struct err *e) {
     int rc = 0;
+    struct tensor *in = x->head.in_norm;
+    in->data = norm;
+    if (is_host && x->map.n_places > 1) {
+        TRY(reserve(x, &x->head_in, (size_t)x->head_rows * in->row_bytes, "rows of the head", e));
+        in->data = x->head_in.data;
+        memcpy(in->data, norm, (size_t)m * in->row_bytes);
+    }
+    x->head_split.outer = in;
+    x->head_split.outer_valid = valid;
+out:
+    return rc;
+}
+
+/* Run the head over n rows of result_norm in slices: of the body, or (is_host) of memory of the
+ * host. Without fn the log-sum-exp is left out. */
+static int run_head(struct exec *x, void *norm, int64_t n, bool is_host, const int32_t *rows,
+                    int64_t i0, arm_answer_fn fn, void *arg, struct err *e) {
+    int rc = 0;
+    const struct split *s = &x->body_split;
+    const uint32_t valid = is_host ? SPLIT_HOST : s->valid[x->body.n_nodes - 1];
     for (int64_t r = 0; r < n; r += x->head_rows) {
         int64_t m = n - r < x->head_rows ? n - r : x->head_rows;
         TRY(build_head(x, m, e));
         round_as(x, &x->head);
-        x->head.in_norm->data = (char *)norm + (size_t)r * x->head.in_norm->row_bytes;
-        TRY(run_graph(x, &x->head, fn ? x->head.n_nodes : x->head.n_nodes - 1, e));
+        const size_t at = (size_t)r * x->head.in_norm->row_bytes;
+        TRY(head_source(x, (char *)norm + at, m, valid, is_host, e));
+        const int n_nodes = fn ? x->head.n_nodes : x->head.n_nodes - 1;
+        TRY(run_graph(x, &x->head_split, n_nodes, !is_host, e));
+        for (int i = 0; fn && i < n_nodes; i++) /* logits and their sum */
+            TRY(split_to_host(&x->head_split, i, e));
         if (fn) TRY(answer_rows(x, m, rows ? rows + r : NULL, rows ? i0 : i0 + r, fn, arg, e));
     }
 out:
@@ -271,7 +347,7 @@ static int run_body(struct exec *x, const struct arm_batch *b, int i0, int *n_ou
     TRY(load_inputs(x, b, i0, n, n_out, e));
     x->tokens_as = b->uniform ? TOKENS_MANY : 0;
     round_as(x, &x->body);
-    TRY(run_graph(x, &x->body, x->body.n_nodes, e));
+    TRY(run_graph(x, &x->body_split, x->body.n_nodes, true, e));
     fault_count(&x->fault, n);
 out:
     return rc;
@@ -284,8 +360,10 @@ int exec_decode(struct exec *x, const struct arm_batch *b, arm_answer_fn fn, voi
     for (int i0 = 0; i0 < b->n; i0 += x->p.n_ubatch) {
         TRY(run_body(x, b, i0, &n_out, e));
         if (n_out == 0) continue;
-        TRY(run_head(x, x->body.result_norm->data, n_out, out_rows, i0, fn, arg, e));
+        TRY(run_head(x, x->body.result_norm->data, n_out, false, out_rows, i0, fn, arg, e));
     }
+    for (int i = 1; i < x->map.n_places; i++) /* whoever measures time measures all of it */
+        TRY(x->place[i].ops->synchronize(&x->place[i], e));
 out:
     return rc;
 }
@@ -302,8 +380,8 @@ static int hold_rows(struct exec *x, int64_t n, struct err *e) {
         x->held = p;
         x->max_held = max;
     }
-    TRY(x->b.ops->download(&x->b, (char *)x->held + (size_t)x->n_held * row, norm->data,
-                           (size_t)n * row, e));
+    TRY(split_to_host(&x->body_split, x->body.n_nodes - 1, e));
+    memcpy((char *)x->held + (size_t)x->n_held * row, norm->data, (size_t)n * row);
     x->n_held += n;
 out:
     return rc;
@@ -325,7 +403,7 @@ int exec_rows(struct exec *x, int64_t r0, int64_t n, arm_answer_fn fn, void *arg
     FAIL_IF(r0 < 0 || n < 0 || n > x->n_held || r0 > x->n_held - n, e, ERR_ARG,
             "%lld rows from %lld on were asked for, %lld are held", (long long)n, (long long)r0,
             (long long)x->n_held);
-    TRY(run_head(x, x->held + r0 * x->m->hp.n_embd, n, NULL, 0, fn, arg, e));
+    TRY(run_head(x, x->held + r0 * x->m->hp.n_embd, n, true, NULL, 0, fn, arg, e));
 out:
     return rc;
 }
@@ -337,14 +415,14 @@ static bool has_cell(const char *list, const char *cell) {
     return false;
 }
 
-static int add_cells(const struct exec *x, const struct graph *g, char *buf, size_t n_bytes,
+static int add_cells(const struct exec *x, const struct split *s, char *buf, size_t n_bytes,
                      struct err *e) {
     int rc = 0;
-    for (int i = 0; i < g->n_nodes; i++) {
-        const struct node *n = g->nodes[i];
+    for (int i = 0; i < s->g->n_nodes; i++) {
+        const struct node *n = s->g->nodes[i];
         enum column c = COL_none;
         char cell[64];
-        op_cell_find(x->b.col, n, &c);
+        op_cell_find(x->place[s->where[i]].col, n, &c);
         snprintf(cell, sizeof cell, "%s@%s",
                  n->op == OP_mul_mat ? qtype_info((enum qtype)n->src[0]->type)->name
                                      : op_name(n->op),
@@ -362,14 +440,64 @@ int exec_cells(struct exec *x, char *buf, size_t n_bytes, struct err *e) {
     int rc = 0;
     buf[0] = '\0';
     TRY(build_body(x, x->p.n_ubatch, x->p.n_ubatch, e));
-    TRY(add_cells(x, &x->body, buf, n_bytes, e));
+    TRY(add_cells(x, &x->body_split, buf, n_bytes, e));
     TRY(build_head(x, x->head_rows, e));
-    TRY(add_cells(x, &x->head, buf, n_bytes, e));
+    TRY(add_cells(x, &x->head_split, buf, n_bytes, e));
     const struct fault_info *fault = fault_info(x->p.fault);
     size_t used = strlen(buf);
     FAIL_IF(fault && used + sizeof " FAULT:" + strlen(fault->name) > n_bytes, e, ERR_NOMEM,
             "the list of cells is too long");
     if (fault) snprintf(buf + used, n_bytes - used, " FAULT:%s", fault->name);
+out:
+    return rc;
+}
+
+int exec_placement(struct exec *x, char *buf, size_t n_bytes, struct err *e) {
+    int rc = 0, n_nodes[PLACES_MAX] = { 0 };
+    size_t used = 0;
+    TRY(build_body(x, x->p.n_ubatch, x->p.n_ubatch, e));
+    TRY(build_head(x, x->head_rows, e));
+    const struct split *s[] = { &x->body_split, &x->head_split };
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < s[k]->g->n_nodes; i++)
+            n_nodes[s[k]->where[i]]++;
+    buf[0] = '\0';
+    if (x->map.n_places == 1) {
+        snprintf(buf, n_bytes, "CPU");
+        return 0;
+    }
+    for (int i = x->map.n_places - 1; i >= 0; i--) {
+        struct cuda_info info = { .name = "" };
+        if (!n_nodes[i]) continue;
+        if (i > 0) TRY(backend_cuda_info(&x->place[i], &info, e));
+        used +=
+            (size_t)(i > 0 ? snprintf(buf + used, n_bytes - used, "%sCUDA%d (%s) %d nodes",
+                                      used ? ", " : "", x->map.device[i], info.name, n_nodes[i])
+                           : snprintf(buf + used, n_bytes - used, "%sCPU (%s) %d nodes",
+                                      used ? ", " : "", column_name(x->place[0].col), n_nodes[i]));
+        FAIL_IF(used >= n_bytes, e, ERR_NOMEM, "the placement is too long to name");
+    }
+out:
+    return rc;
+}
+
+int exec_gpu_layers(const struct exec *x) {
+    int n = x->map.outside[1] > 0;
+    for (int64_t il = 0; il < x->map.n_layer; il++)
+        n += x->map.layer[il] > 0;
+    return n;
+}
+
+int exec_devices(struct exec *x, char *gpu, char *driver, size_t n_bytes, struct err *e) {
+    int rc = 0;
+    gpu[0] = driver[0] = '\0';
+    for (int i = 1; i < x->map.n_places; i++) {
+        struct cuda_info info;
+        TRY(backend_cuda_info(&x->place[i], &info, e));
+        const size_t used = strlen(gpu);
+        snprintf(gpu + used, n_bytes - used, "%s%s", used ? ", " : "", info.name);
+        snprintf(driver, n_bytes, "%s", info.versions);
+    }
 out:
     return rc;
 }

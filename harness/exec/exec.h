@@ -8,11 +8,12 @@
 #include "base/fault.h"
 #include "exec/batch.h"
 #include "exec/observer.h"
+#include "exec/place.h"
 #include "exec/topology.h"
 #include "model/graph.h"
 
 struct exec_params {
-    enum column column;
+    struct place_params place;
     enum column weights_as; /* ref: rounded as this column does; COL_none = not at all */
     enum qtype type_k, type_v;
     int n_ctx, n_seq, n_ubatch, n_threads, n_threads_batch;
@@ -38,5 +39,12 @@ void exec_observe(struct exec *x, struct observer *o); /* NULL: nobody */
 
 /* The cells that this context runs: "iq4_kt@avx2 ... attn@avx2 ...", each once. */
 int exec_cells(struct exec *x, char *buf, size_t n_bytes, struct err *e);
+
+/* Where it runs: "CPU", or "CUDA0 (NVIDIA H100 80GB HBM3) 119 nodes, CPU 2 nodes". */
+int exec_placement(struct exec *x, char *buf, size_t n_bytes, struct err *e);
+/* Layers on devices; the output counts as one. */
+int exec_gpu_layers(const struct exec *x);
+/* Names and versions of the devices in use; "" without any. */
+int exec_devices(struct exec *x, char *gpu, char *driver, size_t n_bytes, struct err *e);
 
 #endif

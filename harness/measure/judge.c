@@ -32,7 +32,7 @@ static void link_node(struct judge *j, int i) {
 
 static int build(struct judge *j, enum qtype type_k, enum qtype type_v, struct err *e) {
     int rc = 0;
-    TRY(kv_init(&j->kv, &j->m.hp, type_k, type_v, 1, 1, &j->b, e));
+    TRY(kv_init(&j->kv, &j->m.hp, type_k, type_v, 1, 1, e));
     TRY(graph_init(&j->body, &j->m, &j->kv, e));
     TRY(graph_init(&j->head, &j->m, NULL, e));
     TRY(graph_build(&j->body, &j->m, 1, 1, e));

@@ -131,6 +131,37 @@ out:
     return rc;
 }
 
+/* ---- devices ----------------------------------------------------------------------------------
+ */
+
+/* Operands get images, so that a call times the kernel and no copy. */
+static int mirror_node(struct kcheck *k, const struct node *n, struct err *e) {
+    int rc = 0;
+    for (int i = 0; i <= OP_MAX_SRC; i++) {
+        const struct tensor *t = i < OP_MAX_SRC ? n->src[i] : n->dst;
+        struct err have;
+        if (!t || k->b.ops->push(&k->b, t->data, data_bytes(t), &have) == 0) continue;
+        TRY(k->b.ops->mirror(&k->b, t->data, data_bytes(t), t->name, e));
+        TRY(k->b.ops->push(&k->b, t->data, data_bytes(t), e));
+    }
+out:
+    return rc;
+}
+
+static int mirror_all(struct kcheck *k, struct err *e) {
+    static uint64_t n_cases;
+    int rc = 0;
+    if (column_is_cpu(k->c.col)) return 0;
+    k->key = ++n_cases << 26;
+    const size_t cold = (size_t)k->copy_bytes * (size_t)k->n_copies;
+    if (cold > 0 && cold <= k->p.cold_bytes) /* one range; mirror_node fills it */
+        TRY(k->b.ops->mirror(&k->b, k->p.cold, cold, "copies of weights", e));
+    for (int64_t i = 0; i < k->n_copies; i++)
+        TRY(mirror_node(k, &k->nodes[i], e));
+out:
+    return rc;
+}
+
 /* ---- loading ----------------------------------------------------------------------------------
  */
 
@@ -178,8 +209,10 @@ int kcheck_new(struct kcheck **out, const struct kcheck_params *p, const struct 
     else
         TRY(load_rows(k, e));
     TRY(make_copies(k, e));
-    if (c->kind == KCASE_MUL_MAT || c->kind == KCASE_OP)
-        TRY(backend_cpu_init(&k->b, c->col, p->pool, e));
+    if (c->kind == KCASE_MUL_MAT || c->kind == KCASE_OP) {
+        TRY(backend_init(&k->b, c->col, p->pool, e));
+        TRY(mirror_all(k, e));
+    }
     *out = k;
     k = NULL;
 out:
@@ -223,7 +256,8 @@ static int call_on(struct kcheck *k, int64_t calls, int n_threads, struct err *e
     while (calls > 0) {
         int64_t n = k->n_copies - k->next < calls ? k->n_copies - k->next : calls;
         if (k->b.ops) {
-            TRY(k->b.ops->run(&k->b, k->order + k->next, (int)n, n_threads, e));
+            const uint64_t key = k->key ? k->key + ((uint64_t)k->next << 13) + (uint64_t)n : 0;
+            TRY(k->b.ops->run(&k->b, k->order + k->next, (int)n, n_threads, key, e));
             TRY(k->b.ops->synchronize(&k->b, e));
         } else {
             n = 1;
@@ -343,7 +377,7 @@ static int run_ref(struct kcheck *k, const struct node *n, struct err *e) {
     int rc = 0;
     struct backend ref = { 0 };
     TRY(backend_cpu_init(&ref, COL_ref, k->p.pool, e));
-    TRY(ref.ops->run(&ref, &n, 1, k->p.n_threads, e));
+    TRY(ref.ops->run(&ref, &n, 1, k->p.n_threads, 0, e));
     TRY(ref.ops->synchronize(&ref, e));
 out:
     backend_release(&ref);
@@ -452,14 +486,18 @@ static int compute(struct kcheck *k, struct kresult *r, struct err *e) {
     const size_t n_bytes = data_bytes(k->node.dst);
     k->next = 0;
     memset(k->node.dst->data, 0, n_bytes);
+    TRY(k->b.ops->push(&k->b, k->node.dst->data, n_bytes, e));
     TRY(call_on(k, 1, 1, e));
+    TRY(k->b.ops->pull(&k->b, k->node.dst->data, n_bytes, e));
     if (k->p.n_threads == 1) goto out;
     void *one = kcheck_block(k, n_bytes, e);
     TRY(one ? 0 : ERR_NOMEM);
     memcpy(one, k->node.dst->data, n_bytes);
     memset(k->node.dst->data, 0, n_bytes);
     k->next = 0;
+    TRY(k->b.ops->push(&k->b, k->node.dst->data, n_bytes, e));
     TRY(call_on(k, 1, k->p.n_threads, e));
+    TRY(k->b.ops->pull(&k->b, k->node.dst->data, n_bytes, e));
     if (memcmp(one, k->node.dst->data, n_bytes) != 0)
         snprintf(r->why, sizeof r->why, "1 and %d threads give different bits", k->p.n_threads);
 out:

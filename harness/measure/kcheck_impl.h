@@ -26,6 +26,7 @@ struct kcheck {
     struct node *nodes;         /* [n_copies] */
     const struct node **order;  /* [n_copies] */
     int64_t n_copies, next;
+    uint64_t key;               /* of recorded runs on a device, less place and number */
     double copy_bytes;          /* of the cold sources */
 };
 

@@ -117,15 +117,26 @@ static double find_or_measure(struct peaks *p, enum column c, enum peak peak, si
     const size_t most = (size_t)n_threads * WINDOW;
     struct region r = { p->memory, n_bytes, 0 };
     struct sample s = { .n_bytes = n_bytes < most ? n_bytes : most };
-    s.cell = peak_cell_find(c, peak, &c);
-    if (!s.cell) return 0;
+    if (column_is_cpu(c)) {
+        s.cell = peak_cell_find(c, peak, &c);
+        if (!s.cell) return 0;
+    } else {
+        n_threads = 0, n_bytes = 0; /* a device has one of each */
+    }
     for (int i = 0; i < p->n_known; i++) {
         const struct peak_value *v = &p->known[i];
         if (v->col == c && v->peak == peak && v->n_threads == n_threads && v->n_bytes == n_bytes)
             return v->value;
     }
-    double value = best_rate(p, &s, &r, n_threads) * 1e-9;
-    value *= s.cell->compute ? (double)s.cell->macs * n_threads : (double)s.n_bytes;
+    double value = 0;
+    if (!s.cell) {
+        struct err ignored; /* a peak that cannot be measured is unknown */
+        if (cuda_peak(peak, &value, &ignored) < 0) value = 0;
+        value *= 1e-9;
+    } else {
+        value = best_rate(p, &s, &r, n_threads) * 1e-9;
+        value *= s.cell->compute ? (double)s.cell->macs * n_threads : (double)s.n_bytes;
+    }
     if (p->n_known < PEAKS_MAX)
         p->known[p->n_known++] = (struct peak_value){ c, peak, n_threads, n_bytes, value };
     return value;

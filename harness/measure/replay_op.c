@@ -22,7 +22,7 @@ static int run_column(const struct capsule *k, enum column c, int n_threads, enu
     struct backend b = { 0 };
     if (n_threads < 1) n_threads = threads_online();
     TRY(thread_pool_new(&pool, n_threads, e));
-    TRY(backend_cpu_init(&b, c, pool, e));
+    TRY(backend_init(&b, c, pool, e));
     fault_begin(&late);
     rc = op_case_run(&k->c, &b, n_threads, act, out, e);
     fault_end();

@@ -72,8 +72,10 @@ static bool shapes_ok(bool ok, const char *name, int il, struct err *e) {
 }
 
 void graph_round_as(struct graph *g, int64_t n_tok) {
-    for (int i = 0; i < g->n_nodes; i++)
+    for (int i = 0; i < g->n_nodes; i++) {
         if (g->nodes[i]->op == OP_mul_mat) g->nodes[i]->p.mul_mat.n_tok_as = n_tok;
+        if (g->nodes[i]->op == OP_attn) g->nodes[i]->p.attn.n_tok_as = n_tok;
+    }
 }
 
 void graph_weights_as(struct graph *g, enum column c) {

@@ -29,14 +29,11 @@ static struct tensor cache_tensor(const char *what, int64_t il, enum qtype t, in
 }
 
 int kv_init(struct kv_cache *kv, const struct hparams *hp, enum qtype type_k, enum qtype type_v,
-            int32_t n_ctx, int32_t n_seq, struct backend *b, struct err *e) {
+            int32_t n_ctx, int32_t n_seq, struct err *e) {
     int rc = 0;
-    *kv = (struct kv_cache){ .type_k = type_k,
-                             .type_v = type_v,
-                             .n_layer = hp->n_layer,
-                             .n_ctx = n_ctx,
-                             .n_seq = n_seq,
-                             .b = b };
+    *kv = (struct kv_cache){
+        .type_k = type_k, .type_v = type_v, .n_layer = hp->n_layer, .n_ctx = n_ctx, .n_seq = n_seq
+    };
     TRY(check_type("K", type_k, hp->n_embd_head_k, e));
     TRY(check_type("V", type_v, hp->n_embd_head_v, e));
     int64_t n_k = hp->n_head_kv * hp->n_embd_head_k, n_v = hp->n_head_kv * hp->n_embd_head_v;
@@ -52,8 +49,8 @@ int kv_init(struct kv_cache *kv, const struct hparams *hp, enum qtype type_k, en
     kv->v = heap_calloc((size_t)hp->n_layer, sizeof *kv->v, e);
     kv->n_used = heap_calloc((size_t)n_seq, sizeof *kv->n_used, e);
     FAIL_IF(!kv->k || !kv->v || !kv->n_used, e, ERR_NOMEM, "out of memory for the KV cache");
-    rc = b->ops->alloc(b, kv->n_bytes, &kv->data, e);
-    FAIL_IF(rc < 0, e, ERR_NOMEM,
+    kv->data = heap_alloc(kv->n_bytes, e);
+    FAIL_IF(!kv->data, e, ERR_NOMEM,
             "out of memory: a KV cache of %d x %d positions needs %zu MiB; lower -c, or use a "
             "smaller -ctk and -ctv",
             n_seq, n_ctx, kv->n_bytes >> 20);
@@ -68,7 +65,7 @@ out:
 }
 
 void kv_release(struct kv_cache *kv) {
-    if (kv->data) kv->b->ops->free(kv->b, kv->data);
+    heap_free(kv->data);
     heap_free(kv->k);
     heap_free(kv->v);
     heap_free(kv->n_used);

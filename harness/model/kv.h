@@ -13,13 +13,12 @@ struct kv_cache {
     int32_t n_ctx, n_seq;
     struct tensor *k, *v; /* [n_layer], each [n_seq * n_ctx, n_head_kv * n_embd_head] */
     int32_t *n_used;      /* [n_seq] positions filled */
-    struct backend *b;
-    void *data;           /* one block for all layers */
+    void *data;           /* one block for all layers; pages that nobody touches take no memory */
     size_t n_bytes;
 };
 
 int kv_init(struct kv_cache *kv, const struct hparams *hp, enum qtype type_k, enum qtype type_v,
-            int32_t n_ctx, int32_t n_seq, struct backend *b, struct err *e);
+            int32_t n_ctx, int32_t n_seq, struct err *e);
 void kv_release(struct kv_cache *kv);
 /* Forget positions >= pos of sequence seq, or of all if seq is -1. */
 int kv_trim(struct kv_cache *kv, int32_t seq, int32_t pos, struct err *e);

@@ -174,6 +174,11 @@ out:
     return rc;
 }
 
+bool model_has(const struct model *m, const struct tensor *t) {
+    const uintptr_t at = (uintptr_t)t, base = (uintptr_t)m->mem.base;
+    return at >= base && at < base + m->mem.used;
+}
+
 void model_close(struct model *m) {
     arena_release(&m->mem);
     heap_free(m->layers);

@@ -36,6 +36,9 @@ struct model {
 int model_open(struct model *m, const char *path, struct err *e);
 void model_close(struct model *m);
 
+/* Whether t is one of the model's own tensors: a weight. */
+bool model_has(const struct model *m, const struct tensor *t);
+
 enum need { NEED_OPTIONAL, NEED_REQUIRED };
 
 /* See model_list. fn gets each tensor, [n1, n0]; n1 is 1 for a vector. */

@@ -78,7 +78,7 @@ static void run_chain(struct chain *c, struct thread_pool *pool, enum column col
     struct err e = { 0 };
     if (backend_cpu_init(&b, col, pool, &e)) fail_msg("%s", e.msg);
     for (int i = 0; i < N_NODES; i += step)
-        if (b.ops->run(&b, c->list + i, step, n_threads, &e)) fail_msg("%s", e.msg);
+        if (b.ops->run(&b, c->list + i, step, n_threads, 0, &e)) fail_msg("%s", e.msg);
     backend_release(&b);
 }
 

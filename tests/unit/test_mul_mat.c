@@ -419,7 +419,7 @@ static void check_type(enum qtype t, enum column col) {
 
 static void cells_against_exact(void **state) {
     (void)state;
-    for (int c = 0; c < COL_count; c++)
+    for (int c = 0; c <= COL_amx; c++)
         for (int t = 0; t < QT_count; t++) {
             enum column owner = COL_none;
             if (!column_available((enum column)c) ||
@@ -480,7 +480,7 @@ static void op_on_threads(void **state) {
     struct thread_pool *pool;
     struct err e = { 0 };
     if (thread_pool_new(&pool, 2, &e)) fail_msg("%s", e.msg);
-    for (int c = 0; c < COL_count; c++)
+    for (int c = 0; c <= COL_amx; c++)
         for (int t = 0; t < QT_count; t++)
             if (column_available((enum column)c) && column_available(COL_avx2) &&
                 qkernel_find(COL_avx2, (enum qtype)t, true, NULL) &&
