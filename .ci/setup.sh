@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Install what is missing to build, test and draw (`setup.sh`), and with `setup.sh dev` what `make check`
 # and `make fuzz` need as well. Debian and Ubuntu through apt; elsewhere the list is printed.
-deb="gcc make git libpcre2-dev libsqlite3-dev libjansson-dev libxxhash-dev libhwloc-dev libcmocka-dev gnuplot-nox fonts-dejavu-core python3 curl unzip"
-fedora="gcc make git pcre2-devel sqlite-devel jansson-devel xxhash-devel hwloc-devel libcmocka-devel gnuplot dejavu-sans-fonts python3 curl unzip"
+deb="gcc g++ make git libpcre2-dev libsqlite3-dev libjansson-dev libxxhash-dev libhwloc-dev libcmocka-dev gnuplot-nox fonts-dejavu-core python3 curl unzip"
+fedora="gcc gcc-c++ make git pcre2-devel sqlite-devel jansson-devel xxhash-devel hwloc-devel libcmocka-devel gnuplot dejavu-sans-fonts python3 curl unzip"
 arch="gcc make git pcre2 sqlite jansson xxhash hwloc cmocka gnuplot ttf-dejavu python curl unzip"
 if [ "$1" = dev ]; then
     deb="$deb clang clang-format libclang-rt-14-dev" fedora="$fedora clang compiler-rt clang-tools-extra"

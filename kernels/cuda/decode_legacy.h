@@ -11,7 +11,7 @@
 #include "legacy.h"
 
 /* Low nibbles of qs are weights 0 to 15, high ones 16 to 31. */
-HD void nibbles_decode(const uint8_t *qs, uint32_t *q) {
+HOST_DEVICE void nibbles_decode(const uint8_t *qs, uint32_t *q) {
     uint32_t w[4];
     hd_words2(qs, w, 4);
     for (int i = 0; i < 4; i++) {
@@ -21,7 +21,7 @@ HD void nibbles_decode(const uint8_t *qs, uint32_t *q) {
 }
 
 /* Fifth bits: bit w of qh belongs to weight w. */
-HD void fifth_bits_decode(const uint8_t *qh, uint32_t *q) {
+HOST_DEVICE void fifth_bits_decode(const uint8_t *qh, uint32_t *q) {
     uint32_t h;
     hd_words2(qh, &h, 1);
     for (int i = 0; i < 8; i++)
@@ -29,13 +29,13 @@ HD void fifth_bits_decode(const uint8_t *qh, uint32_t *q) {
 }
 
 /* Bytes below 2 * `half`, a power of two, become signed: byte - half. No byte borrows. */
-HD void centre_decode(uint32_t *q, uint32_t half) {
+HOST_DEVICE void centre_decode(uint32_t *q, uint32_t half) {
     const uint32_t add = (128u - half) * 0x01010101u;
     for (int i = 0; i < 8; i++)
         q[i] = (q[i] + add) ^ 0x80808080u;
 }
 
-HD void q4_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void q4_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     (void)b, (void)d;
     nibbles_decode(blk + 2, o->q);
     centre_decode(o->q, 8);
@@ -43,14 +43,14 @@ HD void q4_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     o->min = 0;
 }
 
-HD void q4_1_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void q4_1_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     (void)b, (void)d;
     nibbles_decode(blk + 4, o->q);
     o->scale = hd_f16(hd_u16(blk));
     o->min = hd_f16(hd_u16(blk + 2));
 }
 
-HD void q5_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void q5_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     (void)b, (void)d;
     nibbles_decode(blk + 6, o->q);
     fifth_bits_decode(blk + 2, o->q);
@@ -59,7 +59,7 @@ HD void q5_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     o->min = 0;
 }
 
-HD void q5_1_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void q5_1_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     (void)b, (void)d;
     nibbles_decode(blk + 8, o->q);
     fifth_bits_decode(blk + 4, o->q);
@@ -67,7 +67,7 @@ HD void q5_1_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     o->min = hd_f16(hd_u16(blk + 2));
 }
 
-HD void q6_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void q6_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     (void)b, (void)d;
     uint32_t h[2];
     nibbles_decode(blk + 10, o->q);
@@ -82,7 +82,7 @@ HD void q6_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     o->min = 0;
 }
 
-HD void q8_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void q8_0_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     (void)b, (void)d;
     hd_words2(blk + 2, o->q, 8);
     o->scale = hd_f16(hd_u16(blk));

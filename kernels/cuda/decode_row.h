@@ -25,14 +25,14 @@ DECODER_LIST(X)
 #undef X
 
 /* Weight i of a decoded sub-block. negative: its sign bit is set, which only a zero needs. */
-HD float decoded_value(const struct decoded *o, int i, int has_min, int negative) {
+HOST_DEVICE float decoded_value(const struct decoded *o, int i, int has_min, int negative) {
     const float y = o->scale * (float)decoded_int(o, i);
     if (has_min) return y + o->min; /* of a type without minima a zero keeps its sign */
     return negative && decoded_int(o, i) == 0 ? -y : y;
 }
 
 /* Whether weight i of sub-block b of an IQ3_KT block has its sign bit set. */
-HD int iq3_kt_negative(const uint8_t *blk, int b, int i) {
+HOST_DEVICE int iq3_kt_negative(const uint8_t *blk, int b, int i) {
     return (int)(iq3_kt_signs(blk, b, i / 4) >> 8 * (i % 4) & 1u);
 }
 

@@ -12,7 +12,7 @@
 #include "trellis.h"
 
 /* Four states in a row as signed bytes; p are their powers of the multiplier. */
-HD uint32_t kt_decode4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t p3) {
+HOST_DEVICE uint32_t kt_decode4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t p3) {
     return hd_pack4(hd_byte_sum(x0 * p0 & KT_MASK, -KT_OFFSET),
                     hd_byte_sum(x0 * p1 & KT_MASK, -KT_OFFSET),
                     hd_byte_sum(x0 * p2 & KT_MASK, -KT_OFFSET),
@@ -20,7 +20,7 @@ HD uint32_t kt_decode4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t p2, uint3
 }
 
 /* The same without their signs. */
-HD uint32_t kt_magnitude4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t p3) {
+HOST_DEVICE uint32_t kt_magnitude4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t p3) {
     const int a = hd_byte_sum(x0 * p0 & KT_MASK, -KT_OFFSET);
     const int b = hd_byte_sum(x0 * p1 & KT_MASK, -KT_OFFSET);
     const int c = hd_byte_sum(x0 * p2 & KT_MASK, -KT_OFFSET);
@@ -39,25 +39,25 @@ HD uint32_t kt_magnitude4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t p2, ui
 #define KT_P8 0x60B19B21u
 
 /* Nibble b of the scales in front of a block of IQ2_KT or IQ3_KT. */
-HD uint32_t kt_scale_nibble(const uint8_t *blk, int b) {
+HOST_DEVICE uint32_t kt_scale_nibble(const uint8_t *blk, int b) {
     uint32_t sc;
     hd_words4(blk, &sc, 1);
     return sc >> (8 * (b & 3) + 4 * (b >> 2)) & 15u;
 }
 
 /* KT_SCALES[i]: the table as four words, chosen without memory. */
-HD int kt_scale_value(uint32_t i) {
+HOST_DEVICE int kt_scale_value(uint32_t i) {
     const uint32_t w[4] = { 0xBFAD9881u, 0xF6EADDCFu, 0x26190D01u, 0x71594535u };
     const uint32_t lo = i & 4 ? w[1] : w[0], hi = i & 4 ? w[3] : w[2];
     return (int)(int8_t)((i & 8 ? hi : lo) >> 8 * (i & 3));
 }
 
 /* Index of group g of the sub-block's four. */
-HD uint32_t kt_index16(const uint32_t *idx, int g) {
+HOST_DEVICE uint32_t kt_index16(const uint32_t *idx, int g) {
     return idx[g / 2] >> 16 * (g % 2) & 0xFFFFu;
 }
 
-HD void iq2_kt_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void iq2_kt_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     uint32_t idx[2];
     hd_words4(blk + 4 + 8 * b, idx, 2);
     for (int g = 0; g < 4; g++) {
@@ -70,13 +70,13 @@ HD void iq2_kt_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
 }
 
 /* Bit 0 of byte j of word i is set if weight 4i + j of sub-block b is negative. */
-HD uint32_t iq3_kt_signs(const uint8_t *blk, int b, int i) {
+HOST_DEVICE uint32_t iq3_kt_signs(const uint8_t *blk, int b, int i) {
     uint32_t sg;
     hd_words4(blk + 68 + 4 * i, &sg, 1);
     return sg >> b & 0x01010101u;
 }
 
-HD void iq3_kt_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void iq3_kt_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     uint32_t idx[2];
     hd_words4(blk + 4 + 8 * b, idx, 2);
     for (int i = 0; i < 8; i++) {
@@ -91,7 +91,7 @@ HD void iq3_kt_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     o->min = 0;
 }
 
-HD void iq4_kt_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
+HOST_DEVICE void iq4_kt_decode(const uint8_t *blk, int b, float d, struct decoded *o) {
     uint32_t S, ql[2], qh[2];
     hd_words4(blk + 4 * b, &S, 1);
     hd_words4(blk + 32 + 8 * b, ql, 2);

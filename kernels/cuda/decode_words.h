@@ -14,9 +14,9 @@
 #include "base/fp16.h"
 
 #if defined(__CUDACC__)
-#define HD static __host__ __device__ __forceinline__
+#define HOST_DEVICE static __host__ __device__ __forceinline__
 #else
-#define HD ALWAYS_INLINE
+#define HOST_DEVICE ALWAYS_INLINE
 #endif
 
 /* Memory of a device and of its emulation may be read up to this many bytes behind its last. */
@@ -27,7 +27,7 @@ struct decoded {
     float scale, min;
 };
 
-HD float hd_f16(uint16_t h) {
+HOST_DEVICE float hd_f16(uint16_t h) {
 #if defined(__CUDA_ARCH__)
     float f;
     asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
@@ -37,7 +37,7 @@ HD float hd_f16(uint16_t h) {
 #endif
 }
 
-HD uint16_t hd_u16(const uint8_t *p) {
+HOST_DEVICE uint16_t hd_u16(const uint8_t *p) {
 #if defined(__CUDA_ARCH__)
     return *(const uint16_t *)p;
 #else
@@ -46,7 +46,7 @@ HD uint16_t hd_u16(const uint8_t *p) {
 }
 
 /* n words at p, a multiple of 4. */
-HD void hd_words4(const uint8_t *p, uint32_t *w, int n) {
+HOST_DEVICE void hd_words4(const uint8_t *p, uint32_t *w, int n) {
 #if defined(__CUDA_ARCH__)
 #pragma unroll
     for (int i = 0; i < n; i++)
@@ -57,7 +57,7 @@ HD void hd_words4(const uint8_t *p, uint32_t *w, int n) {
 }
 
 /* The low word of hi:lo >> shift, shift below 32. */
-HD uint32_t hd_funnel(uint32_t lo, uint32_t hi, unsigned shift) {
+HOST_DEVICE uint32_t hd_funnel(uint32_t lo, uint32_t hi, unsigned shift) {
 #if defined(__CUDA_ARCH__)
     return __funnelshift_r(lo, hi, shift);
 #else
@@ -67,7 +67,7 @@ HD uint32_t hd_funnel(uint32_t lo, uint32_t hi, unsigned shift) {
 
 /* n words at p, a multiple of 2: aligned words, shifted where p is between two of them; so up to 4
  * bytes behind the last one are read on a device. */
-HD void hd_words2(const uint8_t *p, uint32_t *w, int n) {
+HOST_DEVICE void hd_words2(const uint8_t *p, uint32_t *w, int n) {
 #if defined(__CUDA_ARCH__) || defined(GGAUGE_CUDA_EMU)
     const unsigned shift = 8 * (unsigned)((uintptr_t)p & 2);
     const uint8_t *a = p - ((uintptr_t)p & 2);
@@ -86,7 +86,7 @@ HD void hd_words2(const uint8_t *p, uint32_t *w, int n) {
 }
 
 /* c + the four bytes of a, each below 128. */
-HD int hd_byte_sum(uint32_t a, int c) {
+HOST_DEVICE int hd_byte_sum(uint32_t a, int c) {
 #if defined(__CUDA_ARCH__)
     return __dp4a((int)a, 0x01010101, c);
 #else
@@ -95,7 +95,7 @@ HD int hd_byte_sum(uint32_t a, int c) {
 }
 
 /* The low bytes of four numbers as one word. */
-HD uint32_t hd_pack4(int a, int b, int c, int d) {
+HOST_DEVICE uint32_t hd_pack4(int a, int b, int c, int d) {
 #if defined(__CUDA_ARCH__)
     return __byte_perm(__byte_perm((unsigned)a, (unsigned)b, 0x0040),
                        __byte_perm((unsigned)c, (unsigned)d, 0x0040), 0x5410);
@@ -106,12 +106,12 @@ HD uint32_t hd_pack4(int a, int b, int c, int d) {
 }
 
 /* Bits 0..3 of x as the low bits of four bytes. */
-HD uint32_t hd_spread4(uint32_t x) {
+HOST_DEVICE uint32_t hd_spread4(uint32_t x) {
     return (x & 15u) * 0x00204081u & 0x01010101u;
 }
 
 /* Weight i of a decoded sub-block as an integer. */
-HD int decoded_int(const struct decoded *o, int i) {
+HOST_DEVICE int decoded_int(const struct decoded *o, int i) {
     return (int)(int8_t)(o->q[i / 4] >> 8 * (i % 4));
 }
 

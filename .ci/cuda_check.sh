@@ -1,0 +1,117 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# The cuda column on a card, from a folder made by cuda_bundle.sh: every cell against ref, whole models on
+# CPU and card, the verdict of compare, kernels against the card's own peaks, depths of synthetic models,
+# compute-sanitizer. Under 8 minutes; every step has a limit of its own, and what it printed is kept.
+#
+# usage: cuda_check.sh BUNDLE OUT [STEP ...]     STEP: facts unit cells limits ppl compare kernels sweep sanitize
+#                                               (all but sanitize_all and deep, which take longer)
+bundle=$(cd "$1" && pwd) && mkdir -p "$2" && out=$(cd "$2" && pwd) || exit 2
+shift 2
+[ $# -gt 0 ] || set -- facts unit cells limits ppl compare kernels sweep sanitize
+export LD_LIBRARY_PATH="$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export GGAUGE_CUDA_PLUGIN="$bundle/libggauge-cuda.so" CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
+gg=$bundle/ggauge text=$bundle/text bad=0
+summary=$out/summary.csv
+[ -f "$summary" ] || echo "step,status,seconds" >"$summary"
+cd "$out" || exit 2
+
+# name, limit in seconds, command ... : its output goes to <name>.txt
+step() {
+    name=$1 limit=$2
+    shift 2
+    begin=$(date +%s.%N)
+    timeout "$limit" "$@" >"$out/$name.txt" 2>&1
+    rc=$?
+    seconds=$(echo "$(date +%s.%N) $begin" | awk '{ printf "%.1f", $1 - $2 }')
+    case $rc in
+    0) status=PASS ;;
+    124) status="NOT FINISHED" ;;
+    125) status=UNDECIDED ;;
+    *) status="FAIL ($rc)" bad=1 ;;
+    esac
+    echo "$name,$status,$seconds" | tee -a "$summary"
+    [ $rc -eq 0 ] || tail -n 8 "$out/$name.txt"
+}
+
+do_facts() {
+    step facts 20 nvidia-smi -q -d CLOCK,MEMORY,POWER,PERFORMANCE
+    step types 20 "$gg" types
+}
+
+do_unit() {
+    for t in test_decode_cuda test_cuda test_ops; do step "$t" 60 "$bundle/tests/$t"; done
+    step test_op_attn 60 "$bundle/tests/test_op_attn"
+}
+
+do_cells() {
+    step cells 60 "$gg" kernel-bench --backend cuda --no-time --cold-mib 64 --csv cells.csv
+}
+
+do_limits() {
+    step limits 60 "$gg" limits --backend cuda --models "$(ls "$bundle"/models/*.gguf | paste -sd,)" -f "$text" \
+        --chunks 3 -o limits.csv
+}
+
+do_ppl() {
+    for m in "$bundle"/models/*.gguf; do
+        n=$(basename "$m" .gguf)
+        step "ppl-cpu-$n" 20 "$gg" perplexity -m "$m" -f "$text" -c 512 --chunks 40 --csv ppl.csv
+        step "ppl-cuda-$n" 20 "$gg" perplexity -m "$m" -f "$text" -c 512 --chunks 40 --backend cuda --csv ppl.csv
+    done
+}
+
+do_compare() {
+    for n in qwen3-iq4_kt qwen3-q8_0 qwen3-iq2_kt qwen3-f16; do
+        m=$bundle/models/tiny-$n.gguf
+        [ ! -f "$m" ] || step "compare-$n" 30 "$gg" compare -m "$m" -f "$text" -c 512 --chunks 300 --a best --b cuda \
+            --out "compare-$n" --floor-file floors
+    done
+}
+
+do_kernels() {
+    step kernels-kt 45 "$gg" kernel-bench --backend cuda --type iq4_kt,iq3_kt,iq2_kt --op mul_mat \
+        --n-tok 1,2,8,512 --cold-mib 512 --csv kernels.csv
+    step kernels-plain 45 "$gg" kernel-bench --backend cuda --type q8_0,q4_0,f16 --op mul_mat --n-tok 1,8,512 \
+        --cold-mib 512 --csv kernels.csv
+    step kernels-attn 20 "$gg" kernel-bench --backend cuda --op attn --type f16,q8_0 --csv kernels.csv
+}
+
+# preset, type, depth, limit
+sweep_one() {
+    f=$out/$1-$2.gguf
+    [ -f "$f" ] || step "synth-$1-$2" 60 "$gg" synth --preset "$1" --type "$2" --random-bits -o "$f"
+    step "sweep-$1-$2" "$4" "$gg" sweep-bench -m "$f" --backend cuda -c "$3" -npp 512 -ntg 64 -r 2 \
+        --csv sweep.csv
+}
+
+do_sweep() {
+    sweep_one llama-3.2-1b iq4_kt 4096 30
+    sweep_one llama-3.1-8b iq4_kt 8192 60
+    sweep_one llama-3.1-8b q8_0 4096 60
+    rm -f "$out"/*.gguf
+}
+
+do_deep() {
+    for t in iq4_kt iq3_kt iq2_kt q8_0; do sweep_one llama-3.1-8b $t 32768 600; done
+    rm -f "$out"/*.gguf
+}
+
+sanitizer() { # tool, limit, test
+    step "sanitize-$1-$3" "$2" compute-sanitizer --tool "$1" --error-exitcode 9 "$bundle/tests/$3"
+}
+
+do_sanitize() {
+    sanitizer memcheck 60 test_cuda
+    sanitizer racecheck 60 test_cuda
+}
+
+do_sanitize_all() {
+    for tool in memcheck racecheck synccheck initcheck; do
+        for t in test_cuda test_ops test_op_attn; do sanitizer $tool 1200 $t; done
+    done
+}
+
+for s in "$@"; do "do_$s"; done
+[ $bad -eq 0 ] && echo "cuda-check: no step failed" || echo "cuda-check: FAILED, see $out"
+exit $bad

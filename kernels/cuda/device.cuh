@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT
+ * device.cuh - an open device, as the files of the plug-in see it: its stream, the images of host
+ * memory, scratch memory, and how kernels are launched and calls checked. */
+#ifndef GGAUGE_DEVICE_CUH
+#define GGAUGE_DEVICE_CUH
+
+#include <assert.h>
+#include <stdarg.h>
+
+#include "cuda/platform.cuh"
+
+extern "C" { /* functions of C files */
+#include "backend.h"
+#include "cuda_plugin.h"
+}
+
+#define KEPT_GRAPHS 64
+
+struct image {
+    const char *host;
+    size_t n;
+    char *dev;
+};
+
+/* Memory that grows and is never shared by two things that are alive at once. */
+struct scratch {
+    char *p;
+    size_t n;
+};
+
+struct kept_graph {
+    uint64_t key, last_use;
+    cudaGraphExec_t exec;
+};
+
+struct blas; /* cuBLAS, if it is there */
+
+struct cuda_device {
+    int index;
+    cudaDeviceProp prop;
+    cudaStream_t stream;
+    cudaEvent_t mark[2];
+    struct image *images; /* [n_images], sorted by host address */
+    int n_images, max_images;
+    struct scratch acts;  /* quantised activations */
+    struct scratch parts; /* partial results of attention */
+    const void *acts_of;  /* rows (device) that are quantised in acts, NULL = none */
+    int64_t acts_rows;
+    struct kept_graph graphs[KEPT_GRAPHS];
+    uint64_t n_runs;
+    struct blas *blas;
+    bool blas_tried;
+};
+
+/* A tensor on the device: rows of n elements, stride bytes apart. */
+struct dtensor {
+    char *p;
+    int64_t n, rows;
+    size_t stride;
+    enum qtype type;
+};
+
+/* ERR_DEVICE, or ERR_NOMEM, with the text of the runtime. */
+int cu_check(cudaError_t code, const char *what, const char *file, int line, struct err *e);
+#define CU_TRY(call) TRY(cu_check((call), #call, __FILE__, __LINE__, e))
+
+/* Device memory, or ERR_NOMEM that says how much was asked for, is free and what to lower. */
+int device_malloc(struct cuda_device *d, size_t n, const char *what, char **out, struct err *e);
+
+/* The image of host memory [p, p + n), or NULL. */
+char *device_image(const struct cuda_device *d, const void *p, size_t n);
+
+/* t has an image: device_run has seen to it. */
+struct dtensor device_tensor(const struct cuda_device *d, const struct tensor *t);
+
+/* Kernels with more than 48 KiB of shared memory have to ask for it. */
+#define LAUNCH_SHARED_FREE ((size_t)48 << 10)
+
+/* Launch `kernel`, a function pointer; needs d, e, rc and the label out. */
+#if defined(GGAUGE_CUDA_EMU)
+#define LAUNCH(kernel, grid, block, shared, ...)                                                   \
+    do {                                                                                           \
+        (void)d;                                                                                   \
+        auto launch_ = [=](auto... args) {                                                         \
+            emu_launch(grid, block, shared, [=]() { kernel(args...); });                           \
+        };                                                                                         \
+        launch_(__VA_ARGS__);                                                                      \
+        TRY(cu_check(cudaGetLastError(), #kernel, __FILE__, __LINE__, e));                         \
+    } while (0)
+#else
+#define LAUNCH(kernel, grid, block, shared, ...)                                                   \
+    do {                                                                                           \
+        if ((shared) > LAUNCH_SHARED_FREE)                                                         \
+            CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,       \
+                                        (int)(shared)));                                           \
+        kernel<<<(grid), (block), (shared), d->stream>>>(__VA_ARGS__);                             \
+        TRY(cu_check(cudaGetLastError(), #kernel, __FILE__, __LINE__, e));                         \
+    } while (0)
+#endif
+
+static inline unsigned div_up(int64_t a, int64_t b) {
+    return (unsigned)((a + b - 1) / b);
+}
+
+/* ---- operations ------------------------------------------------------------------------------- */
+
+/* Activations of n_tok rows of n as 8-bit integers, for the products of quantised types: the
+ * numbers of q8_2_x4 (act.h) in another order. */
+struct acts {
+    const int8_t *q;    /* [n_tok, n] */
+    const float *d, *s; /* [n_tok, n / 32]: scale, and scale times sum of q */
+};
+
+/* dst [n_tok, n_rows] = gain * x W^T. few: with the sums of a kernel for up to 8 tokens. */
+struct mul_job {
+    struct dtensor w, x, dst;
+    struct acts acts; /* of x, for quantised types */
+    float gain;
+    bool few;
+};
+
+/* What multiplies with one type. */
+struct mul_cell {
+    bool needs_acts;
+    int (*run)(struct cuda_device *d, const struct mul_job *j, struct err *e);
+};
+const struct mul_cell *mul_cell_legacy(enum qtype t); /* NULL = another file's type */
+const struct mul_cell *mul_cell_trellis(enum qtype t);
+const struct mul_cell *mul_cell_floats(enum qtype t);
+
+/* Most tokens for the kernels that stream weights. */
+#define FEW_TOKENS 8
+
+/* cuBLAS, for plain types and at least so many tokens. */
+#define BLAS_TOKENS 32
+bool blas_has(struct cuda_device *d);
+size_t blas_bytes(enum qtype t, int64_t n_tok, int64_t n); /* scratch, of the activations' */
+int blas_mul(struct cuda_device *d, const struct mul_job *j, struct err *e);
+
+size_t acts_bytes(int64_t n_tok, int64_t n);
+/* Quantise x into d->acts, which is large enough. */
+int acts_quantize(struct cuda_device *d, const struct dtensor *x, struct acts *out, struct err *e);
+
+/* One operation: starts it on d's stream. */
+#define CUDA_OP_LIST(X)                                                                            \
+    X(get_rows) X(rms_norm) X(add) X(swiglu) X(rope_table) X(rope) X(set_rows) X(attn) X(lse)
+#define X(name) int op_##name##_run(struct cuda_device *d, const struct node *n, struct err *e);
+CUDA_OP_LIST(X)
+#undef X
+
+/* Scratch of attention, and whether types and shapes are what it can do. */
+size_t attn_parts_bytes(const struct node *n);
+/* log2 of the cells that a launch of attention covers, rounded up. */
+int attn_depth(const struct node *n);
+bool rows_type_supported(enum qtype t); /* get_rows */
+
+#endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT
+ * platform.cuh - what the kernels of the cuda column need beyond C: the CUDA runtime or its
+ * emulation on the host (GGAUGE_CUDA_EMU, tests/cuda_emu), and every instruction that has no name in
+ * C++ behind a function with a body for both.
+ *
+ * Kernels are compiled with -fmad=false and say fmaf where they mean it, so sums have the same bits
+ * on every device and in the emulation. */
+#ifndef GGAUGE_PLATFORM_CUH
+#define GGAUGE_PLATFORM_CUH
+
+#include <stdint.h>
+
+#if defined(GGAUGE_CUDA_EMU)
+#include "emu.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+#include "cuda/decode_words.h"
+
+#define WARP 32
+#define FULL_WARP 0xFFFFFFFFu
+
+#define DEV static __device__ __forceinline__
+
+/* ---- shared memory ---------------------------------------------------------------------------- */
+
+/* The block's dynamic shared memory, 16-byte aligned. */
+#if defined(GGAUGE_CUDA_EMU)
+#define SHARED(name) unsigned char *name = emu_shared()
+#else
+#define SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
+/* 16 (4) bytes from device to shared memory in the background; both 16-byte (4-byte) aligned. */
+DEV void cp_async16(void *shared, const void *global) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_cp_async(shared, global, 16);
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(shared)),
+                 "l"(global)
+                 : "memory");
+#endif
+}
+
+DEV void cp_async4(void *shared, const void *global) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_cp_async(shared, global, 4);
+#else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(shared)),
+                 "l"(global)
+                 : "memory");
+#endif
+}
+
+/* What was started since the last commit is one group; wait until at most n groups are under way. */
+DEV void cp_async_commit(void) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_cp_async_commit();
+#else
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+template <int N> DEV void cp_async_wait(void) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_cp_async_wait(N);
+#else
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+/* ---- tensor cores ----------------------------------------------------------------------------- */
+
+/* Four 8 x 8 matrices of 16-bit elements; lane l names row l % 8 of matrix l / 8 (16 bytes, 16-byte
+ * aligned) and gets two elements of row l / 4 of each, columns 2 (l % 4) and the next. */
+DEV void ldmatrix4(uint32_t r[4], const void *row) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_ldmatrix4(r, row, false);
+#else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+#endif
+}
+
+/* The same with every matrix transposed. */
+DEV void ldmatrix4_trans(uint32_t r[4], const void *row) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_ldmatrix4(r, row, true);
+#else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+#endif
+}
+
+/* d [16, 8] = a [16, 32] b [32, 8] + c of int8 in int32. Lane l, g = l / 4, t = l % 4, holds of
+ * a: rows g, g + 8 at columns 4t.., then the same at 16 + 4t..; of b: rows 4t.. and 16 + 4t.. of
+ * column g; of c and d: row g, columns 2t and 2t + 1, then row g + 8. */
+DEV void mma_s8(int d[4], const uint32_t a[4], const uint32_t b[2], int c) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_mma_s8(d, a, b, c);
+#else
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, "
+                 "{%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c));
+#endif
+}
+
+/* d [16, 8] += a [16, 16] b [16, 8] of binary16 in binary32, held as above with pairs of columns of
+ * a (rows of b) where there are four. */
+DEV void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_mma_f16(d, a, b);
+#else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
+                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/* ---- arithmetic ------------------------------------------------------------------------------- */
+
+/* c + the products of four signed bytes. */
+DEV int dot4(uint32_t a, uint32_t b, int c) {
+#if defined(GGAUGE_CUDA_EMU)
+    for (int i = 0; i < 4; i++)
+        c += (int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i);
+    return c;
+#else
+    return __dp4a((int)a, (int)b, c);
+#endif
+}
+
+DEV uint16_t to_f16(float x) {
+#if defined(GGAUGE_CUDA_EMU)
+    return f32_to_f16(x);
+#else
+    uint16_t h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+    return h;
+#endif
+}
+
+DEV uint32_t pack_f16(float low, float high) {
+    return (uint32_t)to_f16(low) | (uint32_t)to_f16(high) << 16;
+}
+
+DEV float f32_of(uint32_t bits) {
+#if defined(GGAUGE_CUDA_EMU)
+    return f32_from_bits(bits);
+#else
+    return __uint_as_float(bits);
+#endif
+}
+
+DEV uint32_t bits_of(float x) {
+#if defined(GGAUGE_CUDA_EMU)
+    return f32_bits(x);
+#else
+    return __float_as_uint(x);
+#endif
+}
+
+DEV float bf16_value(uint16_t h) {
+    return f32_of((uint32_t)h << 16);
+}
+
+/* 2^x within 2 units of the last place; subnormal results are 0. */
+DEV float exp2_fast(float x) {
+#if defined(GGAUGE_CUDA_EMU)
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
+/* Sums and maxima of a warp; every lane gets the result, whose order of summation is fixed. */
+template <class T> DEV T warp_sum(T x) {
+#pragma unroll
+    for (int m = WARP / 2; m > 0; m /= 2)
+        x += __shfl_xor_sync(FULL_WARP, x, m);
+    return x;
+}
+
+/* A NaN stays one, and wins. */
+DEV float max_nan(float a, float b) {
+    return a != a ? a : (b != b || b > a) ? b : a;
+}
+
+DEV float warp_max_nan(float x) {
+#pragma unroll
+    for (int m = WARP / 2; m > 0; m /= 2)
+        x = max_nan(x, __shfl_xor_sync(FULL_WARP, x, m));
+    return x;
+}
+
+#endif

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT
+ * small_ops_cuda.cu - rms_norm, add, swiglu, rope_table, rope, lse; contracts in op.h.
+ *
+ * Everything here reads and writes its rows once and is memory bound, but for the log-sum-exp,
+ * whose exponentials are in binary64 as the contract says. A row is summed by one warp or one block
+ * in a fixed order. */
+#include "cuda/device.cuh"
+
+#define THREADS 256
+#define MAX_GRID_ROWS 32768
+
+struct row_args {
+    const char *a, *b;
+    size_t a_stride, b_stride; /* b_stride 0: one row for all */
+    char *dst;
+    size_t dst_stride;
+    int64_t n;
+};
+
+/* Rows [t, t + m) of a node of one or two sources. */
+static struct row_args rows_of(const struct dtensor *x, const struct dtensor *y,
+                               const struct dtensor *dst, int64_t t) {
+    struct row_args a = { x->p + (size_t)t * x->stride, NULL, x->stride, 0,
+                          dst->p + (size_t)t * dst->stride, dst->stride, x->n };
+    if (!y) return a;
+    a.b_stride = y->rows == 1 ? 0 : y->stride;
+    a.b = y->p + (size_t)t * a.b_stride;
+    return a;
+}
+
+/* Sum over the block's 8 warps; every thread gets it. `part` is shared memory for 8 numbers. */
+template <class T> DEV T block_sum(T x, T *part) {
+    x = warp_sum(x);
+    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
+    __syncthreads();
+    x = part[0];
+    for (int i = 1; i < THREADS / WARP; i++)
+        x += part[i];
+    __syncthreads();
+    return x;
+}
+
+/* ---- rms_norm: a warp a vector up to 512, a block a vector above ------------------------------
+ */
+
+#define NORM_WARP_MAX 512
+
+struct norm_args {
+    struct row_args r;
+    const float *weight;
+    int64_t n_vec; /* vectors of a row */
+    float eps;
+};
+
+static __global__ void norm_warp_kernel(struct norm_args a, int64_t n_all) {
+    const int lane = (int)threadIdx.x % WARP;
+    const int64_t v = (int64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP, n = a.r.n;
+    if (v >= n_all) return; /* a whole warp */
+    const int64_t at = v % a.n_vec * n;
+    const float *x = (const float *)(a.r.a + (size_t)(v / a.n_vec) * a.r.a_stride) + at;
+    float *y = (float *)(a.r.dst + (size_t)(v / a.n_vec) * a.r.dst_stride) + at;
+    float sum = 0;
+    for (int64_t i = lane; i < n; i += WARP)
+        sum = fmaf(x[i], x[i], sum);
+    const float scale = 1.0f / sqrtf(warp_sum(sum) / (float)n + a.eps);
+    for (int64_t i = lane; i < n; i += WARP)
+        y[i] = x[i] * scale * a.weight[i];
+}
+
+static __global__ void norm_block_kernel(struct norm_args a, int64_t n_all) {
+    SHARED(shared);
+    (void)n_all;
+    const int64_t v = blockIdx.x, n = a.r.n, at = v % a.n_vec * n;
+    const float *x = (const float *)(a.r.a + (size_t)(v / a.n_vec) * a.r.a_stride) + at;
+    float *y = (float *)(a.r.dst + (size_t)(v / a.n_vec) * a.r.dst_stride) + at;
+    float sum = 0;
+    for (int64_t i = threadIdx.x; i < n; i += THREADS)
+        sum = fmaf(x[i], x[i], sum);
+    const float scale = 1.0f / sqrtf(block_sum(sum, (float *)shared) / (float)n + a.eps);
+    for (int64_t i = threadIdx.x; i < n; i += THREADS)
+        y[i] = x[i] * scale * a.weight[i];
+}
+
+int op_rms_norm_run(struct cuda_device *d, const struct node *n, struct err *e) {
+    int rc = 0;
+    const struct dtensor x = device_tensor(d, n->src[0]), w = device_tensor(d, n->src[1]);
+    const struct dtensor dst = device_tensor(d, n->dst);
+    struct norm_args a = { rows_of(&x, NULL, &dst, 0), (const float *)w.p,
+                           x.n / n->p.rms_norm.n, n->p.rms_norm.eps };
+    const int64_t n_all = a.n_vec * x.rows;
+    a.r.n = n->p.rms_norm.n;
+    if (a.r.n <= NORM_WARP_MAX)
+        LAUNCH(norm_warp_kernel, div_up(n_all, THREADS / WARP), THREADS, 0, a, n_all);
+    else
+        LAUNCH(norm_block_kernel, (unsigned)n_all, THREADS, THREADS / WARP * sizeof(float), a,
+               n_all);
+out:
+    return rc;
+}
+
+/* ---- element by element ----------------------------------------------------------------------- */
+
+static __global__ void add_kernel(struct row_args r) {
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
+    if (i >= r.n) return;
+    ((float *)(r.dst + (size_t)t * r.dst_stride))[i] =
+        ((const float *)(r.a + (size_t)t * r.a_stride))[i] +
+        ((const float *)(r.b + (size_t)t * r.b_stride))[i];
+}
+
+static __global__ void swiglu_kernel(struct row_args r) {
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
+    if (i >= r.n) return;
+    const float g = ((const float *)(r.a + (size_t)t * r.a_stride))[i];
+    const float u = ((const float *)(r.b + (size_t)t * r.b_stride))[i];
+    ((float *)(r.dst + (size_t)t * r.dst_stride))[i] = g / (1.0f + expf(-g)) * u;
+}
+
+static int element_op(struct cuda_device *d, const struct node *n, void (*kernel)(struct row_args),
+                      struct err *e) {
+    int rc = 0;
+    const struct dtensor x = device_tensor(d, n->src[0]), y = device_tensor(d, n->src[1]);
+    const struct dtensor dst = device_tensor(d, n->dst);
+    for (int64_t t = 0; t < dst.rows; t += MAX_GRID_ROWS) {
+        const int64_t m = dst.rows - t < MAX_GRID_ROWS ? dst.rows - t : MAX_GRID_ROWS;
+        const struct row_args a = rows_of(&x, &y, &dst, t);
+        LAUNCH(kernel, dim3(div_up(a.n, THREADS), (unsigned)m), THREADS, 0, a);
+    }
+out:
+    return rc;
+}
+
+int op_add_run(struct cuda_device *d, const struct node *n, struct err *e) {
+    return element_op(d, n, add_kernel, e);
+}
+
+int op_swiglu_run(struct cuda_device *d, const struct node *n, struct err *e) {
+    return element_op(d, n, swiglu_kernel, e);
+}
+
+/* ---- rope ------------------------------------------------------------------------------------- */
+
+struct table_args {
+    const int32_t *pos;
+    const float *divisors; /* or NULL */
+    char *dst;
+    size_t dst_stride;
+    int n_rot;
+    double base, scale, ext, amplitude, low, high; /* as in op_rope_table_ref.c */
+};
+
+static __global__ void rope_table_kernel(struct table_args a) {
+    const int i = (int)(blockIdx.x * THREADS + threadIdx.x);
+    const int64_t t = blockIdx.y;
+    if (i >= a.n_rot / 2) return;
+    const double divisor = a.divisors ? (double)a.divisors[i] : 1.0;
+    const double theta_e = (double)a.pos[t] * pow(a.base, -2.0 * i / a.n_rot) / divisor;
+    double theta = a.scale * theta_e;
+    if (a.ext != 0) {
+        const double ramp = (i - a.low) / fmax(0.001, a.high - a.low);
+        const double mix = (1 - fmin(1.0, fmax(0.0, ramp))) * a.ext;
+        theta = theta * (1 - mix) + theta_e * mix;
+    }
+    float *out = (float *)(a.dst + (size_t)t * a.dst_stride);
+    out[2 * i] = (float)(a.amplitude * cos(theta));
+    out[2 * i + 1] = (float)(a.amplitude * sin(theta));
+}
+
+/* The dimension whose wavelength makes `turns` full turns over the original context. */
+static double correction_dim(const struct node *n, double turns) {
+    const double two_pi = 6.283185307179586, ctx = (double)n->p.rope_table.n_ctx_orig;
+    return n->p.rope_table.n_rot * log(ctx / (turns * two_pi)) /
+           (2 * log(n->p.rope_table.freq_base));
+}
+
+int op_rope_table_run(struct cuda_device *d, const struct node *n, struct err *e) {
+    int rc = 0;
+    const struct dtensor pos = device_tensor(d, n->src[0]), dst = device_tensor(d, n->dst);
+    struct table_args a = { (const int32_t *)pos.p,
+                            n->src[1] ? (const float *)device_tensor(d, n->src[1]).p : NULL,
+                            dst.p,
+                            dst.stride,
+                            n->p.rope_table.n_rot,
+                            n->p.rope_table.freq_base,
+                            n->p.rope_table.freq_scale,
+                            n->p.rope_table.ext_factor,
+                            n->p.rope_table.attn_factor,
+                            0,
+                            0 };
+    if (a.ext != 0) {
+        a.low = fmax(0.0, floor(correction_dim(n, n->p.rope_table.beta_fast)));
+        a.high = fmin(a.n_rot - 1.0, ceil(correction_dim(n, n->p.rope_table.beta_slow)));
+        a.amplitude *= 1 + 0.1 * log(1 / a.scale);
+    }
+    for (int64_t t = 0; t < dst.rows; t += MAX_GRID_ROWS) {
+        const int64_t m = dst.rows - t < MAX_GRID_ROWS ? dst.rows - t : MAX_GRID_ROWS;
+        struct table_args b = a;
+        b.pos += t;
+        b.dst += (size_t)t * a.dst_stride;
+        LAUNCH(rope_table_kernel, dim3(div_up(a.n_rot / 2, THREADS), (unsigned)m), THREADS, 0, b);
+    }
+out:
+    return rc;
+}
+
+struct rope_args {
+    struct row_args r; /* b: the table */
+    int n_rot, hd, step, other;
+};
+
+/* A thread rotates one pair, or copies one element behind the rotated ones. */
+static __global__ void rope_kernel(struct rope_args a) {
+    const int64_t t = blockIdx.y;
+    const int per_head = a.n_rot / 2 + a.hd - a.n_rot;
+    const int64_t k = (int64_t)blockIdx.x * THREADS + threadIdx.x, head = k / per_head;
+    const int i = (int)(k % per_head);
+    if (head * a.hd >= a.r.n) return;
+    const float *x = (const float *)(a.r.a + (size_t)t * a.r.a_stride) + head * a.hd;
+    const float *cs = (const float *)(a.r.b + (size_t)t * a.r.b_stride);
+    float *y = (float *)(a.r.dst + (size_t)t * a.r.dst_stride) + head * a.hd;
+    if (i >= a.n_rot / 2) {
+        y[i + a.n_rot / 2] = x[i + a.n_rot / 2];
+        return;
+    }
+    const float p = x[a.step * i], q = x[a.step * i + a.other];
+    y[a.step * i] = p * cs[2 * i] - q * cs[2 * i + 1];
+    y[a.step * i + a.other] = p * cs[2 * i + 1] + q * cs[2 * i];
+}
+
+int op_rope_run(struct cuda_device *d, const struct node *n, struct err *e) {
+    int rc = 0;
+    const struct dtensor x = device_tensor(d, n->src[0]), table = device_tensor(d, n->src[1]);
+    const struct dtensor dst = device_tensor(d, n->dst);
+    const bool neox = n->p.rope.mode == ROPE_NEOX;
+    const int n_rot = n->p.rope.n_rot, hd = (int)n->p.rope.n_embd_head;
+    const int64_t work = n->p.rope.n_head * (n_rot / 2 + hd - n_rot);
+    for (int64_t t = 0; t < dst.rows; t += MAX_GRID_ROWS) {
+        const int64_t m = dst.rows - t < MAX_GRID_ROWS ? dst.rows - t : MAX_GRID_ROWS;
+        struct rope_args a = { rows_of(&x, &table, &dst, t), n_rot, hd, neox ? 1 : 2,
+                               neox ? n_rot / 2 : 1 };
+        a.r.n = n->p.rope.n_head * hd;
+        LAUNCH(rope_kernel, dim3(div_up(work, THREADS), (unsigned)m), THREADS, 0, a);
+    }
+out:
+    return rc;
+}
+
+/* ---- lse: a block a row ----------------------------------------------------------------------- */
+
+struct top {
+    float max; /* NaN as soon as one was seen */
+    int32_t at;
+};
+
+/* The larger, or the first of equals; a NaN wins. */
+DEV struct top top_of(struct top a, struct top b) {
+    const bool take = (b.max != b.max && a.max == a.max) || b.max > a.max ||
+                      (b.max == a.max && b.at < a.at);
+    return take ? b : a;
+}
+
+DEV struct top warp_top(struct top x) {
+#pragma unroll
+    for (int m = WARP / 2; m > 0; m /= 2) {
+        const struct top y = { __shfl_xor_sync(FULL_WARP, x.max, m),
+                               __shfl_xor_sync(FULL_WARP, x.at, m) };
+        x = top_of(x, y);
+    }
+    return x;
+}
+
+/* The maximum and its first place, then the sum of exponentials in binary64. ref finds the first
+ * largest number that is not compared with a NaN: rows with a NaN are NaN, and their index is
+ * whatever the comparison of ref leaves, which starts at element 0. */
+static __global__ void lse_kernel(struct row_args r) {
+    SHARED(shared);
+    const float *x = (const float *)(r.a + (size_t)blockIdx.x * r.a_stride);
+    struct top best = { -INFINITY, 0x7FFFFFFF };
+    int nan = 0;
+    for (int64_t i = threadIdx.x; i < r.n; i += THREADS) {
+        nan |= x[i] != x[i];
+        const struct top here = { x[i], (int32_t)i };
+        if (x[i] == x[i]) best = top_of(best, here);
+    }
+    struct top *tops = (struct top *)shared;
+    double *sums = (double *)(shared + THREADS / WARP * sizeof(struct top));
+    best = warp_top(best);
+    nan = warp_sum(nan);
+    if (threadIdx.x % WARP == 0) tops[threadIdx.x / WARP] = best, sums[threadIdx.x / WARP] = nan;
+    __syncthreads();
+    best = tops[0];
+    double n_nan = sums[0];
+    for (int i = 1; i < THREADS / WARP; i++) {
+        best = top_of(best, tops[i]);
+        n_nan += sums[i];
+    }
+    __syncthreads();
+    const double max = n_nan > 0 ? (double)NAN : (double)best.max;
+    double sum = 0;
+    for (int64_t i = threadIdx.x; i < r.n; i += THREADS)
+        sum += exp((double)x[i] - max);
+    sum = block_sum(sum, sums);
+    if (threadIdx.x > 0) return;
+    double *out = (double *)(r.dst + (size_t)blockIdx.x * r.dst_stride);
+    out[0] = max;
+    out[1] = log(sum);
+    out[2] = x[0] != x[0] || best.at == 0x7FFFFFFF ? 0 : (double)best.at;
+}
+
+int op_lse_run(struct cuda_device *d, const struct node *n, struct err *e) {
+    int rc = 0;
+    const struct dtensor x = device_tensor(d, n->src[0]), dst = device_tensor(d, n->dst);
+    const struct row_args a = rows_of(&x, NULL, &dst, 0);
+    LAUNCH(lse_kernel, (unsigned)x.rows, THREADS,
+           THREADS / WARP * (sizeof(struct top) + sizeof(double)), a);
+out:
+    return rc;
+}

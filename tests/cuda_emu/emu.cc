@@ -1,0 +1,675 @@
+/* SPDX-License-Identifier: MIT
+ * emu.cc - fibers, memory and collectives of the emulated device; see emu.h. */
+#include "emu.h"
+
+#include <stdio.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fp16.h"
+
+#define MAX_THREADS 1024
+#define STACK_BYTES ((size_t)128 << 10)
+#define MAX_SHARED ((size_t)227 << 10)
+
+emu_grid emu_now;
+
+enum state { RUNNABLE, AT_WARP, AT_BLOCK, DONE };
+
+struct fiber {
+    void *sp;
+    enum state state;
+    dim3 thread;
+    void *args; /* of the collective it waits for */
+    struct copy *copies; /* in the background, [n_copies] */
+    int n_copies, max_copies, group;
+};
+
+struct copy {
+    void *to;
+    const void *from;
+    unsigned n;
+    int group;
+};
+
+struct warp {
+    int n_arrived, n_done;
+    void (*fn)(void **lanes);
+};
+
+static struct {
+    struct fiber fiber[MAX_THREADS];
+    struct warp warp[MAX_THREADS / 32];
+    char *stacks, *shared, *shared_end;
+    int n, cur, step; /* threads of the block; the one that runs; 1, or -1 in reverse */
+    int n_at_block, n_done;
+    void *main_sp;
+    emu_task *task;
+} b;
+
+[[noreturn]] static void stop(const char *what) {
+    fprintf(stderr, "emulated device: %s (block %u %u %u, thread %d)\n", what, emu_now.block.x,
+            emu_now.block.y, emu_now.block.z, b.cur);
+    abort();
+}
+
+/* ---- fibers ------------------------------------------------------------------------------------
+ */
+
+extern "C" void emu_switch(void **save, void *load);
+asm(R"(
+.text
+.type emu_switch, @function
+emu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size emu_switch, .-emu_switch
+)");
+
+static void go_to(int i) {
+    struct fiber *from = &b.fiber[b.cur];
+    if (i == b.cur) return;
+    b.cur = i;
+    emu_now.thread = b.fiber[i].thread;
+    emu_switch(&from->sp, b.fiber[i].sp);
+}
+
+/* Let another thread run; returns when this one may go on. */
+static void yield_fiber(void) {
+    /* first the own warp, so that warps run apart from each other as far as they may */
+    const int warp = b.cur / 32 * 32;
+    for (int k = 1; k < 32; k++) {
+        const int i = warp + (b.cur - warp + k * b.step + 32) % 32;
+        if (b.fiber[i].state == RUNNABLE) {
+            go_to(i);
+            return;
+        }
+    }
+    for (int k = 0, i = b.cur; k < b.n; k++) {
+        i += b.step;
+        if (i >= b.n) i = 0;
+        if (i < 0) i = b.n - 1;
+        if (b.fiber[i].state == RUNNABLE) {
+            go_to(i);
+            return;
+        }
+    }
+    stop("no thread can go on: a barrier or a collective that some never reach");
+}
+
+static void release_block(void) {
+    if (b.n_at_block == 0 || b.n_at_block + b.n_done < b.n) return;
+    for (int i = 0; i < b.n; i++)
+        if (b.fiber[i].state == AT_BLOCK) b.fiber[i].state = RUNNABLE;
+    b.n_at_block = 0;
+}
+
+static void fiber_main(void) {
+    b.task->run();
+    struct fiber *me = &b.fiber[b.cur];
+    struct warp *w = &b.warp[b.cur / 32];
+    if (me->n_copies) stop("a thread ended before its copies");
+    me->state = DONE;
+    b.n_done++;
+    w->n_done++;
+    if (w->n_arrived) stop("a lane ended while others of its warp wait for it");
+    release_block();
+    if (b.n_done == b.n) emu_switch(&me->sp, b.main_sp);
+    yield_fiber();
+    stop("a thread that had ended went on");
+}
+
+static void setup(void) {
+    if (b.stacks) return;
+    const size_t page = 4096;
+    b.stacks = (char *)mmap(NULL, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *s = (char *)mmap(NULL, MAX_SHARED + 4 * page, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (b.stacks == MAP_FAILED || s == MAP_FAILED) stop("out of memory");
+    b.shared_end = s + (MAX_SHARED + 2 * page) / page * page;
+    mprotect(b.shared_end, page, PROT_NONE);
+}
+
+static void run_block(size_t shared_bytes) {
+    const dim3 d = emu_now.block_dim;
+    memset(b.warp, 0, sizeof b.warp);
+    b.n = (int)(d.x * d.y * d.z);
+    b.n_at_block = b.n_done = 0;
+    b.shared = b.shared_end - (shared_bytes + 15) / 16 * 16;
+    memset(b.shared, 0xFF, (size_t)(b.shared_end - b.shared));
+    for (int i = 0; i < b.n; i++) {
+        const unsigned u = (unsigned)i;
+        void **sp = (void **)(b.stacks + (size_t)(i + 1) * STACK_BYTES - 64);
+        *--sp = NULL; /* where fiber_main would return to; leaves the stack as after a call */
+        *--sp = (void *)fiber_main;
+        for (int r = 0; r < 6; r++)
+            *--sp = NULL;
+        struct fiber *f = &b.fiber[i];
+        f->sp = sp;
+        f->state = RUNNABLE;
+        f->thread = dim3(u % d.x, u / d.x % d.y, u / d.x / d.y);
+        f->n_copies = f->group = 0;
+    }
+    b.cur = b.step > 0 ? 0 : b.n - 1;
+    emu_now.thread = b.fiber[b.cur].thread;
+    emu_switch(&b.main_sp, b.fiber[b.cur].sp);
+}
+
+unsigned char *emu_shared(void) {
+    return (unsigned char *)b.shared;
+}
+
+void emu_cp_async(void *to, const void *from, unsigned n) {
+    struct fiber *f = &b.fiber[b.cur];
+    if (((uintptr_t)to | (uintptr_t)from) % n) stop("a copy to shared memory that is not aligned");
+    if (f->n_copies == f->max_copies) {
+        f->max_copies = f->max_copies ? 2 * f->max_copies : 64;
+        f->copies = (struct copy *)realloc(f->copies, (size_t)f->max_copies * sizeof *f->copies);
+        if (!f->copies) stop("out of memory");
+    }
+    memset(to, 0xFF, n); /* whoever does not wait reads this */
+    f->copies[f->n_copies++] = { to, from, n, f->group };
+}
+
+void emu_cp_async_commit(void) {
+    b.fiber[b.cur].group++;
+}
+
+void emu_cp_async_wait(int n_groups) {
+    struct fiber *f = &b.fiber[b.cur];
+    int kept = 0;
+    for (int i = 0; i < f->n_copies; i++) {
+        const struct copy *c = &f->copies[i];
+        if (c->group < f->group - n_groups)
+            memcpy(c->to, c->from, c->n);
+        else
+            f->copies[kept++] = *c;
+    }
+    f->n_copies = kept;
+}
+
+void __syncthreads(void) {
+    b.fiber[b.cur].state = AT_BLOCK;
+    b.n_at_block++;
+    release_block();
+    if (b.fiber[b.cur].state != RUNNABLE) yield_fiber();
+}
+
+int __syncthreads_or(int pred) {
+    static int any[2], turn; /* of this barrier and, not yet needed, of the next */
+    any[turn] |= pred != 0;
+    const int mine = turn;
+    if (b.n_at_block + b.n_done + 1 == b.n) { /* the last to arrive */
+        turn ^= 1;
+        any[turn] = 0;
+    }
+    __syncthreads();
+    return any[mine];
+}
+
+int emu_lane(void) {
+    return b.cur % 32;
+}
+
+void emu_warp(void *args, void (*fn)(void **lanes)) {
+    struct fiber *me = &b.fiber[b.cur];
+    struct warp *w = &b.warp[b.cur / 32];
+    const int first = b.cur / 32 * 32;
+    if (w->n_done) stop("a collective of a warp of which lanes have ended");
+    if (w->n_arrived && w->fn != fn) stop("lanes of a warp meet in different collectives");
+    w->fn = fn;
+    me->args = args;
+    me->state = AT_WARP;
+    if (++w->n_arrived < 32) {
+        yield_fiber();
+        return;
+    }
+    void *lanes[32];
+    for (int i = 0; i < 32; i++) {
+        lanes[i] = b.fiber[first + i].args;
+        b.fiber[first + i].state = RUNNABLE;
+    }
+    w->n_arrived = 0;
+    fn(lanes);
+}
+
+/* ---- collectives -------------------------------------------------------------------------------
+ */
+
+struct vote {
+    int in, out;
+};
+
+int __any_sync(unsigned, int pred) {
+    struct vote v = { pred != 0, 0 };
+    emu_warp(&v, [](void **l) {
+        int any = 0;
+        for (int i = 0; i < 32; i++)
+            any |= ((struct vote *)l[i])->in;
+        for (int i = 0; i < 32; i++)
+            ((struct vote *)l[i])->out = any;
+    });
+    return v.out;
+}
+
+struct matrices {
+    const void *row;
+    uint32_t *r;
+    bool trans;
+};
+
+static void do_ldmatrix(void **l) {
+    for (int m = 0; m < 4; m++) {
+        uint16_t e[8][8];
+        for (int r = 0; r < 8; r++)
+            memcpy(e[r], ((struct matrices *)l[8 * m + r])->row, 16);
+        for (int i = 0; i < 32; i++) {
+            struct matrices *a = (struct matrices *)l[i];
+            const int g = i / 4, t = 2 * (i % 4);
+            a->r[m] = a->trans ? e[t][g] | (uint32_t)e[t + 1][g] << 16
+                               : e[g][t] | (uint32_t)e[g][t + 1] << 16;
+        }
+    }
+}
+
+void emu_ldmatrix4(uint32_t r[4], const void *row, bool trans) {
+    if ((uintptr_t)row % 16) stop("a matrix that is not aligned");
+    struct matrices a = { row, r, trans };
+    emu_warp(&a, do_ldmatrix);
+}
+
+struct product_s8 {
+    int *d;
+    const uint32_t *a, *b;
+    int c;
+};
+
+static void do_mma_s8(void **l) {
+    int8_t A[16][32], B[8][32];
+    int D[16][8], Bt[32][8]; /* columns side by side, for vector registers */
+    for (int i = 0; i < 32; i++) {
+        const struct product_s8 *p = (const struct product_s8 *)l[i];
+        const int g = i / 4, t = 4 * (i % 4);
+        for (int k = 0; k < 4; k++)
+            memcpy(&A[g + 8 * (k % 2)][t + 16 * (k / 2)], &p->a[k], 4);
+        for (int k = 0; k < 2; k++)
+            memcpy(&B[g][t + 16 * k], &p->b[k], 4);
+    }
+    for (int i = 0; i < 32 * 8; i++)
+        Bt[i / 8][i % 8] = B[i % 8][i / 8];
+    memset(D, 0, sizeof D);
+    for (int r = 0; r < 16; r++)
+        for (int k = 0; k < 32; k++)
+            for (int c = 0; c < 8; c++)
+                D[r][c] += A[r][k] * Bt[k][c];
+    for (int i = 0; i < 32; i++) {
+        struct product_s8 *p = (struct product_s8 *)l[i];
+        for (int k = 0; k < 4; k++)
+            p->d[k] = p->c + D[i / 4 + 8 * (k / 2)][2 * (i % 4) + k % 2];
+    }
+}
+
+void emu_mma_s8(int d[4], const uint32_t a[4], const uint32_t bb[2], int c) {
+    struct product_s8 p = { d, a, bb, c };
+    emu_warp(&p, do_mma_s8);
+}
+
+struct product_f16 {
+    float *d;
+    const uint32_t *a, *b;
+};
+
+static float f16_value(uint32_t h) {
+    static float table[65536];
+    if (table[0x3C00] != 1)
+        for (uint32_t i = 0; i < 65536; i++)
+            table[i] = f16_to_f32((f16_t)i);
+    return table[h & 0xFFFFu];
+}
+
+/* Sums of 16 products in order; a card adds them in an order of its own. */
+static void do_mma_f16(void **l) {
+    float A[16][16], B[16][8], D[16][8];
+    for (int i = 0; i < 32; i++) {
+        const struct product_f16 *p = (const struct product_f16 *)l[i];
+        const int g = i / 4, t = 2 * (i % 4);
+        for (int k = 0; k < 8; k++)
+            A[g + 8 * (k / 2 % 2)][t + k % 2 + 8 * (k / 4)] =
+                f16_value(p->a[k / 2] >> 16 * (k % 2));
+        for (int k = 0; k < 4; k++)
+            B[t + k % 2 + 8 * (k / 2)][g] = f16_value(p->b[k / 2] >> 16 * (k % 2));
+        for (int k = 0; k < 4; k++)
+            D[g + 8 * (k / 2)][t + k % 2] = p->d[k];
+    }
+    for (int r = 0; r < 16; r++)
+        for (int k = 0; k < 16; k++)
+            for (int c = 0; c < 8; c++)
+                D[r][c] += A[r][k] * B[k][c];
+    for (int i = 0; i < 32; i++) {
+        struct product_f16 *p = (struct product_f16 *)l[i];
+        for (int k = 0; k < 4; k++)
+            p->d[k] = D[i / 4 + 8 * (k / 2)][2 * (i % 4) + k % 2];
+    }
+}
+
+void emu_mma_f16(float d[4], const uint32_t a[4], const uint32_t bb[2]) {
+    struct product_f16 p = { d, a, bb };
+    emu_warp(&p, do_mma_f16);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------
+ */
+
+#define MAX_ALLOCATIONS 8192
+
+struct allocation {
+    char *map, *data;
+    size_t map_bytes, n;
+};
+
+static struct allocation allocations[MAX_ALLOCATIONS];
+static int n_allocations;
+static size_t n_allocated;
+static bool is_open; /* device memory is accessible */
+
+static void access_device(bool on) {
+    if (on == is_open) return;
+    is_open = on;
+    for (int i = 0; i < n_allocations; i++)
+        mprotect(allocations[i].map, allocations[i].map_bytes - 4096,
+                 on ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+static size_t memory_limit(void) {
+    const char *s = getenv("GGAUGE_EMU_MEMORY");
+    return s ? (size_t)strtoull(s, NULL, 10) : (size_t)8 << 30;
+}
+
+cudaError_t cudaMemGetInfo(size_t *n_free, size_t *total) {
+    *total = memory_limit();
+    *n_free = *total > n_allocated ? *total - n_allocated : 0;
+    return cudaSuccess;
+}
+
+/* The end is at a page that cannot be touched, the begin at a multiple of 16 bytes. */
+cudaError_t cudaMalloc(void **p, size_t n) {
+    const size_t page = 4096, bytes = (n + 15) / 16 * 16;
+    *p = NULL;
+    if (n_allocated + n > memory_limit()) return cudaErrorMemoryAllocation;
+    if (n_allocations == MAX_ALLOCATIONS) stop("too many allocations");
+    const size_t map_bytes = (bytes + page - 1) / page * page + page;
+    char *m = (char *)mmap(NULL, map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (m == MAP_FAILED) return cudaErrorMemoryAllocation;
+    if (is_open) mprotect(m, map_bytes - page, PROT_READ | PROT_WRITE);
+    allocations[n_allocations++] = { m, m + map_bytes - page - bytes, map_bytes, n };
+    n_allocated += n;
+    *p = m + map_bytes - page - bytes;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *p) {
+    for (int i = 0; i < n_allocations; i++) {
+        if (allocations[i].data != p) continue;
+        munmap(allocations[i].map, allocations[i].map_bytes);
+        n_allocated -= allocations[i].n;
+        allocations[i] = allocations[--n_allocations];
+        return cudaSuccess;
+    }
+    return p ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+/* ---- work that is submitted, or kept in a graph ------------------------------------------------
+ */
+
+struct emu_node {
+    dim3 grid, block;
+    size_t shared;
+    emu_task *task;
+};
+
+struct emu_graph {
+    struct emu_node *node;
+    int n, max, n_refs;
+};
+
+static emu_graph *capture;
+
+static void run_now(const struct emu_node *k) {
+    setup();
+    access_device(true);
+    if (k->block.x * k->block.y * k->block.z > MAX_THREADS || k->shared > MAX_SHARED ||
+        k->block.x % 32)
+        stop("a launch beyond what a device can do");
+    const char *order = getenv("GGAUGE_EMU_ORDER");
+    b.step = order && !strcmp(order, "reverse") ? -1 : 1;
+    b.task = k->task;
+    emu_now.block_dim = k->block;
+    emu_now.grid_dim = k->grid;
+    for (unsigned z = 0; z < k->grid.z; z++)
+        for (unsigned y = 0; y < k->grid.y; y++)
+            for (unsigned x = 0; x < k->grid.x; x++) {
+                emu_now.block = dim3(x, y, z);
+                run_block(k->shared);
+            }
+}
+
+static void submit(const struct emu_node *k) {
+    if (!capture) {
+        run_now(k);
+        delete k->task;
+        return;
+    }
+    if (capture->n == capture->max) {
+        capture->max = capture->max ? 2 * capture->max : 64;
+        capture->node =
+            (struct emu_node *)realloc(capture->node, (size_t)capture->max * sizeof *capture->node);
+        if (!capture->node) stop("out of memory");
+    }
+    capture->node[capture->n++] = *k;
+}
+
+static cudaError_t last_error;
+
+void emu_submit(dim3 grid, dim3 block, size_t shared_bytes, emu_task *task) {
+    const struct emu_node k = { grid, block, shared_bytes, task };
+    if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 ||
+        grid.x > 2147483647u) {
+        last_error = cudaErrorInvalidValue;
+        delete task;
+        return;
+    }
+    submit(&k);
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind kind,
+                            cudaStream_t) {
+    if (capture && kind != cudaMemcpyDeviceToDevice) stop("a host copy while a graph is captured");
+    if (capture) stop("copies in a graph are not emulated");
+    access_device(true);
+    memmove(dst, src, n);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *dst, int v, size_t n, cudaStream_t) {
+    if (capture) stop("memset in a graph is not emulated");
+    access_device(true);
+    memset(dst, v, n);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    if (capture) stop("a synchronisation while a graph is captured");
+    access_device(false);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+    if (capture) return cudaErrorInvalidValue;
+    capture = (emu_graph *)calloc(1, sizeof *capture);
+    capture->n_refs = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g) {
+    *g = capture;
+    capture = NULL;
+    return *g ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
+    g->n_refs++;
+    *x = g;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t) {
+    for (int i = 0; i < x->n; i++)
+        run_now(&x->node[i]);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t g) {
+    if (--g->n_refs) return cudaSuccess;
+    for (int i = 0; i < g->n; i++)
+        delete g->node[i].task;
+    free(g->node);
+    free(g);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) {
+    return cudaGraphDestroy(x);
+}
+
+/* ---- the rest ----------------------------------------------------------------------------------
+ */
+
+struct emu_event {
+    struct timespec t;
+};
+
+const char *cudaGetErrorString(cudaError_t e) {
+    return e == cudaSuccess               ? "no error"
+           : e == cudaErrorMemoryAllocation ? "out of memory"
+                                            : "invalid argument";
+}
+
+cudaError_t cudaGetLastError(void) {
+    const cudaError_t e = last_error;
+    last_error = cudaSuccess;
+    return e;
+}
+
+cudaError_t cudaGetDeviceCount(int *n) {
+    const char *s = getenv("GGAUGE_EMU_DEVICES");
+    *n = s ? atoi(s) : 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int) {
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
+    memset(p, 0, sizeof *p);
+    snprintf(p->name, sizeof p->name, "emulated on the host");
+    p->totalGlobalMem = memory_limit();
+    p->sharedMemPerBlockOptin = MAX_SHARED;
+    p->major = 9;
+    p->multiProcessorCount = 4;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *v) {
+    *v = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *v) {
+    *v = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    *s = (cudaStream_t)calloc(1, 1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    free(s);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *e) {
+    *e = (cudaEvent_t)calloc(1, sizeof **e);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    free(e);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
+    clock_gettime(CLOCK_MONOTONIC, &e->t);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t) {
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t x, cudaEvent_t y) {
+    *ms = (float)((double)(y->t.tv_sec - x->t.tv_sec) * 1e3 +
+                  (double)(y->t.tv_nsec - x->t.tv_nsec) * 1e-6);
+    return cudaSuccess;
+}
+
+/* ---- cuBLAS -----------------------------------------------------------------------------------
+ */
+
+static float blas_element(const void *p, int type, size_t i) {
+    switch (type) {
+    case 0: return ((const float *)p)[i];
+    case 2: return f16_to_f32(((const f16_t *)p)[i]);
+    case 14: return bf16_to_f32(((const bf16_t *)p)[i]);
+    default: stop("a type that the emulated cuBLAS does not know");
+    }
+}
+
+int emu_gemm(struct cublasContext *, int op_a, int op_b, int m, int n, int k, const void *alpha,
+             const void *a, int type_a, int lda, const void *bb, int type_b, int ldb,
+             const void *beta, void *c, int type_c, int ldc, int compute, int algo) {
+    if (op_a != 1 || op_b != 0 || type_c != 0 || compute != 68 || algo != -1 || lda < k ||
+        ldb < k || ldc < m || type_a != type_b)
+        return 7; /* CUBLAS_STATUS_INVALID_VALUE */
+    if (capture) stop("cuBLAS while a graph is captured");
+    access_device(true);
+    const float al = *(const float *)alpha, be = *(const float *)beta;
+    float *out = (float *)c;
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < m; i++) {
+            float sum = 0;
+            for (int x = 0; x < k; x++)
+                sum += blas_element(a, type_a, (size_t)i * lda + x) *
+                       blas_element(bb, type_b, (size_t)j * ldb + x);
+            float *y = &out[i + (size_t)j * ldc];
+            *y = al * sum + (be != 0 ? be * *y : 0); /* C is not read where beta is 0 */
+        }
+    return 0;
+}

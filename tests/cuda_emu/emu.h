@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT
+ * emu.h - the part of the CUDA runtime that the cuda column uses, on the host: the same kernels run
+ * without a compiler for CUDA and without a card, slowly, and with checks that no card makes.
+ *
+ * Blocks run one after another. The threads of a block are fibers that run until they meet others:
+ * at __syncthreads, or at a collective of their warp (shuffles, ldmatrix, mma), which the last lane
+ * to arrive carries out for all. What stops the program with a message:
+ *   - lanes of a warp in different collectives, threads that wait for others that are gone;
+ *   - an access behind (rounded up to 16 bytes) an allocation or the dynamic shared memory;
+ *   - host code that touches device memory, which is only accessible between a launch or copy and
+ *     the next synchronisation;
+ *   - copies in the background that are not aligned, or that nobody waits for.
+ * Shared memory starts out as NaN. GGAUGE_EMU_ORDER=reverse runs threads from the last to the first,
+ * so that a missing barrier changes results; a warp runs until the block has to wait. GGAUGE_EMU_MEMORY=bytes limits the device's memory.
+ *
+ * One host thread at a time. x86-64 alone. */
+#ifndef GGAUGE_EMU_H
+#define GGAUGE_EMU_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __noinline__ __attribute__((noinline))
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return uint4{ x, y, z, w };
+}
+static inline float4 make_float4(float x, float y, float z, float w) {
+    return float4{ x, y, z, w };
+}
+
+/* ---- threads ---------------------------------------------------------------------------------- */
+
+struct emu_grid {
+    dim3 thread, block, block_dim, grid_dim;
+};
+extern emu_grid emu_now; /* of the thread that runs */
+#define threadIdx emu_now.thread
+#define blockIdx emu_now.block
+#define blockDim emu_now.block_dim
+#define gridDim emu_now.grid_dim
+
+unsigned char *emu_shared(void);
+/* Happens when it is waited for, and not before. */
+void emu_cp_async(void *shared, const void *global, unsigned n);
+void emu_cp_async_commit(void);
+void emu_cp_async_wait(int n_groups);
+void __syncthreads(void);
+
+/* Meet the other lanes of the warp: the last one calls fn(lanes), where lanes[i] is lane i's args. */
+void emu_warp(void *args, void (*fn)(void **lanes));
+
+static inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) {
+    (void)mask;
+    emu_warp(NULL, [](void **) {});
+}
+
+template <class T> struct emu_shuffle {
+    T in, out;
+    int from;
+};
+template <class T> static inline T emu_shuffle_from(T x, int from) {
+    emu_shuffle<T> a = { x, x, from };
+    emu_warp(&a, [](void **l) {
+        for (int i = 0; i < 32; i++) {
+            emu_shuffle<T> *me = (emu_shuffle<T> *)l[i];
+            me->out = ((emu_shuffle<T> *)l[me->from & 31])->in;
+        }
+    });
+    return a.out;
+}
+int emu_lane(void);
+template <class T> static inline T __shfl_xor_sync(unsigned, T x, int mask) {
+    return emu_shuffle_from(x, emu_lane() ^ mask);
+}
+template <class T> static inline T __shfl_sync(unsigned, T x, int lane) {
+    return emu_shuffle_from(x, lane);
+}
+int __any_sync(unsigned mask, int pred);
+int __syncthreads_or(int pred);
+
+void emu_ldmatrix4(uint32_t r[4], const void *row, bool trans);
+void emu_mma_s8(int d[4], const uint32_t a[4], const uint32_t b[2], int c);
+void emu_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]);
+
+/* ---- runtime ---------------------------------------------------------------------------------- */
+
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed };
+enum { cudaStreamNonBlocking = 1 };
+
+struct cudaDeviceProp {
+    char name[256];
+    size_t totalGlobalMem, sharedMemPerBlockOptin;
+    int major, minor, multiProcessorCount, l2CacheSize, memoryBusWidth;
+};
+typedef struct emu_stream *cudaStream_t;
+typedef struct emu_event *cudaEvent_t;
+typedef struct emu_graph *cudaGraph_t, *cudaGraphExec_t;
+
+const char *cudaGetErrorString(cudaError_t e);
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaSetDevice(int i);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int i);
+cudaError_t cudaDriverGetVersion(int *v);
+cudaError_t cudaRuntimeGetVersion(int *v);
+cudaError_t cudaMemGetInfo(size_t *n_free, size_t *total);
+cudaError_t cudaMalloc(void **p, size_t n);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind k, cudaStream_t s);
+cudaError_t cudaMemsetAsync(void *dst, int v, size_t n, cudaStream_t s);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaEventCreate(cudaEvent_t *e);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b);
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode m);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t g);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
+template <class F> static inline cudaError_t cudaFuncSetAttribute(F, cudaFuncAttribute, int n) {
+    return n <= 227 << 10 ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+/* cublasGemmEx for A transposed, B not, and float results; products are added in binary32. */
+int emu_gemm(struct cublasContext *h, int op_a, int op_b, int m, int n, int k, const void *alpha,
+             const void *a, int type_a, int lda, const void *b, int type_b, int ldb,
+             const void *beta, void *c, int type_c, int ldc, int compute, int algo);
+
+/* Run fn once per thread; while a stream is captured, keep it for cudaGraphLaunch. fn is copied. */
+struct emu_task {
+    virtual void run(void) = 0;
+    virtual ~emu_task() {}
+};
+void emu_submit(dim3 grid, dim3 block, size_t shared_bytes, emu_task *task); /* owns task */
+template <class F> static inline void emu_launch(dim3 grid, dim3 block, size_t shared, F fn) {
+    struct task : emu_task {
+        F f;
+        explicit task(F g) : f(g) {}
+        void run(void) override { f(); }
+    };
+    emu_submit(grid, block, shared, new task(fn));
+}
+
+#endif

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT
+ * test_cuda.c - the cuda column: products of every type against ref on odd shapes, recorded graphs,
+ * images of memory, a device that is full. On the emulated device, or on a card when
+ * GGAUGE_CUDA_PLUGIN names the plug-in (make cuda-check). The other ops are in test_ops.c and
+ * test_op_attn.c. */
+#include "op_fixture.h"
+
+#include "cuda_plugin.h"
+#include "measure/random_row.h"
+
+static struct backend device;
+
+static int setup(void **state) {
+    struct err e = { 0 };
+    const int rc = fixture_setup(state);
+    if (rc == 0 && backend_init(&device, COL_cuda, NULL, &e)) print_message("# %s\n", e.msg);
+    return device.ops ? rc : -1;
+}
+
+static int teardown(void **state) {
+    backend_release(&device);
+    return fixture_teardown(state);
+}
+
+static void run_on(const struct node *n, uint64_t key) {
+    struct err e = { 0 };
+    if (device.ops->run(&device, &n, 1, 1, key, &e) || device.ops->synchronize(&device, &e))
+        fail_msg("%s: %s", n->dst->name, e.msg);
+}
+
+/* ---- products -------------------------------------------------------------------------------- */
+
+enum fill { FILL_RANDOM, FILL_ZERO_WEIGHTS, FILL_ZERO_X, FILL_LARGE, FILL_NAN, FILL_count };
+
+struct product {
+    struct node n;
+    struct tensor *w, *x, *dst;
+};
+
+static void fill_weights(struct op_fixture *f, struct tensor *w, enum fill fill) {
+    const enum qtype t = (enum qtype)w->type;
+    const size_t bytes = payload_bytes(w);
+    const double scale = fill == FILL_LARGE ? 1000 : 1;
+    float x[7168];
+    assert_true(w->ne[0] <= 7168);
+    for (int64_t r = 0; r < w->ne[1]; r++) {
+        char *row = tensor_row(w, r);
+        for (int64_t i = 0; i < w->ne[0]; i++)
+            x[i] = (float)(scale * rng_normal(&f->rng));
+        if (fill == FILL_ZERO_WEIGHTS)
+            memset(row, 0, bytes);
+        else if (random_row_has(t))
+            random_row(t, &f->rng, w->ne[0], scale, row);
+        else
+            qkernel_find(COL_ref, t, false, NULL)->quantize_row(x, row, w->ne[0], NULL);
+    }
+}
+
+static struct product product(struct op_fixture *f, enum qtype t, int64_t n_rows, int64_t n,
+                              int64_t n_tok, enum fill fill) {
+    struct product p = { .w = new_tensor(f, t, n_rows, n),
+                         .x = new_normal(f, n_tok, n, fill == FILL_LARGE ? 1000 : 1),
+                         .dst = new_tensor(f, QT_f32, n_tok, n_rows) };
+    /* rows of weights are not padded: blocks of a trellis are 4 bytes off, others 2 */
+    p.w->row_bytes = qtype_row_bytes(t, n);
+    fill_weights(f, p.w, fill);
+    for (int64_t i = 0; fill == FILL_ZERO_X && i < n; i++)
+        f32_row(p.x, 0)[i] = 0;
+    if (fill == FILL_NAN) f32_row(p.x, n_tok - 1)[n / 2] = NAN;
+    p.n = (struct node){ .op = OP_mul_mat, .dst = p.dst, .src = { p.w, p.x } };
+    p.n.p.mul_mat.act = qkernel_find(COL_cuda, t, true, NULL)->act;
+    return p;
+}
+
+static void check_product(struct op_fixture *f, struct product *p, enum fill fill, bool many) {
+    char what[128];
+    const size_t bytes = (size_t)p->dst->ne[1] * p->dst->row_bytes;
+    snprintf(what, sizeof what, "%s, %lld rows of %lld, %lld tokens, fill %d, %s",
+             qtype_info((enum qtype)p->w->type)->name, (long long)p->w->ne[1],
+             (long long)p->w->ne[0], (long long)p->x->ne[1], fill, many ? "many" : "few");
+    f->what = what;
+    const size_t n = (size_t)(p->dst->ne[0] * p->dst->ne[1]);
+    double *want = malloc(n * sizeof *want);
+    float *first = malloc(bytes);
+    assert_true(want && first);
+    run_node(f, COL_ref, &p->n, 1);
+    for (size_t i = 0; i < n; i++)
+        want[i] = element(p->dst, (int64_t)i / p->dst->ne[0], (int64_t)i % p->dst->ne[0]);
+    p->n.p.mul_mat.n_tok_as = many ? TOKENS_MANY : 0;
+    for (int order = 0; order < 2; order++) { /* of the threads of a block */
+        setenv("GGAUGE_EMU_ORDER", order ? "reverse" : "", 1);
+        for (int64_t t = 0; t < p->dst->ne[1]; t++)
+            memset(tensor_row(p->dst, t), GUARD, payload_bytes(p->dst));
+        run_on(&p->n, 0);
+        check_guards(f, p->dst);
+        compare(f, "cuda", p->dst, want, 2e-6);
+        if (order && memcmp(first, p->dst->data, bytes)) fail_msg("%s: two runs differ", f->what);
+        memcpy(first, p->dst->data, bytes);
+    }
+    unsetenv("GGAUGE_EMU_ORDER");
+    free(want);
+    free(first);
+}
+
+/* The bits of a token do not depend on how many come with it. */
+static void check_alone(struct op_fixture *f, struct product *p) {
+    const int64_t n_tok = p->x->ne[1];
+    float *whole = malloc((size_t)p->dst->ne[0] * sizeof *whole);
+    assert_non_null(whole);
+    for (int64_t t = 0; t<n_tok; t += n_tok> 9 ? 5 : 1) {
+        struct tensor x = *p->x, dst = *p->dst;
+        struct node n = p->n;
+        x.data = tensor_row(p->x, t), dst.data = tensor_row(p->dst, t);
+        x.ne[1] = dst.ne[1] = 1;
+        n.src[1] = &x, n.dst = &dst;
+        memcpy(whole, dst.data, (size_t)dst.ne[0] * sizeof *whole);
+        run_on(&n, 0);
+        if (memcmp(whole, dst.data, (size_t)dst.ne[0] * sizeof *whole))
+            fail_msg("%s: token %lld alone has other bits", f->what, (long long)t);
+    }
+    free(whole);
+}
+
+static bool has_product(int t) {
+    return qtype_has_cell(COL_cuda, (enum qtype)t);
+}
+
+static void products(void **state) {
+    struct op_fixture *f = *state;
+    static const int64_t rows[] = { 1, 2, 3, 7, 17, 33, 131 };
+    static const int64_t tokens[] = { 1, 2, 3, 7, 8, 9, 17, 33, 70, 131 };
+    int turn = 0;
+    for (int t = 0; t < QT_count; t++) {
+        if (!has_product(t)) continue;
+        const int64_t n_blk = qtype_info((enum qtype)t)->n_blk;
+        for (size_t i = 0; i < N_ELEMS(tokens); i++, turn++) {
+            /* shorter than what is decoded at a time, equal, with a tail, several */
+            const int64_t ns[] = { n_blk, 2 * n_blk, 5 * n_blk, n_blk == 256 ? 1536 : 1184 };
+            const int64_t n = n_blk == 1 ? 37 + 64 * (turn % 4) : ns[turn % 4];
+            const enum fill fill = (enum fill)(turn % FILL_count);
+            struct product p = product(f, (enum qtype)t, rows[turn % 7], n, tokens[i], fill);
+            check_product(f, &p, fill, tokens[i] > 8);
+            if (tokens[i] <= 8) check_product(f, &p, fill, true);
+            check_alone(f, &p);
+            fixture_reset(f);
+        }
+    }
+}
+
+/* More of a row than is ever on its way at a time. */
+static void long_rows(void **state) {
+    struct op_fixture *f = *state;
+    for (int t = 0; t < QT_count; t++) {
+        if (!has_product(t)) continue;
+        for (int64_t n_tok = 1; n_tok <= 9; n_tok += 8) {
+            struct product p = product(f, (enum qtype)t, 5, 7168, n_tok, FILL_RANDOM);
+            check_product(f, &p, FILL_RANDOM, n_tok > 8);
+            fixture_reset(f);
+        }
+    }
+}
+
+/* Aligned floats take a way of their own. */
+static void aligned_floats(void **state) {
+    struct op_fixture *f = *state;
+    static const enum qtype types[] = { QT_f32, QT_f16, QT_bf16 };
+    for (size_t i = 0; i < N_ELEMS(types); i++)
+        for (int64_t n_tok = 1; n_tok <= 4; n_tok++) {
+            struct product p = product(f, types[i], 9, 64 * (int64_t)(7 + i), n_tok, FILL_RANDOM);
+            check_product(f, &p, FILL_RANDOM, false);
+            fixture_reset(f);
+        }
+}
+
+/* Many tokens that are no text go to cuBLAS. */
+static void float_blas(void **state) {
+    struct op_fixture *f = *state;
+    static const enum qtype types[] = { QT_f32, QT_f16, QT_bf16 };
+    for (size_t i = 0; i < N_ELEMS(types); i++)
+        for (int fill = 0; fill < FILL_count; fill++) {
+            struct product p = product(f, types[i], 37, 96, 41, (enum fill)fill);
+            check_product(f, &p, (enum fill)fill, false);
+            fixture_reset(f);
+        }
+}
+
+/* Three products of the same rows: the rows are quantised once, and again when they have changed.
+ */
+static void shared_activations(void **state) {
+    struct op_fixture *f = *state;
+    struct err e = { 0 };
+    struct product p = product(f, QT_q8_0, 16, 64, 3, FILL_RANDOM);
+    struct tensor *y = new_tensor(f, QT_f32, 3, 16), *twice = new_tensor(f, QT_f32, 3, 64);
+    const struct tensor *mirrored[] = { p.w, p.x, p.dst, y, twice };
+    for (size_t i = 0; i < N_ELEMS(mirrored); i++) {
+        const struct tensor *t = mirrored[i];
+        const size_t n = t->row_bytes * (size_t)t->ne[1];
+        if (device.ops->mirror(&device, t->data, n, t->name, &e) ||
+            device.ops->push(&device, t->data, n, &e))
+            fail_msg("%s", e.msg);
+    }
+    struct node second = p.n, add = { .op = OP_add, .dst = p.x, .src = { twice, twice } };
+    second.dst = y;
+    for (int64_t t = 0; t < 3; t++)
+        memcpy(f32_row(twice, t), f32_row(p.x, t), 64 * sizeof(float));
+    const size_t bytes = twice->row_bytes * 3;
+    if (device.ops->push(&device, twice->data, bytes, &e)) fail_msg("%s", e.msg);
+    const struct node *nodes[] = { &p.n, &add, &second }; /* x becomes 2 x in between */
+    if (device.ops->run(&device, nodes, 3, 1, 0, &e) ||
+        device.ops->pull(&device, p.dst->data, p.dst->row_bytes * 3, &e) ||
+        device.ops->pull(&device, y->data, y->row_bytes * 3, &e))
+        fail_msg("%s", e.msg);
+    for (int64_t t = 0; t < 3; t++)
+        for (int64_t r = 0; r < 16; r++)
+            if (f32_row(y, t)[r] != 2 * f32_row(p.dst, t)[r])
+                fail_msg("row %lld: %g is not twice %g", (long long)r, (double)f32_row(y, t)[r],
+                         (double)f32_row(p.dst, t)[r]);
+    for (size_t i = 0; i < N_ELEMS(mirrored); i++)
+        device.ops->unmirror(&device, mirrored[i]->data);
+    fixture_reset(f);
+}
+
+/* ---- recorded runs, images ------------------------------------------------------------------- */
+
+static void recorded(void **state) {
+    struct op_fixture *f = *state;
+    struct err e = { 0 };
+    struct product p = product(f, QT_iq4_kt, 24, 512, 2, FILL_RANDOM);
+    const struct tensor *all[] = { p.w, p.x, p.dst };
+    for (int i = 0; i < 3; i++)
+        if (device.ops->mirror(&device, all[i]->data, all[i]->row_bytes * (size_t)all[i]->ne[1],
+                               all[i]->name, &e) ||
+            device.ops->push(&device, all[i]->data, all[i]->row_bytes * (size_t)all[i]->ne[1], &e))
+            fail_msg("%s", e.msg);
+    float plain[2][24];
+    for (int round = 0; round < 4; round++) { /* recorded, then replayed with other activations */
+        f32_row(p.x, 1)[round] = 100;
+        if (device.ops->push(&device, p.x->data, p.x->row_bytes * 2, &e)) fail_msg("%s", e.msg);
+        for (int key = 0; key < 2; key++) {
+            run_on(&p.n, key ? 4711 : 0);
+            if (device.ops->pull(&device, p.dst->data, p.dst->row_bytes * 2, &e))
+                fail_msg("%s", e.msg);
+            for (int t = 0; t < 2; t++)
+                if (!key)
+                    memcpy(plain[t], f32_row(p.dst, t), sizeof plain[t]);
+                else
+                    assert_memory_equal(plain[t], f32_row(p.dst, t), sizeof plain[t]);
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        device.ops->unmirror(&device, all[i]->data);
+    fixture_reset(f);
+}
+
+static void images(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    char a[256], b[256];
+    memset(a, 1, sizeof a);
+    assert_int_equal(device.ops->push(&device, a, 1, &e), ERR_ARG); /* has none */
+    assert_int_equal(device.ops->mirror(&device, a, sizeof a, "a", &e), 0);
+    assert_int_equal(device.ops->mirror(&device, a + 100, 10, "part of a", &e), ERR_ARG);
+    assert_int_equal(device.ops->mirror(&device, b, sizeof b, "b", &e), 0);
+    assert_int_equal(device.ops->push(&device, a, sizeof a, &e), 0);
+    assert_int_equal(device.ops->push(&device, a, sizeof a + 1, &e), ERR_ARG); /* too long */
+    memset(a, 2, sizeof a);
+    assert_int_equal(device.ops->pull(&device, a + 17, 3, &e), 0);
+    assert_true(a[16] == 2 && a[17] == 1 && a[19] == 1 && a[20] == 2);
+    device.ops->unmirror(&device, a);
+    assert_int_equal(device.ops->pull(&device, a, 1, &e), ERR_ARG);
+    device.ops->unmirror(&device, b);
+}
+
+static void device_time(void **state) {
+    struct op_fixture *f = *state;
+    struct err e = { 0 };
+    double s = -1;
+    struct product p = product(f, QT_q8_0, 64, 512, 16, FILL_RANDOM);
+    assert_int_equal(backend_cuda_mark(&device, 0, &e), 0);
+    run_on(&p.n, 0);
+    assert_int_equal(backend_cuda_mark(&device, 1, &e), 0);
+    assert_int_equal(backend_cuda_elapsed(&device, &s, &e), 0);
+    assert_true(s > 0 && s < 60);
+    fixture_reset(f);
+}
+
+static void peaks(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    for (int p = 0; p < PEAK_count; p++) {
+        double rate = 0;
+        assert_int_equal(cuda_peak((enum peak)p, &rate, &e), 0);
+        if (!(rate > 0)) fail_msg("peak %s is %g", peak_name((enum peak)p), rate);
+    }
+}
+
+static void out_of_memory(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct cuda_info info;
+    assert_int_equal(backend_cuda_info(&device, &info, &e), 0);
+    if (!info.emulated) skip();
+    setenv("GGAUGE_EMU_MEMORY", "1048576", 1);
+    const int rc = device.ops->mirror(&device, &e, (size_t)3 << 20, "blk.0.ffn_up.weight", &e);
+    unsetenv("GGAUGE_EMU_MEMORY");
+    assert_int_equal(rc, ERR_NOMEM);
+    for (const char *const *s = (const char *const[]){ "blk.0.ffn_up.weight needs 3 MiB",
+                                                       "are free", "CUDA0", "lower -ngl", NULL };
+         *s; s++)
+        if (!strstr(e.msg, *s)) fail_msg("no '%s' in: %s", *s, e.msg);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products),
+        cmocka_unit_test(long_rows),
+        cmocka_unit_test(aligned_floats),
+        cmocka_unit_test(float_blas),
+        cmocka_unit_test(shared_activations),
+        cmocka_unit_test(recorded),
+        cmocka_unit_test(images),
+        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(device_time),
+        cmocka_unit_test(peaks),
+    };
+    return cmocka_run_group_tests_name("cuda", tests, setup, teardown);
+}
