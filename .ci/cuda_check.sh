@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # The cuda column on a card, from a folder made by cuda_bundle.sh: every cell against ref, whole models on
 # CPU and card, the verdict of compare, kernels against the card's own peaks, depths of synthetic models,
-# compute-sanitizer. Under 8 minutes; every step has a limit of its own, and what it printed is kept.
+# compute-sanitizer. Every step has a limit of its own, all together CHECK_SECONDS (default 470, 0 = none), and
+# what each printed is kept.
 #
 # usage: cuda_check.sh BUNDLE OUT [STEP ...]     STEP: facts unit cells limits ppl compare kernels sweep sanitize
 #                                               (all but sanitize_all and deep, which take longer)
@@ -13,6 +14,8 @@ export LD_LIBRARY_PATH="$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export GGAUGE_CUDA_PLUGIN="$bundle/libggauge-cuda.so" CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
 gg=$bundle/ggauge text=$bundle/text bad=0
 summary=$out/summary.csv
+end=$(($(date +%s) + ${CHECK_SECONDS:-470}))
+[ "${CHECK_SECONDS:-470}" -gt 0 ] || end=$((end + 86400))
 [ -f "$summary" ] || echo "step,status,seconds" >"$summary"
 cd "$out" || exit 2
 
@@ -20,6 +23,12 @@ cd "$out" || exit 2
 step() {
     name=$1 limit=$2
     shift 2
+    left=$((end - $(date +%s)))
+    if [ "$left" -lt 5 ]; then
+        echo "$name,SKIPPED,0" | tee -a "$summary"
+        return
+    fi
+    [ "$left" -ge "$limit" ] || limit=$left
     begin=$(date +%s.%N)
     timeout "$limit" "$@" >"$out/$name.txt" 2>&1
     rc=$?
@@ -40,7 +49,7 @@ do_facts() {
 }
 
 do_unit() {
-    for t in test_decode_cuda test_cuda test_ops; do step "$t" 60 "$bundle/tests/$t"; done
+    for t in test_cuda test_ops; do step "$t" 60 "$bundle/tests/$t"; done
     step test_op_attn 60 "$bundle/tests/test_op_attn"
 }
 
