@@ -75,7 +75,8 @@ static int observe(struct arm *a, struct observer *o, struct err *e) {
     return 0;
 }
 
-/* Where it runs: "CPU, numa distribute: 16 processors of 2 nodes, weights in huge pages there". */
+/* What is said behind where it runs: ", numa distribute: 16 processors of 2 nodes, weights in huge
+ * pages there". */
 static void add_memory(const struct builtin *s, char *buf, size_t n) {
     char numa[96];
     const size_t used = strlen(buf);
