@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backend.h"
 #include "base/arena.h"
 #include "model/graph.h"
 
@@ -23,8 +22,6 @@ struct ggml_map {
     struct model model;
     struct kv_cache kv;
     struct graph body, head;
-    struct thread_pool *pool;
-    struct backend backend;
     bool has_cache; /* its types are ours too */
 
     struct known *known; /* [n_known] of this decode, in run order */
@@ -47,10 +44,8 @@ int ggml_map_open(struct ggml_map **out, const char *model, const char *type_k, 
     enum qtype k = qtype_from_name(type_k), v = qtype_from_name(type_v);
     m->has_cache = k != QT_none && v != QT_none;
     if (!m->has_cache) k = v = QT_f16;
-    TRY(thread_pool_new(&m->pool, 1, e));
-    TRY(backend_cpu_init(&m->backend, COL_ref, m->pool, e));
     TRY(model_open(&m->model, model, e));
-    TRY(kv_init(&m->kv, &m->model.hp, k, v, 1, 1, &m->backend, e));
+    TRY(kv_init(&m->kv, &m->model.hp, k, v, 1, 1, e));
     TRY(graph_init(&m->body, &m->model, &m->kv, e));
     TRY(graph_init(&m->head, &m->model, NULL, e));
     TRY(graph_build(&m->body, &m->model, 1, 1, e));
@@ -74,8 +69,6 @@ void ggml_map_free(struct ggml_map *m) {
     graph_release(&m->head);
     kv_release(&m->kv);
     if (m->model.g) model_close(&m->model);
-    backend_release(&m->backend);
-    thread_pool_free(m->pool);
     heap_free(m);
 }
 

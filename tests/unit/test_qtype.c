@@ -263,7 +263,8 @@ static void weights_as_bf16(void **state) {
     struct rng r = { 5 };
     float y[512], x[512], d = 0.37f;
     for (int i = 0; i < 512; i++)
-        x[i] = y[i] = i % 4 < 2 ? (float)(257 + i / 4 * 2) : ldexpf(1 + (float)rng_uniform(&r), i % 60 - 30);
+        x[i] = y[i] =
+            i % 4 < 2 ? (float)(257 + i / 4 * 2) : ldexpf(1 + (float)rng_uniform(&r), i % 60 - 30);
     assert_false(qtype_rounds_weights(QT_f16, QT_bf16));
     assert_false(qtype_rounds_weights(QT_q4_0, QT_q8_2_x4));
     assert_true(qtype_rounds_weights(QT_iq4_kt, QT_bf16));
