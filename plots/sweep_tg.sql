@@ -3,7 +3,7 @@
 -- n_pp and n_tg are told only where they are not the usual ones, -ub and a quarter of it.
 SELECT run_id,
        engine AS label_engine, model AS label_model, qtype AS label_qtype,
-       backend AS label_backend, n_threads AS label_n_threads, n_ubatch AS label_n_ubatch,
+       NULLIF(backend, engine) AS label_backend, n_threads AS label_n_threads, n_ubatch AS label_n_ubatch,
        NULLIF(n_pp, n_ubatch) AS label_n_pp, NULLIF(n_tg, n_ubatch / 4) AS label_n_tg,
        type_k AS label_type_k, type_v AS label_type_v, placement AS label_placement,
        COALESCE(NULLIF(engine_commit, ''), commit_id) AS label_commit, host AS label_host,
