@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * arm.c - opening the arm that its parameters describe; see arm.h. */
+ * arm.c - opening the arm that its parameters describe, and what all kinds of arms share; see
+ * arm.h. */
 #include "arm/arm.h"
 
 #include <math.h>
@@ -9,6 +10,7 @@
 #include "base/fp16.h"
 #include "base/log.h"
 #include "gguf/gguf.h"
+#include "result/row.h"
 #include "tok/tok.h"
 
 int arm_open(struct arm **out, const struct arm_params *p, struct err *e) {
@@ -66,4 +68,22 @@ void arm_reduce(struct arm_row *out, int64_t r, const struct arm_answer *a, int3
         if (l[i] > out->second && i != a->top1) out->second = l[i];
     }
     out->nll = a->lse - (double)(l[target] - (float)a->max);
+}
+
+int arm_info_row(const struct arm_info *i, struct row *r, struct err *e) {
+    int rc = 0;
+    TRY(row_set(r, ROW_backend, i->backend, e));
+    TRY(row_set(r, ROW_model, i->name, e));
+    TRY(row_set(r, ROW_arch, i->arch, e));
+    TRY(row_set(r, ROW_qtype, i->qtype, e));
+    TRY(row_set_num(r, ROW_bpw, i->bpw, e));
+    TRY(row_set_int(r, ROW_n_ctx, i->n_ctx, e));
+    TRY(row_set_int(r, ROW_n_threads, i->n_threads, e));
+    TRY(row_set_int(r, ROW_n_threads_batch, i->n_threads_batch, e));
+    TRY(row_set_int(r, ROW_n_batch, i->n_batch, e));
+    TRY(row_set_int(r, ROW_n_ubatch, i->n_ubatch, e));
+    TRY(row_set(r, ROW_type_k, i->type_k, e));
+    TRY(row_set(r, ROW_type_v, i->type_v, e));
+out:
+    return rc;
 }

@@ -204,6 +204,8 @@ static inline int arm_kv_trim(struct arm *a, int32_t seq, int32_t pos, struct er
 static inline int arm_observe(struct arm *a, struct observer *o, struct err *e) {
     return a->ops->observe(a, o, e);
 }
+/* For describe: the fields of a row that an arm's info has. */
+int arm_info_row(const struct arm_info *i, struct row *r, struct err *e);
 static inline int arm_describe(const struct arm *a, struct row *r, struct err *e) {
     return a->ops->describe(a, r, e);
 }

@@ -89,13 +89,12 @@ static void add_memory(const struct builtin *s, char *buf, size_t n) {
 static int describe(const struct arm *a, struct row *r, struct err *e) {
     int rc = 0;
     const struct builtin *s = (const struct builtin *)a;
-    const struct arm_info *i = &a->info;
     char fp[17], cells[1024], where[640], gpu[256], driver[256];
     gguf_fingerprint(s->model.g, fp);
     TRY(exec_cells(s->exec, cells, sizeof cells, e));
+    TRY(arm_info_row(&a->info, r, e));
     TRY(row_set(r, ROW_engine, "ggauge", e));
     TRY(row_set(r, ROW_engine_commit, row_get(r, ROW_commit_id), e));
-    TRY(row_set(r, ROW_backend, i->backend, e));
     TRY(exec_placement(s->exec, where, 480, e));
     add_memory(s, where, sizeof where);
     TRY(row_set(r, ROW_placement, where, e));
@@ -105,18 +104,7 @@ static int describe(const struct arm *a, struct row *r, struct err *e) {
         TRY(row_set(r, ROW_driver, driver, e));
     }
     TRY(row_set(r, ROW_cells, cells, e));
-    TRY(row_set(r, ROW_model, i->name, e));
     TRY(row_set(r, ROW_model_fp, fp, e));
-    TRY(row_set(r, ROW_arch, i->arch, e));
-    TRY(row_set(r, ROW_qtype, i->qtype, e));
-    TRY(row_set_num(r, ROW_bpw, i->bpw, e));
-    TRY(row_set_int(r, ROW_n_ctx, i->n_ctx, e));
-    TRY(row_set_int(r, ROW_n_threads, i->n_threads, e));
-    TRY(row_set_int(r, ROW_n_threads_batch, i->n_threads_batch, e));
-    TRY(row_set_int(r, ROW_n_batch, i->n_batch, e));
-    TRY(row_set_int(r, ROW_n_ubatch, i->n_ubatch, e));
-    TRY(row_set(r, ROW_type_k, i->type_k, e));
-    TRY(row_set(r, ROW_type_v, i->type_v, e));
 out:
     return rc;
 }

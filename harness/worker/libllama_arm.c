@@ -224,26 +224,14 @@ static int describe(const struct arm *arm, struct row *r, struct err *e) {
     int rc = 0;
     char fp[17], build[4096];
     const struct libllama *s = (const struct libllama *)arm;
-    const struct arm_info *i = &arm->info;
     gguf_fingerprint(s->g, fp);
     snprintf(build, sizeof build, "build: %s; system: %s", ENGINE_FLAGS, s->system_info);
+    TRY(arm_info_row(&arm->info, r, e));
     TRY(row_set(r, ROW_engine, ENGINE_NAME, e));
     TRY(row_set(r, ROW_engine_commit, ENGINE_COMMIT, e));
-    TRY(row_set(r, ROW_backend, i->backend, e));
     TRY(row_set(r, ROW_placement, s->placement, e));
     TRY(row_set(r, ROW_cells, build, e));
-    TRY(row_set(r, ROW_model, i->name, e));
     TRY(row_set(r, ROW_model_fp, fp, e));
-    TRY(row_set(r, ROW_arch, i->arch, e));
-    TRY(row_set(r, ROW_qtype, i->qtype, e));
-    TRY(row_set_num(r, ROW_bpw, i->bpw, e));
-    TRY(row_set_int(r, ROW_n_ctx, i->n_ctx, e));
-    TRY(row_set_int(r, ROW_n_threads, i->n_threads, e));
-    TRY(row_set_int(r, ROW_n_threads_batch, i->n_threads_batch, e));
-    TRY(row_set_int(r, ROW_n_batch, i->n_batch, e));
-    TRY(row_set_int(r, ROW_n_ubatch, i->n_ubatch, e));
-    TRY(row_set(r, ROW_type_k, i->type_k, e));
-    TRY(row_set(r, ROW_type_v, i->type_v, e));
 out:
     return rc;
 }
