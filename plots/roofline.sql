@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- roofline: products of the newest kernel-bench against what the machine can do, one curve per type
--- in its fastest column, from one token a call to many; and the roofs that the run measured.
+-- roofline: products of the newest kernel-bench against what the machine can do, one curve per type,
+-- from one token a call to many, each in its fastest column; and the roofs that the run measured.
 -- x: multiply-adds for each byte that comes from memory; y: G multiply-adds a second.
 WITH rows AS (
     SELECT * FROM selected
@@ -16,18 +16,15 @@ product AS (
      AND b.n_threads = g.n_threads
     WHERE g.metric = 'kernel_gmacs' AND g.qtype IS NOT NULL AND g.n_threads = (SELECT n FROM threads)
 ),
--- The fastest column of a type is the one that is so at the most tokens.
 fastest AS (
-    SELECT qtype, backend, row_number() OVER (
-        PARTITION BY qtype ORDER BY n_ubatch DESC, y DESC) AS place
-    FROM product
+    SELECT *, row_number() OVER (PARTITION BY qtype, n_ubatch ORDER BY y DESC) AS place FROM product
 ),
 -- Six curves and two roofs are as many as can be told apart.
 chosen AS (
-    SELECT qtype, backend, row_number() OVER (ORDER BY
+    SELECT qtype, group_concat(DISTINCT backend) AS columns, row_number() OVER (ORDER BY
         CASE qtype WHEN 'iq4_kt' THEN 0 WHEN 'iq3_kt' THEN 1 WHEN 'iq2_kt' THEN 2 WHEN 'q8_0' THEN 3
                    WHEN 'q4_0' THEN 4 WHEN 'f16' THEN 5 ELSE 6 END, qtype) AS place
-    FROM fastest WHERE place = 1
+    FROM fastest WHERE place = 1 GROUP BY qtype
 ),
 memory AS (SELECT max(value) AS gbs FROM rows
            WHERE metric = 'peak_gbs' AND subject = 'read' AND n_threads = (SELECT n FROM threads)),
@@ -52,8 +49,8 @@ SELECT o.run_id, 'roof: reading ' || round(gbs, 1) || ' GB/s, ' || r.cells || ' 
 FROM roof r, (SELECT run_id, n_threads, cpu, host, commit_id FROM rows
               WHERE n_threads = (SELECT n FROM threads) LIMIT 1) o
 UNION ALL
-SELECT p.run_id, p.qtype || '@' || p.backend, p.n_threads, o.cpu, o.host, o.commit_id, c.place,
+SELECT p.run_id, p.qtype || '@' || c.columns, p.n_threads, o.cpu, o.host, o.commit_id, c.place,
        p.x, p.y, p.y_low, p.y_high
-FROM product p JOIN chosen c ON c.qtype = p.qtype AND c.backend = p.backend AND c.place <= 6,
+FROM fastest p JOIN chosen c ON c.qtype = p.qtype AND p.place = 1 AND c.place <= 6,
      (SELECT cpu, host, commit_id FROM rows LIMIT 1) o
 ORDER BY series_order, label_what, x
