@@ -4,32 +4,11 @@
 # our own arithmetic behind it, so what must come out is known. The worker, the recognition of nodes, forced
 # inputs, a seeded error, and each way to fail.
 cd "$(dirname "$0")/../.." || exit 3
-GGAUGE=${GGAUGE:-build/ggauge}
+. tests/cli/common.sh
 FAKES=${TEST_BIN:-build/release/tests}/../fake_llama/workers
-tmp=$(mktemp -d) || exit 3
-trap 'rm -rf "$tmp"' EXIT
-
-model=
-for m in datasets/models/*[qQ]8_0*.gguf ../shared/models/tiny-qwen3-q8_0.gguf; do
-    if [ -r "$m" ]; then model=$m; break; fi
-done
+need_model "another engine as an arm"
 text=datasets/small/small.txt
-if [ -z "$model" ]; then
-    echo "ok - another engine as an arm # SKIP no model: datasets/models is empty"
-    exit 0
-fi
 
-# check NAME COMMAND...: the command must succeed.
-check() {
-    name=$1
-    shift
-    if "$@" >"$tmp/check" 2>&1; then
-        echo "ok - $name"
-    else
-        echo "not ok - $name"
-        sed 's/^/# /' "$tmp/check" "$tmp/out" "$tmp/err" 2>/dev/null | head -n 60
-    fi
-}
 compare() { # ARGS...: output in $tmp/out, exit code in $status
     rm -rf "$tmp/dir"
     timeout 300 "$GGAUGE" compare -m "$model" -f "$text" -c 64 -t 1 --floor-file "$tmp/floors" --out "$tmp/dir" \

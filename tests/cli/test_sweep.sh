@@ -3,30 +3,9 @@
 # sweep-bench and bench end to end on the small default model: formats, files, edge cases. No test
 # looks at how long anything took.
 cd "$(dirname "$0")/../.." || exit 3
-GGAUGE=${GGAUGE:-build/ggauge}
-tmp=$(mktemp -d) || exit 3
-trap 'rm -rf "$tmp"' EXIT
+. tests/cli/common.sh
+need_model "sweep-bench and bench"
 
-model=
-for m in datasets/models/*[qQ]8_0*.gguf ../shared/models/tiny-qwen3-q8_0.gguf; do
-    if [ -r "$m" ]; then model=$m; break; fi
-done
-if [ -z "$model" ]; then
-    echo "ok - sweep-bench and bench # SKIP no model: datasets/models is empty"
-    exit 0
-fi
-
-# check NAME COMMAND...: the command must succeed.
-check() {
-    name=$1
-    shift
-    if "$@" >"$tmp/check" 2>&1; then
-        echo "ok - $name"
-    else
-        echo "not ok - $name"
-        sed 's/^/# /' "$tmp/check" "$tmp/out" "$tmp/err" 2>/dev/null | head -n 40
-    fi
-}
 # refused NAME EXIT WORDS ARGS...: exit code, nothing on stdout, one error line with WORDS.
 refused() {
     name=$1 want=$2 words=$3

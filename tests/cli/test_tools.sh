@@ -3,33 +3,12 @@
 # Where there is only another engine's program, or its printed table: cli: arms, import, and regress over a
 # repository of two revisions whose workers are the fakes of tests/fake_llama.
 cd "$(dirname "$0")/../.." || exit 3
-GGAUGE=${GGAUGE:-build/ggauge}
+. tests/cli/common.sh
 case $GGAUGE in /*) ;; *) GGAUGE=$PWD/$GGAUGE ;; esac
 FAKES=$(cd "${TEST_BIN:-build/release/tests}/../fake_llama/workers" && pwd) || exit 3
-tmp=$(mktemp -d) || exit 3
-trap 'rm -rf "$tmp"' EXIT
-
-model=
-for m in datasets/models/*[qQ]8_0*.gguf ../shared/models/tiny-qwen3-q8_0.gguf; do
-    if [ -r "$m" ]; then model=$PWD/$m; break; fi
-done
+need_model "another engine's program as an arm"
+model=$PWD/$model
 text=$PWD/datasets/small/small.txt
-if [ -z "$model" ]; then
-    echo "ok - another engine's program as an arm # SKIP no model: datasets/models is empty"
-    exit 0
-fi
-
-# check NAME COMMAND...: the command must succeed.
-check() {
-    name=$1
-    shift
-    if "$@" >"$tmp/check" 2>&1; then
-        echo "ok - $name"
-    else
-        echo "not ok - $name"
-        sed 's/^/# /' "$tmp/check" "$tmp/out" "$tmp/err" 2>/dev/null | head -n 40
-    fi
-}
 
 # ---- cli: a program with llama-perplexity's options and lines, which is ours
 tool() { # NAME LINES...: a script

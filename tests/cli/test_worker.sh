@@ -3,31 +3,10 @@
 # Arms in other processes and in files, end to end through compare: the same bits, and one clear verdict
 # for each way in which a process can fail, with the chunks before it kept.
 cd "$(dirname "$0")/../.." || exit 3
-GGAUGE=${GGAUGE:-build/ggauge}
-tmp=$(mktemp -d) || exit 3
-trap 'rm -rf "$tmp"' EXIT
-
-model=
-for m in datasets/models/*[qQ]8_0*.gguf ../shared/models/tiny-qwen3-q8_0.gguf; do
-    if [ -r "$m" ]; then model=$m; break; fi
-done
+. tests/cli/common.sh
+need_model "arms in other processes"
 text=datasets/small/small.txt
-if [ -z "$model" ]; then
-    echo "ok - arms in other processes # SKIP no model: datasets/models is empty"
-    exit 0
-fi
 
-# check NAME COMMAND...: the command must succeed.
-check() {
-    name=$1
-    shift
-    if "$@" >"$tmp/check" 2>&1; then
-        echo "ok - $name"
-    else
-        echo "not ok - $name"
-        sed 's/^/# /' "$tmp/check" "$tmp/out" "$tmp/err" 2>/dev/null | head -n 40
-    fi
-}
 compare() { # ARGS...: output in $tmp/out, exit code in $status
     rm -rf "$tmp/dir"
     timeout 120 "$GGAUGE" compare -m "$model" -f "$text" -c 64 -t 1 --floor-file "$tmp/floors" --out "$tmp/dir" \
