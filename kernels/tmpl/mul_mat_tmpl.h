@@ -43,11 +43,10 @@ static inline size_t mul_mat_scratch_bytes(enum column c, const struct node *n) 
     return scratch > row ? scratch : row;
 }
 
-/* The activations of token t of the node as k wants them. */
-static inline void mul_mat_act(enum column c, const struct qkernel *k, const struct node *node,
-                               int64_t t, size_t stride, struct work *w) {
+/* The activations of token t of the node as k wants them; q: the cell that quantises them. */
+static inline void mul_mat_act(const struct qkernel *q, const struct qkernel *k,
+                               const struct node *node, int64_t t, size_t stride, struct work *w) {
     const struct tensor *x = node->src[1];
-    const struct qkernel *q = qkernel_find(c, k->act, false, NULL);
     const int64_t from = FAULT(same_logits) && node->il < 0 ? 0 : t;
     char *row = k->act_group ? w->scratch : (char *)w->shared + (size_t)t * stride;
     q->quantize_row(tensor_row(x, from), row, x->ne[0], NULL);
@@ -76,7 +75,7 @@ static inline void mul_mat_faults(const struct node *node, int64_t r, int64_t n)
 /* src[0] = W [n_rows, n], src[1] = x f32 [n_tok, n], dst [n_tok, n_rows]. */
 static inline void mul_mat_run(enum column c, const struct node *node, struct work *w) {
     const struct tensor *W = node->src[0], *x = node->src[1], *dst = node->dst;
-    const struct qkernel *k = mul_mat_cell(c, node);
+    const struct qkernel *k = mul_mat_cell(c, node), *q = qkernel_find(c, k->act, false, NULL);
     const int64_t n = x->ne[0], n_tok = tensor_rows(x), n_rows = tensor_rows(W);
     const char *acts = x->data;
     size_t stride = x->row_bytes;
@@ -88,7 +87,7 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
         for (int64_t t, end; work_rows(w, n_tok, grain, &t, &end);) {
             if (FAULT(race) && w->ith > 0 && late < 0) late = t++;
             for (; t < end; t++)
-                mul_mat_act(c, k, node, t, stride, w);
+                mul_mat_act(q, k, node, t, stride, w);
         }
         work_barrier(w);
         acts = w->shared;
@@ -103,7 +102,7 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
                    (float *)dst->data + r, (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
         mul_mat_faults(node, r, n_chunk);
         if (FAULT(race) && late >= 0) {
-            mul_mat_act(c, k, node, late, stride, w);
+            mul_mat_act(q, k, node, late, stride, w);
             late = -1;
         }
     }
