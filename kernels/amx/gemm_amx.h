@@ -5,7 +5,8 @@
  * cache while all tokens of the call pass; so a decoder's price is shared by the tokens. The panels
  * of the next block are decoded between the products of this one, a few instructions after every
  * four tiles: vectors and tiles are different units, but a core looks no further ahead than a few
- * tiles. So do the sums leave. What is rounded is 2^-8 of a weight at most. (Exact scales were
+ * tiles. So do complete sums leave, row by row and past the caches if they are many, since they
+ * would only displace the panels. What is rounded is 2^-8 of a weight at most. (Exact scales were
  * measured, too: a scale changes every 32 weights, so sums would have to leave their tile after each
  * instruction, which takes twice the time of the products with integer weights in bf16 and scales
  * in f32, and three times with int8.)
@@ -39,6 +40,8 @@
 #define AMX_CHUNK_ROWS 1024 /* in which the first block alone has no products to hide behind */
 #define AMX_TOKENS 32 /* of a pass over a panel */
 #define AMX_TOKEN_GROUP 512
+/* Results of this size and more would be gone from the second level cache before anybody reads them. */
+#define AMX_STREAM_BYTES ((size_t)8 << 20)
 /* 16 tokens of a block of k, tile after tile. */
 #define AMX_PACKED_BYTES (AMX_K_BLOCK / TILE_K * TILE_BYTES)
 #define AMX_PANEL_BYTES (AMX_K_BLOCK / TILE_K * 2 * TILE_BYTES)
@@ -101,6 +104,7 @@ struct amx_call {
     int64_t n, n_rows, n_tok; /* n: weights of a row */
     float *dst;
     int64_t dst_stride;
+    bool stream; /* results go past the caches */
 };
 
 ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
@@ -118,21 +122,17 @@ ALWAYS_INLINE __mmask16 amx_lanes(int64_t n) {
     return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0);
 }
 
-ALWAYS_INLINE void amx_begin_sums(bool two) {
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    if (!two) return;
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-}
-
-ALWAYS_INLINE void amx_load_sums(const struct amx_sums *s, bool two) {
-    TILE_LOAD_ONCE(0, s->t[0], 64);
-    TILE_LOAD_ONCE(1, s->t[1], 64);
-    if (!two) return;
-    TILE_LOAD_ONCE(2, s->t[2], 64);
-    TILE_LOAD_ONCE(3, s->t[3], 64);
-}
+/* In between two passes: the sums in a tile go to old (NULL: nowhere), and those of new come (NULL:
+ * zeros). Called one by one before the first products of a pass, so that no store waits for a
+ * product and no product for a store. */
+#define AMX_EXCHANGE(tile, old, new)                                                               \
+    do {                                                                                           \
+        if (old) TILE_STORE(tile, (old)->t[tile], 64);                                             \
+        if (new)                                                                                   \
+            TILE_LOAD_ONCE(tile, (new)->t[tile], 64);                                              \
+        else                                                                                       \
+            TILE_ZERO(tile);                                                                       \
+    } while (0)
 
 ALWAYS_INLINE void amx_store_sums(struct amx_sums *s, bool two) {
     TILE_STORE(0, s->t[0], 64);
@@ -142,26 +142,42 @@ ALWAYS_INLINE void amx_store_sums(struct amx_sums *s, bool two) {
     TILE_STORE(3, s->t[3], 64);
 }
 
-/* Complete sums of m tokens and 32 rows that go to dst, times scale; dst NULL: none do. */
+/* Complete sums of m tokens and n_rows rows that go to dst, times scale, token by token. */
 struct amx_leaving {
-    const struct amx_sums *sums;
+    const struct amx_sums *sums; /* NULL: none */
     const float *scale;
     float *dst;
-    int64_t stride;
+    int64_t stride, n_rows;
     int m;
-    __mmask16 lanes[2];
+    bool stream;    /* past the caches */
+    int token, row; /* the next 32 */
 };
 
-/* Four tokens of them, from t on. */
-ALWAYS_INLINE void amx_leave(const struct amx_leaving *l, int t) {
-    const __m512 s0 = _mm512_loadu_ps(l->scale), s1 = _mm512_loadu_ps(l->scale + 16);
-    const float *left = l->sums->t[t / 16 * 2][t % 16], *right = left + TILE_ROWS * TILE_ROWS;
-    float *dst = l->dst + t * l->stride;
-    for (int end = t + 4 < l->m ? t + 4 : l->m; t < end; t++) {
-        _mm512_mask_storeu_ps(dst, l->lanes[0], _mm512_mul_ps(_mm512_load_ps(left), s0));
-        _mm512_mask_storeu_ps(dst + 16, l->lanes[1], _mm512_mul_ps(_mm512_load_ps(right), s1));
-        left += TILE_ROWS, right += TILE_ROWS, dst += l->stride;
+/* The next 32 rows of a token. */
+ALWAYS_INLINE void amx_leave(struct amx_leaving *l) {
+    const int t = l->token, r = l->row;
+    const float *left = l->sums[r / AMX_PANEL_ROWS].t[t / TILE_ROWS * 2][t % TILE_ROWS];
+    const float *right = left + TILE_ROWS * TILE_ROWS;
+    const __m512 lo = _mm512_mul_ps(_mm512_load_ps(left), _mm512_loadu_ps(l->scale + r));
+    const __m512 hi = _mm512_mul_ps(_mm512_load_ps(right), _mm512_loadu_ps(l->scale + r + 16));
+    float *dst = l->dst + t * l->stride + r;
+    const int64_t rest = l->n_rows - r;
+    if (l->stream && rest >= AMX_PANEL_ROWS) {
+        _mm512_stream_ps(dst, lo);
+        _mm512_stream_ps(dst + 16, hi);
+    } else {
+        _mm512_mask_storeu_ps(dst, amx_lanes(rest), lo);
+        _mm512_mask_storeu_ps(dst + 16, amx_lanes(rest - 16), hi);
     }
+    l->row += AMX_PANEL_ROWS;
+    if (l->row < l->n_rows) return;
+    l->row = 0;
+    if (++l->token == l->m) l->sums = NULL;
+}
+
+ALWAYS_INLINE void amx_leave_all(struct amx_leaving *l) {
+    while (l->sums)
+        amx_leave(l);
 }
 
 /* A pass over a panel: 32 tokens. */
@@ -169,6 +185,8 @@ struct amx_pass {
     const char *x[2], *low[2]; /* tiles of 16 tokens each; low: their lower parts */
     int64_t n_blocks;          /* of 32 weights */
     int m0, m1;                /* tokens */
+    struct amx_sums *old;      /* see AMX_EXCHANGE */
+    const struct amx_sums *new;
     /* Done on the way: a piece is decoded to out (NULL: none), sums leave. */
     const __m512i *kept;
     char *out;
@@ -179,45 +197,71 @@ struct amx_pass {
 };
 
 /* The other work of step i. */
-ALWAYS_INLINE void amx_aside(const struct amx_format *f, const struct amx_pass *p, int64_t i) {
+ALWAYS_INLINE void amx_aside(const struct amx_format *f, struct amx_pass *p, int64_t i) {
     UNROLL
     for (int j = 0; j < 4; j++) {
         _mm_prefetch(p->next_sums + 256 * i + 64 * j, _MM_HINT_T0);
         _mm_prefetch(p->next_x + TILE_BYTES * i + 64 * j, _MM_HINT_T1);
     }
     if (p->out) f->step(p->kept, i, p->out + 128 * i);
-    if (p->leaving.dst) amx_leave(&p->leaving, 4 * (int)i);
+    for (int j = 0; j < 4 && p->leaving.sums; j++)
+        amx_leave(&p->leaving);
 }
 
-/* Add the products of tiles x and the panel. */
-ALWAYS_INLINE void amx_products(const char *panel, const char *const x[2],
-                                const struct amx_pass *p, const struct amx_format *aside) {
+/* The products of 2 x 2 tiles; BEFORE(sum) precedes those of a sum. */
+#define AMX_PRODUCTS(x0, x1, panel, BEFORE)                                                        \
+    do {                                                                                           \
+        BEFORE(0);                                                                                 \
+        TILE_LOAD(4, x0, 64);                                                                      \
+        TILE_LOAD_ONCE(6, panel, 64);                                                              \
+        TILE_PRODUCT(0, 4, 6);                                                                     \
+        BEFORE(2);                                                                                 \
+        TILE_LOAD(5, x1, 64);                                                                      \
+        TILE_PRODUCT(2, 5, 6);                                                                     \
+        BEFORE(3);                                                                                 \
+        TILE_LOAD_ONCE(7, (panel) + TILE_BYTES, 64);                                               \
+        TILE_PRODUCT(3, 5, 7);                                                                     \
+        BEFORE(1);                                                                                 \
+        TILE_PRODUCT(1, 4, 7);                                                                     \
+    } while (0)
+
+/* Add the products of tiles x and the panel. With aside, they are the first of a pass. */
+ALWAYS_INLINE void amx_products(const char *panel, const char *const x[2], struct amx_pass *p,
+                                const struct amx_format *aside) {
+#define EXCHANGE(tile) AMX_EXCHANGE(tile, old, new)
+#define NOTHING(tile) (void)0
     const char *x0 = x[0], *x1 = x[1];
+    struct amx_sums *old = p->old;
+    const struct amx_sums *new = p->new;
     int64_t b = 0;
-    if (p->m1)
-        for (; b < p->n_blocks; b++, panel += 2 * TILE_BYTES) {
-            TILE_LOAD(4, x0, 64);
-            TILE_LOAD(6, panel, 64);
-            TILE_PRODUCT(0, 4, 6);
-            TILE_LOAD(5, x1, 64);
-            TILE_PRODUCT(2, 5, 6);
-            TILE_LOAD(7, panel + TILE_BYTES, 64);
-            TILE_PRODUCT(3, 5, 7);
-            TILE_PRODUCT(1, 4, 7);
-            if (aside) amx_aside(aside, p, b);
-            x0 += TILE_BYTES, x1 += TILE_BYTES;
+    if (p->m1) {
+        if (aside) {
+            AMX_PRODUCTS(x0, x1, panel, EXCHANGE);
+            amx_aside(aside, p, b++);
         }
-    else
+        for (; b < p->n_blocks; b++) {
+            AMX_PRODUCTS(x0 + b * TILE_BYTES, x1 + b * TILE_BYTES, panel + 2 * b * TILE_BYTES,
+                         NOTHING);
+            if (aside) amx_aside(aside, p, b);
+        }
+    } else {
+        if (aside) {
+            EXCHANGE(0);
+            EXCHANGE(1);
+        }
         for (; b < p->n_blocks; b++, panel += 2 * TILE_BYTES, x0 += TILE_BYTES) {
             TILE_LOAD(4, x0, 64);
-            TILE_LOAD(6, panel, 64);
+            TILE_LOAD_ONCE(6, panel, 64);
             TILE_PRODUCT(0, 4, 6);
-            TILE_LOAD(7, panel + TILE_BYTES, 64);
+            TILE_LOAD_ONCE(7, panel + TILE_BYTES, 64);
             TILE_PRODUCT(1, 4, 7);
             if (aside) amx_aside(aside, p, b);
         }
+    }
     for (; aside && b < AMX_STEPS; b++)
         amx_aside(aside, p, b);
+#undef EXCHANGE
+#undef NOTHING
 }
 
 /* A block of rows and k, and whether it is the first and the last of k. */
@@ -316,6 +360,16 @@ ALWAYS_INLINE const char *amx_next_x(const struct amx_call *c, const struct amx_
            k / TILE_K * TILE_BYTES + line % TILE_ROWS * 64;
 }
 
+/* Tiles for m tokens; what is in them goes where it belongs first. */
+ALWAYS_INLINE void amx_set_tokens(struct amx_pass *p, int m) {
+    if (p->m0 + p->m1 == m) return;
+    if (p->old) amx_store_sums(p->old, p->m1 > 0);
+    p->old = NULL;
+    p->m0 = m < TILE_ROWS ? m : TILE_ROWS;
+    p->m1 = m - p->m0;
+    tiles_begin_rows(p->m0, p->m1);
+}
+
 /* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels of b, while the next are decoded. */
 ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call *c,
                               struct amx_scratch *s, const struct amx_block *b,
@@ -323,45 +377,38 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
     struct amx_pass p = { .n_blocks = amx_parts(b->nk, TILE_K), .kept = s->kept };
     int64_t passes = amx_parts(c->n_tok, AMX_TOKENS) * amx_parts(b->nr, AMX_PANEL_ROWS);
     const int64_t n_pieces = amx_parts(amx_parts(next->to.nr, TILE_ROWS) * next->n_b, passes);
-    int m = 0;
     p.out = amx_begin_piece(f, c, next, s);
     for (int64_t t0 = 0; t0 < c->n_tok; t0 += AMX_TOKENS) {
-        if (m != amx_min(c->n_tok - t0, AMX_TOKENS)) {
-            m = (int)amx_min(c->n_tok - t0, AMX_TOKENS);
-            p.m0 = m < 16 ? m : 16;
-            p.m1 = m - p.m0;
-            tiles_begin_rows(p.m0, p.m1);
-        }
-        const bool two = p.m1 > 0;
+        const int m = (int)amx_min(c->n_tok - t0, AMX_TOKENS);
         struct amx_sums *sums = s->sums[t0 / AMX_TOKENS];
-        float *dst = c->dst + t0 * c->dst_stride + b->r0;
+        amx_set_tokens(&p, m);
         amx_activations(f, c, s, b, t0, m, &p);
-        for (int64_t r = 0, i = 0; r < b->nr; r += AMX_PANEL_ROWS, i++, sums++) {
+        for (int64_t r = 0, i = 0; r < b->nr; r += AMX_PANEL_ROWS, i++) {
             const char *panel = s->panel[b->half][0][i];
-            p.next_sums = (const char *)(sums + 1);
+            p.next_sums = (const char *)(sums + i + 1);
             p.next_x = f->pack ? p.x[0] : amx_next_x(c, b, t0, i);
-            if (b->first)
-                amx_begin_sums(two);
-            else
-                amx_load_sums(sums, two);
+            p.new = b->first ? NULL : sums + i;
             amx_products(panel, p.x, &p, f);
             if (f->pack) amx_products(panel, p.low, &p, NULL);
             if (f->split) amx_products(panel + AMX_PANELS * AMX_PANEL_BYTES, p.x, &p, NULL);
             /* While the last tiles are still being multiplied: */
             amx_decode(f, c, next, s, n_pieces - 1);
             p.out = --passes ? amx_begin_piece(f, c, next, s) : NULL;
-            amx_store_sums(sums, two);
-            p.leaving = (struct amx_leaving){ .sums = sums,
-                                              .scale = s->scale + r,
-                                              .dst = b->last ? dst + r : NULL,
-                                              .stride = c->dst_stride,
-                                              .m = m,
-                                              .lanes = { amx_lanes(b->nr - r),
-                                                         amx_lanes(b->nr - r - 16) } };
+            p.old = sums + i;
         }
+        amx_leave_all(&p.leaving);
+        if (!b->last) continue;
+        /* The last of them leave their tiles before the first of this leave. */
+        p.leaving = (struct amx_leaving){ .sums = sums,
+                                          .scale = s->scale,
+                                          .dst = c->dst + t0 * c->dst_stride + b->r0,
+                                          .stride = c->dst_stride,
+                                          .n_rows = b->nr,
+                                          .m = m,
+                                          .stream = c->stream };
     }
-    for (int t = 0; p.leaving.dst && t < p.leaving.m; t += 4)
-        amx_leave(&p.leaving, t);
+    amx_store_sums(p.old, p.m1 > 0);
+    amx_leave_all(&p.leaving);
 }
 
 /* Up to AMX_TOKEN_GROUP tokens. */
@@ -385,6 +432,12 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
     }
 }
 
+/* Whether a result is large and whole lines of it are. */
+ALWAYS_INLINE bool amx_streams(const struct amx_call *c) {
+    const size_t row = (size_t)c->dst_stride * sizeof(float);
+    return ((uintptr_t)c->dst | row) % 64 == 0 && (size_t)c->n_tok * row >= AMX_STREAM_BYTES;
+}
+
 ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
                            struct amx_scratch *s) {
     for (int64_t t = 0; t < c->n_tok; t += AMX_TOKEN_GROUP) {
@@ -392,8 +445,10 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
         part.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
         part.x += (size_t)t * c->x_stride;
         part.dst += t * c->dst_stride;
+        part.stream = amx_streams(&part);
         amx_group(f, &part, s);
     }
+    _mm_sfence();
     tiles_end();
 }
 
@@ -402,7 +457,8 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
     static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
                                const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
                                int64_t dst_stride, void *scratch) {                                \
-        const struct amx_call c = { w, x, w_stride, x_stride, n, n_rows, n_tok, dst, dst_stride }; \
+        const struct amx_call c = { w,      x,     w_stride, x_stride,   n,                           \
+                                    n_rows, n_tok, dst,      dst_stride, false };                  \
         amx_run(&NAME##_format, &c, scratch);                                                   \
     }                                                                                              \
     const struct qkernel NAME##_amx = { .chunk_rows = AMX_CHUNK_ROWS,                \
