@@ -94,6 +94,10 @@ bool op_has_cell(enum column c, enum op op) {
     return op_cells[op][c] != NULL;
 }
 
+int64_t op_min_tokens(enum column c, enum op op) {
+    return op_cells[op][c] ? op_cells[op][c]->min_tokens : 0;
+}
+
 static bool column_has_cells(enum column c) {
     for (int t = 0; t < QT_count; t++)
         if (qkernels[t][c]) return true;
@@ -199,6 +203,7 @@ const struct op_cell *op_cell_find(enum column c, const struct node *n, enum col
     }
     for (; c != COL_none; c = columns[c].parent) {
         if (!op_cells[n->op][c]) continue;
+        if (n->op == OP_attn && op_min_tokens(c, OP_attn) > node_tokens(n)) continue;
         if (found) *found = c;
         return op_cells[n->op][c];
     }

@@ -50,8 +50,10 @@ const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, en
 /* True if column c has a cell of its own for type t / op. */
 bool qtype_has_cell(enum column c, enum qtype t);
 bool op_has_cell(enum column c, enum op op);
+/* Fewest tokens that column c's own cell of an op takes (min_tokens of struct op_cell); 0 = any. */
+int64_t op_min_tokens(enum column c, enum op op);
 
-/* Tokens by which the cell of a mul_mat node, or the cuda column's way of an attn node, is chosen. */
+/* Tokens by which the cell of a mul_mat or attn node is chosen. */
 #define TOKENS_MANY INT64_MAX
 static inline int64_t node_tokens(const struct node *n) {
     if (n->op == OP_attn) return n->p.attn.n_tok_as ? n->p.attn.n_tok_as : tensor_rows(n->src[0]);
@@ -59,7 +61,7 @@ static inline int64_t node_tokens(const struct node *n) {
 }
 
 /* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat
- * for the weight's type and this many tokens. */
+ * for the weight's type and this many tokens, attn by one whose cell is for this many. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);
 
 /* The loop that measures peak p in column c, walking up the parents; *found (may be NULL) says

@@ -110,6 +110,8 @@ struct op_cell {
     void (*run)(const struct node *n, struct work *w);
     size_t (*shared_bytes)(const struct node *n);  /* NULL = none */
     size_t (*scratch_bytes)(const struct node *n); /* per thread; NULL = none */
+    /* Of attn: a node of fewer tokens (backend.h: node_tokens) goes to the parent column's cell. */
+    int64_t min_tokens;
 };
 
 const char *op_name(enum op op);

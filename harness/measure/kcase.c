@@ -41,16 +41,17 @@ struct lister {
     void *arg;
 };
 
-/* One case for every number of tokens, products of fewer than the cell wants aside: those are run
- * by the parent column. */
+/* One case for every number of tokens but fewer than the cell wants: those are run by the parent
+ * column. */
 static int at_tokens(const struct lister *l, struct kcase c, struct err *e) {
     int rc = 0;
     const bool product = c.kind == KCASE_MUL_MAT;
     const struct qkernel *k = product ? qkernel_find(c.col, c.type, false, NULL) : NULL;
+    const int64_t fewest = k ? k->min_tokens : product ? 0 : op_min_tokens(c.col, c.op);
     const int *n_tok = product ? l->f->n_tok : l->f->op_n_tok;
     for (int i = 0; i < (product ? l->f->n_n_tok : l->f->n_op_n_tok); i++) {
         c.n_tok = n_tok[i];
-        if (k && k->min_tokens > c.n_tok) continue;
+        if (c.n_tok < fewest) continue;
         TRY(l->fn(l->arg, &c, e));
     }
 out:

@@ -3,7 +3,8 @@
  * attn_tmpl.h, the arithmetic in attn_tile_avx512.h.
  *
  * Many rows share what it costs to turn K into panels and V into f32; few rows read both where they
- * lie. */
+ * lie. A head's part of a cell is too short for memory to be read well, so with few rows each kv
+ * head also fetches its share of the next range, cell after cell as they lie. */
 #include "attn_tile_avx512.h"
 
 #define DIRECT_ROWS 8 /* up to here K is read where it lies */
@@ -79,11 +80,20 @@ static int64_t seen_by(const struct attn *a, const struct attn_unit *u, int64_t 
     return attn_max(0, attn_min(n, a->pos[u->t0 + r / a->group] + 1 - p0));
 }
 
+/* What kv head g fetches while its range walks a side; if nothing comes after the range, that itself. */
+static struct later later_of(const struct attn_side *side, const struct attn_unit *u, int64_t p0) {
+    const int64_t next = p0 + RANGE_CELLS < u->end ? p0 + RANGE_CELLS : p0;
+    return (struct later){ (const char *)tensor_row(side->t, u->first + next) +
+                               (size_t)(u->g * RANGE_CELLS) * side->head_bytes,
+                           side->head_bytes };
+}
+
 static void scores(const struct attn *a, const struct attn_unit *u, int64_t p0, int64_t n,
                    const struct bufs *b) {
     int64_t block = block_of(u);
     if (is_direct(u)) {
-        score_direct(u->n_rows, b->q, &a->k, attn_row(&a->k, u->first + p0, u->g), n, b->s);
+        score_direct(u->n_rows, b->q, &a->k, attn_row(&a->k, u->first + p0, u->g),
+                     later_of(&a->k, u, p0).at, n, b->s);
         return;
     }
     for (int64_t c = 0; c < n; c += PANEL) {
@@ -105,17 +115,18 @@ static void sums(const struct attn *a, const struct attn_unit *u, int64_t p0, in
                  int64_t c1, enum qtype type, const char *x, size_t stride, const struct bufs *b,
                  float *acc) {
     int64_t block = block_of(u), pad = a->v.pad;
+    const struct later later = later_of(&a->v, u, p0);
     for (int64_t r0 = 0; r0 < u->n_rows; r0 += block) {
         int64_t rows = attn_min(block, u->n_rows - r0), common = c1 - c0;
         float *s = b->s + r0 * RANGE_CELLS + c0;
         for (int64_t r = r0; r < r0 + rows; r++)
             common = attn_min(common, seen_by(a, u, r, p0 + c0, c1 - c0));
-        if (common > 0) sum_rows(type, rows, x, stride, s, 0, common, acc + r0 * pad, pad);
+        if (common > 0) sum_rows(type, rows, x, stride, s, 0, common, acc + r0 * pad, pad, &later);
         for (int64_t r = r0; r < r0 + rows; r++) {
             int64_t seen = seen_by(a, u, r, p0 + c0, c1 - c0);
             if (seen > common)
                 sum_rows(type, 1, x, stride, s + (r - r0) * RANGE_CELLS, common, seen,
-                         acc + r * pad, pad);
+                         acc + r * pad, pad, &later);
         }
     }
 }

@@ -154,6 +154,14 @@ static inline bool attn_seek(struct attn_tiles *it, const struct attn *a, int64_
     return true;
 }
 
+static inline int64_t attn_count(const struct attn *a) {
+    struct attn_tiles it = { .index = -1, .t0 = a->n_tok };
+    int64_t n = 0;
+    while (attn_seek(&it, a, n))
+        n++;
+    return n;
+}
+
 static inline struct attn_unit attn_unit_of(const struct attn *a, const struct attn_tiles *it,
                                             int64_t g) {
     struct attn_unit u = { .t0 = it->t0, .g = g, .first = a->first[it->t0] };
@@ -219,7 +227,8 @@ ALWAYS_INLINE void attn_combine(const struct attn_cell *c, const struct attn *a,
     c->finish(total.acc, *total.sum, y, a->v.hd);
 }
 
-/* With one range a unit is finished at once; with several, their parts meet after a barrier. */
+/* With one range a unit is finished at once; with several, their parts meet after a barrier. Heads
+ * of a range are neighbours, so that a thread goes through memory as it lies. */
 ALWAYS_INLINE void attn_run_split(const struct attn_cell *c, const struct attn *a, struct work *w) {
     int64_t n_head = a->n_head_kv * a->group, stride = attn_partial_floats(a), n_ranges = 0;
     char *own = (char *)w->scratch + 2 * attn_part_bytes(a);
@@ -227,9 +236,13 @@ ALWAYS_INLINE void attn_run_split(const struct attn_cell *c, const struct attn *
     float *partials = w->shared; /* [n_tok, n_head, n_ranges, stride] */
     for (int64_t t = 0; t < a->n_tok; t++)
         n_ranges = attn_max(n_ranges, a->pos[t] / c->range_cells + 1);
-    struct attn_tiles it = { .index = -1, .t0 = a->n_tok };
-    for (int64_t i; attn_seek(&it, a, (i = work_next(w)) / (a->n_head_kv * n_ranges));) {
-        int64_t range = i / a->n_head_kv % n_ranges;
+    const struct attn_tiles start = { .index = -1, .t0 = a->n_tok };
+    struct attn_tiles it = start;
+    const int64_t units = attn_count(a) * n_ranges * a->n_head_kv;
+    for (int64_t i; (i = work_share(w, units)) >= 0;) {
+        const int64_t range = i / a->n_head_kv % n_ranges, tile = i / a->n_head_kv / n_ranges;
+        if (tile < it.index) it = start;
+        attn_seek(&it, a, tile);
         struct attn_unit u = attn_unit_of(a, &it, i % a->n_head_kv);
         if (range * c->range_cells >= u.end) continue;
         c->begin(a, &u, own);
