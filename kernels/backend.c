@@ -53,6 +53,23 @@ static const struct op_cell *const op_cells[OP_count][COL_count] = {
 #undef X
 };
 
+#define X(name, c0, c1, c2, c3, c4)                                                                \
+    DECLARE_##c0(chain_cell, chain_##name##_ref) DECLARE_##c1(chain_cell, chain_##name##_avx2)     \
+        DECLARE_##c2(chain_cell, chain_##name##_avx512)                                            \
+            DECLARE_##c3(chain_cell, chain_##name##_amx)                                           \
+                DECLARE_##c4(chain_cell, chain_##name##_cuda)
+CHAIN_LIST(X)
+#undef X
+
+static const struct chain_cell *const chain_cells[][COL_count] = {
+#define X(name, c0, c1, c2, c3, c4)                                                                \
+    { PICK_##c0(chain_##name##_ref), PICK_##c1(chain_##name##_avx2),                               \
+      PICK_##c2(chain_##name##_avx512), PICK_##c3(chain_##name##_amx),                             \
+      PICK_##c4(chain_##name##_cuda) },
+    CHAIN_LIST(X)
+#undef X
+};
+
 static const struct peak_cell *const peak_cells[PEAK_count][COL_count] = {
 #define X(name, c0, c1, c2, c3, c4)                                                                \
     [PEAK_##name] = { PICK_##c0(peak_##name##_ref), PICK_##c1(peak_##name##_avx2),                 \
@@ -206,6 +223,14 @@ const struct op_cell *op_cell_find(enum column c, const struct node *n, enum col
         if (n->op == OP_attn && op_min_tokens(c, OP_attn) > node_tokens(n)) continue;
         if (found) *found = c;
         return op_cells[n->op][c];
+    }
+    return NULL;
+}
+
+const struct chain_cell *chain_cell_find(enum column c, const struct node *const *nodes, int n) {
+    for (size_t i = 0; i < sizeof chain_cells / sizeof chain_cells[0]; i++) {
+        const struct chain_cell *cell = chain_cells[i][c];
+        if (cell && cell->n_nodes <= n && cell->takes(nodes)) return cell;
     }
     return NULL;
 }

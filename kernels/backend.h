@@ -64,6 +64,9 @@ static inline int64_t node_tokens(const struct node *n) {
  * for the weight's type and this many tokens, attn by one whose cell is for this many. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);
 
+/* The chain that begins at nodes [n] and that column c itself computes at once, or NULL. */
+const struct chain_cell *chain_cell_find(enum column c, const struct node *const *nodes, int n);
+
 /* The loop that measures peak p in column c, walking up the parents; *found (may be NULL) says
  * whose it is. NULL if there is none. */
 const struct peak_cell *peak_cell_find(enum column c, enum peak p, enum column *found);
@@ -91,8 +94,9 @@ struct backend_ops {
     int (*synchronize)(struct backend *b, struct err *e);
     bool (*supports)(const struct backend *b, const struct node *n);
     /* Run n nodes in order on n_threads threads (of the CPU); results are complete, in the images,
-     * after synchronize. key != 0: see run in cuda_plugin.h. */
-    int (*run)(struct backend *b, const struct node *const *nodes, int n, int n_threads,
+     * after synchronize. whole: nobody but these nodes reads what they only hand to each other, so
+     * it need not be written. key != 0: see run in cuda_plugin.h. */
+    int (*run)(struct backend *b, const struct node *const *nodes, int n, int n_threads, bool whole,
                uint64_t key, struct err *e);
 };
 

@@ -7,11 +7,14 @@
  *     them;
  *   - two or more small nodes in a row, each of which is worth less than a barrier, run on thread 0
  *     alone, one after the other; with a small model, that is the whole graph of one token.
- * Neither changes a result, because no result depends on who computes it. */
+ *   - where nobody looks at what is in between, the column may compute several nodes at once
+ *     (struct chain_cell).
+ * None of it changes a result, because no result depends on who computes it. */
 #include <string.h>
 
 #include "backend.h"
 #include "base/arena.h"
+#include "base/fault.h"
 
 /* Work of fewer ns, for each doubling of the threads, is not worth being shared. A barrier takes
  * 310 ns between two threads of a Sapphire Rapids that spin; the rest is what it costs when one of
@@ -20,8 +23,9 @@
 #define BARRIER_NS 2500.0
 
 struct step {
-    const struct node *node;
+    const struct node *const *nodes; /* one, or those of a chain */
     const struct op_cell *cell;
+    const struct chain_cell *chain;  /* NULL = not one */
     bool alone;   /* thread 0 runs it */
     bool barrier; /* all wait before it */
 };
@@ -45,11 +49,13 @@ static void run_nodes(void *arg, struct work *w) {
             work_barrier(w);
         else if (i > 0)
             work_piece(w);
-        if (!s->alone) {
-            s->cell->run(s->node, w);
+        if (s->chain) {
+            s->chain->run(s->nodes, w);
+        } else if (!s->alone) {
+            s->cell->run(s->nodes[0], w);
         } else if (w->ith == 0) {
             struct work alone = work_alone(w);
-            s->cell->run(s->node, &alone);
+            s->cell->run(s->nodes[0], &alone);
         }
     }
 }
@@ -96,24 +102,25 @@ static bool reads(const struct node *n, const struct tensor *t) {
 }
 
 static bool uses_shared(const struct step *s) {
-    return s->cell->shared_bytes && s->cell->shared_bytes(s->node) > 0;
+    return s->cell->shared_bytes && s->cell->shared_bytes(s->nodes[0]) > 0;
 }
 
 /* Whether b must not begin before a is done. Thread 0 runs its own steps in order anyway. */
 static bool conflict(const struct step *a, const struct step *b) {
     if (a->alone && b->alone) return false;
-    const struct tensor *x = a->node->dst, *y = b->node->dst;
-    return overlap(x, y) || reads(b->node, x) || reads(a->node, y) ||
+    if (a->chain || b->chain) return true; /* they are long */
+    const struct node *m = a->nodes[0], *n = b->nodes[0];
+    return overlap(m->dst, n->dst) || reads(n, m->dst) || reads(m, n->dst) ||
            (uses_shared(a) && uses_shared(b));
 }
 
-/* steps [n] with node and cell set. */
+/* steps [n] with nodes and cell set. */
 static void make_plan(struct step *steps, int n, int n_threads) {
     double limit = 0;
     for (int t = n_threads; t > 1; t = (t + 1) / 2)
         limit += BARRIER_NS;
     for (int i = 0; i < n; i++)
-        steps[i].alone = node_ns(steps[i].node) < limit;
+        steps[i].alone = !steps[i].chain && node_ns(steps[i].nodes[0]) < limit;
     for (int i = 0; i < n; i++) /* one small node between two others costs the same barriers */
         if (steps[i].alone && (i == 0 || !steps[i - 1].alone) &&
             (i + 1 == n || !steps[i + 1].alone))
@@ -136,30 +143,62 @@ static int reserve_steps(struct cpu *cpu, int n, struct err *e) {
     return 0;
 }
 
+/* The chain that begins at nodes[i], if no other node reads what is in between. */
+static const struct chain_cell *chain_at(enum column c, const struct node *const *nodes, int n,
+                                         int i) {
+    const struct chain_cell *cell = chain_cell_find(c, nodes + i, n - i);
+    for (int j = i; cell && j < i + cell->n_nodes - 1; j++)
+        for (int other = i + cell->n_nodes; other < n; other++)
+            for (int k = 0; k < OP_MAX_SRC; k++)
+                if (nodes[other]->src[k] == nodes[j]->dst) return NULL;
+    return cell;
+}
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+/* Step s for the node, or the chain, that begins at nodes[0]; returns how many nodes that are. */
+static int set_step(struct step *s, enum column col, const struct node *const *nodes,
+                    const struct chain_cell *chain, size_t *shared, size_t *scratch,
+                    struct err *e) {
+    const struct node *n = nodes[0];
+    *s = (struct step){ .nodes = nodes, .chain = chain };
+    if (chain) {
+        *shared = larger(*shared, chain->shared_bytes(nodes));
+        *scratch = larger(*scratch, chain->scratch_bytes(nodes));
+        return chain->n_nodes;
+    }
+    s->cell = op_cell_find(col, n, NULL);
+    if (!s->cell)
+        return ERR(e, ERR_UNSUPPORTED, "%s: no %s cell for op %s", n->dst->name, column_name(col),
+                   op_name(n->op));
+    if (s->cell->shared_bytes) *shared = larger(*shared, s->cell->shared_bytes(n));
+    if (s->cell->scratch_bytes) *scratch = larger(*scratch, s->cell->scratch_bytes(n));
+    return 1;
+}
+
 static int cpu_run(struct backend *b, const struct node *const *nodes, int n, int n_threads,
-                   uint64_t key, struct err *e) {
-    int rc = 0;
+                   bool whole, uint64_t key, struct err *e) {
+    int rc = 0, n_steps = 0;
     (void)key;
     struct cpu *cpu = b->impl;
     size_t shared = 0, scratch = 0;
+    const bool chains = whole && !FAULTY(); /* a fault is in a node's own cell */
     TRY(reserve_steps(cpu, n, e));
-    for (int i = 0; i < n; i++) {
-        const struct op_cell *c = op_cell_find(b->col, nodes[i], NULL);
-        FAIL_IF(!c, e, ERR_UNSUPPORTED, "%s: no %s cell for op %s", nodes[i]->dst->name,
-                column_name(b->col), op_name(nodes[i]->op));
-        size_t s = c->shared_bytes ? c->shared_bytes(nodes[i]) : 0;
-        size_t p = c->scratch_bytes ? c->scratch_bytes(nodes[i]) : 0;
-        if (s > shared) shared = s;
-        if (p > scratch) scratch = p;
-        cpu->steps[i] = (struct step){ .node = nodes[i], .cell = c };
+    for (int i = 0; i < n; i += rc) {
+        const struct chain_cell *chain = chains ? chain_at(b->col, nodes, n, i) : NULL;
+        rc = set_step(&cpu->steps[n_steps++], b->col, nodes + i, chain, &shared, &scratch, e);
+        if (rc < 0) goto out;
     }
     TRY(thread_pool_reserve(cpu->pool, shared, scratch, e));
-    make_plan(cpu->steps, n, n_threads);
+    make_plan(cpu->steps, n_steps, n_threads);
     bool all_alone = true;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n_steps; i++)
         all_alone &= cpu->steps[i].alone;
-    struct cpu_run r = { cpu->steps, n };
+    struct cpu_run r = { cpu->steps, n_steps };
     thread_pool_run(cpu->pool, all_alone ? 1 : n_threads, run_nodes, &r);
+    rc = 0;
 out:
     return rc;
 }

@@ -135,8 +135,8 @@ static bool cuda_supports(const struct backend *b, const struct node *n) {
 }
 
 static int cuda_run(struct backend *b, const struct node *const *nodes, int n, int n_threads,
-                    uint64_t key, struct err *e) {
-    (void)n_threads;
+                    bool whole, uint64_t key, struct err *e) {
+    (void)n_threads, (void)whole;
     return plugin.api->run(b->impl, nodes, n, key, e);
 }
 

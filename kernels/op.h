@@ -34,6 +34,8 @@
 #ifndef GGAUGE_OP_H
 #define GGAUGE_OP_H
 
+#include <stdbool.h>
+
 #include "base/tensor.h"
 #include "base/threads.h"
 #include "qtype.h"
@@ -112,6 +114,24 @@ struct op_cell {
     size_t (*scratch_bytes)(const struct node *n); /* per thread; NULL = none */
     /* Of attn: a node of fewer tokens (backend.h: node_tokens) goes to the parent column's cell. */
     int64_t min_tokens;
+};
+
+/* Nodes in a row that a column computes at once, without the results in between; the same bits as
+ * one by one. One row of CHAIN_LIST registers one, as op_<name>_<column> above: a constant named
+ * chain_<name>_<column>.
+ *
+ *   ffn   mul_mat (gate), mul_mat (up) of the same x, swiglu of both, mul_mat of that */
+/*    name  ref avx2 avx512 amx cuda */
+#define CHAIN_LIST(X) X(ffn, _, _, _, Y, _)
+
+struct chain_cell {
+    int n_nodes;
+    /* Whether nodes [n_nodes] are such a chain, of types and shapes that the cell is for. */
+    bool (*takes)(const struct node *const *nodes);
+    /* As those of struct op_cell. */
+    void (*run)(const struct node *const *nodes, struct work *w);
+    size_t (*shared_bytes)(const struct node *const *nodes);
+    size_t (*scratch_bytes)(const struct node *const *nodes);
 };
 
 const char *op_name(enum op op);

@@ -82,8 +82,8 @@ out:
     return rc;
 }
 
-/* A span of nodes [begin, end) at one place. */
-static int run_span(struct split *s, int begin, int end, int n_threads, uint64_t key,
+/* A span of nodes [begin, end) at one place; whole: the graph, and nobody looks on. */
+static int run_span(struct split *s, int begin, int end, int n_threads, bool whole, uint64_t key,
                     struct err *e) {
     int rc = 0;
     const int at = s->where[begin];
@@ -95,7 +95,7 @@ static int run_span(struct split *s, int begin, int end, int n_threads, uint64_t
     }
     const struct node *const *nodes = (const struct node *const *)s->g->nodes;
     fault_begin(s->fault);
-    rc = b->ops->run(b, nodes + begin, end - begin, n_threads, key, e);
+    rc = b->ops->run(b, nodes + begin, end - begin, n_threads, whole, key, e);
     fault_end();
     if (rc < 0) goto out;
     for (int i = begin; i < end; i++)
@@ -177,7 +177,8 @@ int split_run(struct split *s, int n_nodes, int n_threads, bool record, const st
         for (end = begin; end < n_nodes && !seen && s->where[end] == s->where[begin]; end++)
             seen = o && o->want(o->arg, nodes[end]);
         const bool key = record && !o && s->where[begin] > 0;
-        TRY(run_span(s, begin, end, n_threads, key ? key_of(s, begin, end) : 0, e));
+        const bool whole = !o && begin == 0 && end == n_nodes;
+        TRY(run_span(s, begin, end, n_threads, whole, key ? key_of(s, begin, end) : 0, e));
         if (s->where[begin] == 0) TRY(s->place[0].ops->synchronize(&s->place[0], e));
         if (seen) TRY(show(s, end - 1, o, e));
     }

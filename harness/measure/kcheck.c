@@ -257,7 +257,7 @@ static int call_on(struct kcheck *k, int64_t calls, int n_threads, struct err *e
         int64_t n = k->n_copies - k->next < calls ? k->n_copies - k->next : calls;
         if (k->b.ops) {
             const uint64_t key = k->key ? k->key + ((uint64_t)k->next << 13) + (uint64_t)n : 0;
-            TRY(k->b.ops->run(&k->b, k->order + k->next, (int)n, n_threads, key, e));
+            TRY(k->b.ops->run(&k->b, k->order + k->next, (int)n, n_threads, false, key, e));
             TRY(k->b.ops->synchronize(&k->b, e));
         } else {
             n = 1;
@@ -377,7 +377,7 @@ static int run_ref(struct kcheck *k, const struct node *n, struct err *e) {
     int rc = 0;
     struct backend ref = { 0 };
     TRY(backend_cpu_init(&ref, COL_ref, k->p.pool, e));
-    TRY(ref.ops->run(&ref, &n, 1, k->p.n_threads, 0, e));
+    TRY(ref.ops->run(&ref, &n, 1, k->p.n_threads, false, 0, e));
     TRY(ref.ops->synchronize(&ref, e));
 out:
     backend_release(&ref);

@@ -225,7 +225,7 @@ int op_case_run(const struct op_case *c, struct backend *b, int n_threads, enum 
     struct node n = op_case_node(c, act, &out);
     const struct node *list[] = { &n };
     out.data = dst;
-    TRY(b->ops->run(b, list, 1, n_threads, 0, e));
+    TRY(b->ops->run(b, list, 1, n_threads, false, 0, e));
     TRY(b->ops->synchronize(b, e));
 out:
     return rc;

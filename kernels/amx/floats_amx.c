@@ -16,18 +16,6 @@
 #define FLOAT_TOL_NMSE 1e-9
 #define FLOAT_MIN_TOKENS 16
 
-/* To nearest even, as floats_ref.c. The conversion instruction would not do: it takes subnormals
- * for zero. */
-ALWAYS_INLINE __m256i bf16_of(__m512 x) {
-    const __m512i u = _mm512_castps_si512(x);
-    const __m512i top = _mm512_srli_epi32(u, 16);
-    const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m512i quiet = _mm512_or_si512(top, _mm512_set1_epi32(64));
-    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16), is_nan, quiet));
-}
-
 static void bf16_quantize_row(const float *x, void *row, int64_t n, const float *imatrix) {
     struct blk_bf16 *out = row;
     (void)imatrix;

@@ -26,6 +26,7 @@
 #ifndef GGAUGE_GEMM_AMX_H
 #define GGAUGE_GEMM_AMX_H
 
+#include "avx512/exp_avx512.h"
 #include "qtype.h"
 #include "simd_amx.h"
 #include "tile_amx.h"
@@ -97,21 +98,30 @@ ALWAYS_INLINE int64_t amx_parts(int64_t n, int64_t size) {
     return (n + size - 1) / size;
 }
 
-/* One call's matrices. */
+/* One call's matrices. With `up` there are two, w being the gate: 32 rows of the one and 32 of the
+ * other alternate in what is counted as rows, and acts gets what glu of struct qkernel leaves. */
 struct amx_call {
-    const char *w, *x;
+    const char *w, *up, *x;
     size_t w_stride, x_stride;
     int64_t n, n_rows, n_tok; /* n: weights of a row */
     float *dst;
     int64_t dst_stride;
+    char *acts;
+    size_t acts_stride;
     bool stream; /* results go past the caches */
 };
+
+ALWAYS_INLINE const char *amx_row(const struct amx_call *c, int64_t r) {
+    if (!c->up) return c->w + r * (int64_t)c->w_stride;
+    const int64_t at = r / (2 * AMX_PANEL_ROWS) * AMX_PANEL_ROWS + r % AMX_PANEL_ROWS;
+    return (r / AMX_PANEL_ROWS % 2 ? c->up : c->w) + at * (int64_t)c->w_stride;
+}
 
 ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
     struct rows16 r;
     int32_t offset[16];
     for (int i = 0; i < 16; i++) {
-        r.row[i] = c->w + (size_t)amx_min(r0 + i, c->n_rows - 1) * c->w_stride;
+        r.row[i] = amx_row(c, amx_min(r0 + i, c->n_rows - 1));
         offset[i] = (int32_t)(r.row[i] - r.row[0]);
     }
     r.offset = _mm512_loadu_si512(offset);
@@ -149,12 +159,50 @@ struct amx_leaving {
     float *dst;
     int64_t stride, n_rows;
     int m;
+    char *acts; /* of the first token; NULL: dst is to be filled */
+    size_t acts_stride;
     bool stream;    /* past the caches */
     int token, row; /* the next 32 */
+    int parts;      /* of 32 rows, or of 32 pairs, that leave in a step */
 };
+
+ALWAYS_INLINE void amx_left(struct amx_leaving *l, int n) {
+    l->row += n;
+    if (l->row < l->n_rows) return;
+    l->row = 0;
+    if (++l->token == l->m) l->sums = NULL;
+}
+
+/* The next 32 pairs of a token, as one line of its activations. */
+static NOINLINE void amx_leave_glu(struct amx_leaving *l) {
+    const int t = l->token, r = l->row;
+    const struct amx_sums *gate = l->sums + r / AMX_PANEL_ROWS, *up = gate + 1;
+    __m256i y[2];
+    UNROLL
+    for (int i = 0; i < 2; i++) {
+        const float *g = gate->t[t / TILE_ROWS * 2 + i][t % TILE_ROWS];
+        const float *u = up->t[t / TILE_ROWS * 2 + i][t % TILE_ROWS];
+        const float *scale = l->scale + r + 16 * i;
+        const __m512 a = _mm512_mul_ps(_mm512_load_ps(g), _mm512_loadu_ps(scale));
+        const __m512 b = _mm512_mul_ps(_mm512_load_ps(u), _mm512_loadu_ps(scale + AMX_PANEL_ROWS));
+        y[i] = bf16_of(_mm512_mul_ps(silu_f32x16(a), b));
+    }
+    char *to = l->acts + t / TILE_ROWS * TILE_ROWS * l->acts_stride +
+               r / (2 * AMX_PANEL_ROWS) * TILE_BYTES + t % TILE_ROWS * 64;
+    const __m512i line = _mm512_inserti64x4(_mm512_castsi256_si512(y[0]), y[1], 1);
+    if (l->stream)
+        _mm512_stream_si512((__m512i *)(void *)to, line);
+    else
+        _mm512_store_si512(to, line);
+    amx_left(l, 2 * AMX_PANEL_ROWS);
+}
 
 /* The next 32 rows of a token. */
 ALWAYS_INLINE void amx_leave(struct amx_leaving *l) {
+    if (l->acts) {
+        amx_leave_glu(l);
+        return;
+    }
     const int t = l->token, r = l->row;
     const float *left = l->sums[r / AMX_PANEL_ROWS].t[t / TILE_ROWS * 2][t % TILE_ROWS];
     const float *right = left + TILE_ROWS * TILE_ROWS;
@@ -169,10 +217,7 @@ ALWAYS_INLINE void amx_leave(struct amx_leaving *l) {
         _mm512_mask_storeu_ps(dst, amx_lanes(rest), lo);
         _mm512_mask_storeu_ps(dst + 16, amx_lanes(rest - 16), hi);
     }
-    l->row += AMX_PANEL_ROWS;
-    if (l->row < l->n_rows) return;
-    l->row = 0;
-    if (++l->token == l->m) l->sums = NULL;
+    amx_left(l, AMX_PANEL_ROWS);
 }
 
 ALWAYS_INLINE void amx_leave_all(struct amx_leaving *l) {
@@ -204,7 +249,7 @@ ALWAYS_INLINE void amx_aside(const struct amx_format *f, struct amx_pass *p, int
         _mm_prefetch(p->next_x + TILE_BYTES * i + 64 * j, _MM_HINT_T1);
     }
     if (p->out) f->step(p->kept, i, p->out + 128 * i);
-    for (int j = 0; j < 4 && p->leaving.sums; j++)
+    for (int j = 0; j < p->leaving.parts && p->leaving.sums; j++)
         amx_leave(&p->leaving);
 }
 
@@ -305,7 +350,7 @@ ALWAYS_INLINE void amx_fetch_rows(const struct amx_call *c, int64_t i, int64_t e
                                   int64_t to) {
     for (; i < end; i++)
         for (int64_t at = from; at < to; at += 64)
-            _mm_prefetch(c->w + i * (int64_t)c->w_stride + at, _MM_HINT_T1);
+            _mm_prefetch(amx_row(c, i) + at, _MM_HINT_T1);
 }
 
 /* Load the next piece. Where it goes, or NULL if there is none. */
@@ -405,7 +450,13 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
                                           .stride = c->dst_stride,
                                           .n_rows = b->nr,
                                           .m = m,
-                                          .stream = c->stream };
+                                          .stream = c->stream,
+                                          .parts = c->acts ? 2 : 4 };
+        if (c->acts) {
+            p.leaving.acts = c->acts + (size_t)t0 * c->acts_stride +
+                             b->r0 / (2 * AMX_PANEL_ROWS) * TILE_BYTES;
+            p.leaving.acts_stride = c->acts_stride;
+        }
     }
     amx_store_sums(p.old, p.m1 > 0);
     amx_leave_all(&p.leaving);
@@ -422,7 +473,7 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
         if (b.first)
             for (int64_t r = 0; r < AMX_PANELS * AMX_PANEL_ROWS; r++)
                 s->scale[r] = f->row_scale && r < b.nr
-                                  ? f->row_scale(c->w + (size_t)(b.r0 + r) * c->w_stride)
+                                  ? f->row_scale(amx_row(c, b.r0 + r))
                                   : 1.0f;
         const struct amx_block next = b.last ? amx_block_at(c, b.r0 + b.nr, 0, !b.half)
                                              : amx_block_at(c, b.r0, b.k0 + b.nk, !b.half);
@@ -434,8 +485,9 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
 
 /* Whether a result is large and whole lines of it are. */
 ALWAYS_INLINE bool amx_streams(const struct amx_call *c) {
-    const size_t row = (size_t)c->dst_stride * sizeof(float);
-    return ((uintptr_t)c->dst | row) % 64 == 0 && (size_t)c->n_tok * row >= AMX_STREAM_BYTES;
+    const size_t row = c->acts ? c->acts_stride : (size_t)c->dst_stride * sizeof(float);
+    const uintptr_t at = (uintptr_t)c->acts | (uintptr_t)c->dst;
+    return (at | row) % 64 == 0 && (size_t)c->n_tok * row >= AMX_STREAM_BYTES;
 }
 
 ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
@@ -444,7 +496,10 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
         struct amx_call part = *c;
         part.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
         part.x += (size_t)t * c->x_stride;
-        part.dst += t * c->dst_stride;
+        if (c->acts)
+            part.acts += (size_t)t * c->acts_stride;
+        else
+            part.dst += t * c->dst_stride;
         part.stream = amx_streams(&part);
         amx_group(f, &part, s);
     }
@@ -454,14 +509,24 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
 
 /* The cell of type NAME with format NAME_format. */
 #define AMX_CELL(NAME, ...)                                                                        \
+    static NOINLINE void NAME##_run(const struct amx_call *c, void *scratch) {                     \
+        amx_run(&NAME##_format, c, scratch);                                                       \
+    }                                                                                              \
     static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
                                const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
                                int64_t dst_stride, void *scratch) {                                \
-        const struct amx_call c = { w,      x,     w_stride, x_stride,   n,                           \
-                                    n_rows, n_tok, dst,      dst_stride, false };                  \
-        amx_run(&NAME##_format, &c, scratch);                                                   \
+        const struct amx_call c = { .w = w,                                                        \
+                                    .x = x,                                                        \
+                                    .w_stride = w_stride,                                          \
+                                    .x_stride = x_stride,                                          \
+                                    .n = n,                                                        \
+                                    .n_rows = n_rows,                                              \
+                                    .n_tok = n_tok,                                                \
+                                    .dst = dst,                                                    \
+                                    .dst_stride = dst_stride };                                    \
+        NAME##_run(&c, scratch);                                                                   \
     }                                                                                              \
-    const struct qkernel NAME##_amx = { .chunk_rows = AMX_CHUNK_ROWS,                \
+    const struct qkernel NAME##_amx = { .chunk_rows = AMX_CHUNK_ROWS,                              \
                                         .mul_mat = NAME##_mul_mat,                                 \
                                         .mul_mat_scratch = amx_scratch_bytes,                      \
                                         __VA_ARGS__ }
@@ -471,7 +536,23 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
     static const struct amx_format NAME##_format = { .begin = NAME##_begin,                        \
                                                      .step = NAME##_step,                          \
                                                      .row_scale = ROW_SCALE };                     \
+    static void NAME##_run(const struct amx_call *c, void *scratch);                               \
+    static void NAME##_glu(int64_t n, const void *gate, const void *up, size_t w_stride,           \
+                           int64_t n_rows, const void *x, size_t x_stride, int64_t n_tok, void *y, \
+                           size_t y_stride, void *scratch) {                                       \
+        const struct amx_call c = { .w = gate,                                                     \
+                                    .up = up,                                                      \
+                                    .x = x,                                                        \
+                                    .w_stride = w_stride,                                          \
+                                    .x_stride = x_stride,                                          \
+                                    .n = n,                                                        \
+                                    .n_rows = 2 * n_rows,                                          \
+                                    .n_tok = n_tok,                                                \
+                                    .acts = y,                                                     \
+                                    .acts_stride = y_stride };                                     \
+        NAME##_run(&c, scratch);                                                                   \
+    }                                                                                              \
     AMX_CELL(NAME, .act = QT_bf16, .act_group = TILE_ROWS, .tol_nmse = AMX_TOL_NMSE,               \
-             .min_tokens = AMX_MIN_TOKENS)
+             .min_tokens = AMX_MIN_TOKENS, .glu = NAME##_glu)
 
 #endif

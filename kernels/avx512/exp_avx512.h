@@ -31,4 +31,10 @@ ALWAYS_INLINE __m512 exp_f32x16(__m512 x) {
     return _mm512_scalef_ps(_mm512_add_ps(y, _mm512_set1_ps(1.0f)), n);
 }
 
+/* z / (1 + exp(-z)) */
+ALWAYS_INLINE __m512 silu_f32x16(__m512 z) {
+    const __m512 e = exp_f32x16(_mm512_sub_ps(_mm512_setzero_ps(), z));
+    return _mm512_div_ps(z, _mm512_add_ps(e, _mm512_set1_ps(1.0f)));
+}
+
 #endif

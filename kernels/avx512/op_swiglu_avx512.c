@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * op_swiglu_avx512.c - silu(gate) * up, silu(z) = z / (1 + exp(-z)); contract in op.h. */
+ * op_swiglu_avx512.c - silu(gate) * up; contract in op.h. */
 #include "exp_avx512.h"
 #include "op.h"
 
@@ -8,9 +8,7 @@
 static void swiglu_row(const float *gate, const float *up, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 m = lanes16(n - i);
-        __m512 z = _mm512_maskz_loadu_ps(m, gate + i);
-        __m512 e = exp_f32x16(_mm512_sub_ps(_mm512_setzero_ps(), z));
-        __m512 silu = _mm512_div_ps(z, _mm512_add_ps(e, _mm512_set1_ps(1.0f)));
+        __m512 silu = silu_f32x16(_mm512_maskz_loadu_ps(m, gate + i));
         _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(m, up + i)));
     }
 }

@@ -161,6 +161,7 @@ enum fault fault_from_name(const char *name);
 extern struct fault_run fault_now; /* of the arm that computes just now */
 
 #define FAULT(name) (fault_now.fault == FAULT_##name)
+#define FAULTY() (fault_now.fault != FAULT_none)
 
 static inline void fault_begin(const struct fault_run *r) {
     fault_now = *r;
@@ -184,6 +185,7 @@ static inline int fault_wrapped(void) {
 
 /* None exists. The constant is made from the name, so that a wrong name is an error here, too. */
 #define FAULT(name) (0 * (int)FAULT_##name)
+#define FAULTY() 0
 
 static inline const struct fault_info *fault_info(enum fault f) {
     (void)f;

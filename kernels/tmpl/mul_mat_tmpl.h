@@ -43,14 +43,31 @@ static inline size_t mul_mat_scratch_bytes(enum column c, const struct node *n) 
     return scratch > row ? scratch : row;
 }
 
-/* The activations of token t of the node as k wants them; q: the cell that quantises them. */
+/* The activations of token t of the node as k wants them, in `acts`; q: the cell that quantises
+ * them. */
 static inline void mul_mat_act(const struct qkernel *q, const struct qkernel *k,
-                               const struct node *node, int64_t t, size_t stride, struct work *w) {
+                               const struct node *node, int64_t t, char *acts, size_t stride,
+                               struct work *w) {
     const struct tensor *x = node->src[1];
     const int64_t from = FAULT(same_logits) && node->il < 0 ? 0 : t;
-    char *row = k->act_group ? w->scratch : (char *)w->shared + (size_t)t * stride;
+    char *row = k->act_group ? w->scratch : acts + (size_t)t * stride;
     q->quantize_row(tensor_row(x, from), row, x->ne[0], NULL);
-    if (k->act_group) qkernel_lay_act(k, row, stride, t, w->shared, stride);
+    if (k->act_group) qkernel_lay_act(k, row, stride, t, acts, stride);
+}
+
+/* Those of all tokens, row stride `stride`; the team's work. Returns the token that the fault "race"
+ * leaves until after this thread's first products, or -1. */
+static inline int64_t mul_mat_lay(const struct qkernel *q, const struct qkernel *k,
+                                  const struct node *node, char *acts, size_t stride,
+                                  struct work *w) {
+    const int64_t n_tok = tensor_rows(node->src[1]), grain = work_grain(node->src[1]->row_bytes);
+    int64_t late = -1;
+    for (int64_t t, end; work_rows(w, n_tok, grain, &t, &end);) {
+        if (FAULT(race) && w->ith > 0 && late < 0) late = t++;
+        for (; t < end; t++)
+            mul_mat_act(q, k, node, t, acts, stride, w);
+    }
+    return late;
 }
 
 /* Seeded faults: what wrong indices leave in rows r .. r + n - 1 of the result. */
@@ -72,37 +89,37 @@ static inline void mul_mat_faults(const struct node *node, int64_t r, int64_t n)
         }
 }
 
+/* The products with activations as k wants them. */
+static inline void mul_mat_rows(const struct qkernel *k, const struct node *node, const char *acts,
+                                size_t stride, int64_t r, int64_t n, struct work *w) {
+    const struct tensor *W = node->src[0], *dst = node->dst;
+    k->mul_mat(W->ne[0], tensor_row(W, r), W->row_bytes, n, acts, stride,
+               tensor_rows(node->src[1]), (float *)dst->data + r,
+               (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
+    mul_mat_faults(node, r, n);
+}
+
 /* src[0] = W [n_rows, n], src[1] = x f32 [n_tok, n], dst [n_tok, n_rows]. */
 static inline void mul_mat_run(enum column c, const struct node *node, struct work *w) {
-    const struct tensor *W = node->src[0], *x = node->src[1], *dst = node->dst;
+    const struct tensor *x = node->src[1];
     const struct qkernel *k = mul_mat_cell(c, node), *q = qkernel_find(c, k->act, false, NULL);
-    const int64_t n = x->ne[0], n_tok = tensor_rows(x), n_rows = tensor_rows(W);
+    const int64_t n_rows = tensor_rows(node->src[0]), chunk = mul_mat_chunk(k, n_rows);
     const char *acts = x->data;
     size_t stride = x->row_bytes;
-    int64_t late = -1; /* token that the fault "race" packs after its first products */
+    int64_t late = -1;
 
     if (k->act != QT_f32) {
-        stride = qtype_row_bytes(k->act, n);
-        const int64_t grain = work_grain(x->row_bytes);
-        for (int64_t t, end; work_rows(w, n_tok, grain, &t, &end);) {
-            if (FAULT(race) && w->ith > 0 && late < 0) late = t++;
-            for (; t < end; t++)
-                mul_mat_act(q, k, node, t, stride, w);
-        }
+        stride = qtype_row_bytes(k->act, x->ne[0]);
+        late = mul_mat_lay(q, k, node, w->shared, stride, w);
         work_barrier(w);
         acts = w->shared;
     } else if (FAULT(same_logits) && node->il < 0) {
         stride = 0;
     }
-    const int64_t chunk = mul_mat_chunk(k, n_rows);
-    for (int64_t i; (i = work_share(w, (n_rows + chunk - 1) / chunk)) >= 0;) {
-        const int64_t r = i * chunk;
-        const int64_t n_chunk = n_rows - r < chunk ? n_rows - r : chunk;
-        k->mul_mat(n, tensor_row(W, r), W->row_bytes, n_chunk, acts, stride, n_tok,
-                   (float *)dst->data + r, (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
-        mul_mat_faults(node, r, n_chunk);
+    for (int64_t r, end; work_rows(w, n_rows, chunk, &r, &end);) {
+        mul_mat_rows(k, node, acts, stride, r, end - r, w);
         if (FAULT(race) && late >= 0) {
-            mul_mat_act(q, k, node, late, stride, w);
+            mul_mat_act(q, k, node, late, w->shared, stride, w);
             late = -1;
         }
     }

@@ -132,7 +132,7 @@ static inline void run_node(struct op_fixture *f, enum column c, const struct no
                             int n_threads) {
     struct backend b;
     struct err e = { 0 };
-    if (backend_init(&b, c, f->pool, &e) || b.ops->run(&b, &n, 1, n_threads, 0, &e) ||
+    if (backend_init(&b, c, f->pool, &e) || b.ops->run(&b, &n, 1, n_threads, false, 0, &e) ||
         b.ops->synchronize(&b, &e))
         fail_msg("%s: %s", f->what, e.msg);
     backend_release(&b);

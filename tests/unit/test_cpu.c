@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * test_cpu.c - the backend of the CPU columns: a run of many nodes leaves, bit for bit, what the
  * nodes leave one by one on one thread, whatever they share and whatever a barrier is left out for,
- * in every column, on 1 to 256 threads. */
+ * in every column, on 1 to 256 threads; and so does a whole graph, in which some nodes are computed
+ * at once. */
+#include "measure/random_row.h"
 #include "op_fixture.h"
 
 #define N_SMALL 64   /* elements of a row: cheaper than a barrier */
@@ -78,7 +80,7 @@ static void run_chain(struct chain *c, struct thread_pool *pool, enum column col
     struct err e = { 0 };
     if (backend_cpu_init(&b, col, pool, &e)) fail_msg("%s", e.msg);
     for (int i = 0; i < N_NODES; i += step)
-        if (b.ops->run(&b, c->list + i, step, n_threads, 0, &e)) fail_msg("%s", e.msg);
+        if (b.ops->run(&b, c->list + i, step, n_threads, false, 0, &e)) fail_msg("%s", e.msg);
     backend_release(&b);
 }
 
@@ -133,7 +135,136 @@ static void same_as_one_by_one(void **state) {
     thread_pool_free(pool);
 }
 
+/* A feed-forward block. */
+struct ffn {
+    struct tensor *x, *w[3], *y[4]; /* gate, up, down; their results, swiglu before the last */
+    struct node nodes[4];
+    const struct node *list[5];
+    struct node other; /* that reads gate */
+};
+
+static struct tensor *random_matrix(struct op_fixture *f, enum qtype t, int64_t n_rows, int64_t n) {
+    struct tensor *w = new_tensor(f, t, n_rows, n);
+    float row[8192];
+    for (int64_t r = 0; r < n_rows; r++) {
+        if (random_row_has(t)) {
+            random_row(t, &f->rng, n, 1 / sqrt((double)n), tensor_row(w, r));
+            continue;
+        }
+        for (int64_t i = 0; i < n; i++)
+            row[i] = (float)(rng_normal(&f->rng) / sqrt((double)n));
+        qkernel_find(COL_ref, t, false, NULL)->quantize_row(row, tensor_row(w, r), n, NULL);
+    }
+    return w;
+}
+
+static void ffn_init(struct op_fixture *f, struct ffn *c, const enum qtype t[3], int64_t n_tok,
+                     int64_t n_embd, int64_t n_ff) {
+    fixture_reset(f);
+    c->x = new_normal(f, n_tok, n_embd, 1);
+    for (int i = 0; i < 3; i++)
+        c->w[i] = i < 2 ? random_matrix(f, t[i], n_ff, n_embd)
+                        : random_matrix(f, t[i], n_embd, n_ff);
+    for (int i = 0; i < 4; i++)
+        c->y[i] = new_tensor(f, QT_f32, n_tok, i < 3 ? n_ff : n_embd);
+    const struct node nodes[] = {
+        { .op = OP_mul_mat, .dst = c->y[0], .src = { c->w[0], c->x } },
+        { .op = OP_mul_mat, .dst = c->y[1], .src = { c->w[1], c->x } },
+        { .op = OP_swiglu, .dst = c->y[2], .src = { c->y[0], c->y[1] } },
+        { .op = OP_mul_mat, .dst = c->y[3], .src = { c->w[2], c->y[2] } },
+    };
+    for (int i = 0; i < 4; i++) {
+        c->nodes[i] = nodes[i];
+        c->nodes[i].p.mul_mat.act = QT_f32;
+        c->list[i] = &c->nodes[i];
+    }
+    c->other = (struct node){ .op = OP_add,
+                              .dst = new_tensor(f, QT_f32, n_tok, n_ff),
+                              .src = { c->y[0], c->y[1] } };
+    c->list[4] = &c->other;
+}
+
+static void clear(const struct tensor *t) {
+    for (int64_t r = 0; r < tensor_rows(t); r++)
+        memset(tensor_row(t, r), GUARD, payload_bytes(t));
+}
+
+static bool is_clear(const struct tensor *t) {
+    for (int64_t r = 0; r < tensor_rows(t); r++)
+        for (size_t i = 0; i < payload_bytes(t); i++)
+            if (((unsigned char *)tensor_row(t, r))[i] != GUARD) return false;
+    return true;
+}
+
+static void run_ffn(struct ffn *c, enum column col, struct thread_pool *pool, int n, int n_threads,
+                    bool whole) {
+    struct backend b;
+    struct err e = { 0 };
+    for (int i = 0; i < 4; i++)
+        clear(c->y[i]);
+    if (backend_cpu_init(&b, col, pool, &e) ||
+        b.ops->run(&b, c->list, n, n_threads, whole, 0, &e))
+        fail_msg("%s", e.msg);
+    backend_release(&b);
+}
+
+static void check_ffn(struct op_fixture *f, struct ffn *c, struct thread_pool *pool, int64_t n_tok,
+                      bool at_once) {
+    const struct tensor *y = c->y[3];
+    const size_t bytes = (size_t)n_tok * y->row_bytes;
+    char *want = malloc(bytes);
+    assert_non_null(want);
+    for (int col = COL_ref; col <= COL_amx; col++) {
+        if (!column_available((enum column)col)) continue;
+        const bool taken = at_once && col == COL_amx && n_tok >= 16;
+        run_ffn(c, (enum column)col, pool, 4, 1, false);
+        memcpy(want, y->data, bytes);
+        for (int n_threads = 1; n_threads <= 5; n_threads += 2) {
+            run_ffn(c, (enum column)col, pool, 4, n_threads, true);
+            if (memcmp(want, y->data, bytes) != 0)
+                fail_msg("column %s, %s, %lld tokens, %d threads: a feed-forward block at once "
+                         "leaves other bits than its nodes",
+                         column_name((enum column)col), qtype_info(c->w[0]->type)->name,
+                         (long long)n_tok, n_threads);
+            check_guards(f, y);
+            for (int i = 0; i < 3; i++)
+                assert_int_equal(is_clear(c->y[i]), taken);
+        }
+        run_ffn(c, (enum column)col, pool, 5, 2, true); /* gate is read by another node, too */
+        assert_memory_equal(want, y->data, bytes);
+        assert_false(is_clear(c->y[0]));
+    }
+    free(want);
+}
+
+static void chains_leave_the_same(void **state) {
+    struct op_fixture *f = *state;
+    static struct ffn c;
+    struct thread_pool *pool;
+    struct err e;
+    assert_int_equal(thread_pool_new(&pool, 5, &e), 0);
+    static const int64_t n_toks[] = { 1, 15, 16, 31, 33, 70 };
+    int turn = 0;
+    for (int t = 0; t < QT_count; t++) {
+        const struct qkernel *k = qkernel_find(COL_ref, (enum qtype)t, false, NULL);
+        if (!k || (!k->quantize_row && !random_row_has((enum qtype)t)) || t == QT_q8_2_x4) continue;
+        const bool quant = qtype_info((enum qtype)t)->n_blk > 1;
+        const enum qtype same[3] = { t, t, QT_q4_0 }, mixed[3] = { t, QT_q5_1, t };
+        const int64_t n_tok = n_toks[turn++ % N_ELEMS(n_toks)];
+        ffn_init(f, &c, same, n_tok, 256, 96 + 256 * (turn % 2));
+        check_ffn(f, &c, pool, n_tok, quant);
+        ffn_init(f, &c, mixed, n_tok, 256, 512);
+        check_ffn(f, &c, pool, n_tok, quant && t == QT_q5_1);
+    }
+    /* results so large that they go past the caches, of more than one group of tokens */
+    const enum qtype q8[3] = { QT_q8_0, QT_q8_0, QT_q8_0 };
+    ffn_init(f, &c, q8, 530, 64, 8192);
+    check_ffn(f, &c, pool, 530, true);
+    thread_pool_free(pool);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(same_as_one_by_one) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(same_as_one_by_one),
+                                        cmocka_unit_test(chains_leave_the_same) };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

@@ -24,7 +24,7 @@ static int teardown(void **state) {
 
 static void run_on(const struct node *n, uint64_t key) {
     struct err e = { 0 };
-    if (device.ops->run(&device, &n, 1, 1, key, &e) || device.ops->synchronize(&device, &e))
+    if (device.ops->run(&device, &n, 1, 1, false, key, &e) || device.ops->synchronize(&device, &e))
         fail_msg("%s: %s", n->dst->name, e.msg);
 }
 
@@ -206,7 +206,7 @@ static void shared_activations(void **state) {
     const size_t bytes = twice->row_bytes * 3;
     if (device.ops->push(&device, twice->data, bytes, &e)) fail_msg("%s", e.msg);
     const struct node *nodes[] = { &p.n, &add, &second }; /* x becomes 2 x in between */
-    if (device.ops->run(&device, nodes, 3, 1, 0, &e) ||
+    if (device.ops->run(&device, nodes, 3, 1, false, 0, &e) ||
         device.ops->pull(&device, p.dst->data, p.dst->row_bytes * 3, &e) ||
         device.ops->pull(&device, y->data, y->row_bytes * 3, &e))
         fail_msg("%s", e.msg);
