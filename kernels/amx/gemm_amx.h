@@ -139,7 +139,7 @@ ALWAYS_INLINE __mmask16 amx_lanes(int64_t n) {
     do {                                                                                           \
         if (old) TILE_STORE(tile, (old)->t[tile], 64);                                             \
         if (new)                                                                                   \
-            TILE_LOAD_ONCE(tile, (new)->t[tile], 64);                                              \
+            TILE_LOAD(tile, (new)->t[tile], 64);                                                   \
         else                                                                                       \
             TILE_ZERO(tile);                                                                       \
     } while (0)
@@ -284,6 +284,15 @@ ALWAYS_INLINE void amx_products(const char *panel, const char *const x[2], struc
             AMX_PRODUCTS(x0, x1, panel, EXCHANGE);
             amx_aside(aside, p, b++);
         }
+        if (aside && p->n_blocks == AMX_STEPS) {
+            UNROLL
+            for (; b < AMX_STEPS; b++) {
+                AMX_PRODUCTS(x0 + b * TILE_BYTES, x1 + b * TILE_BYTES, panel + 2 * b * TILE_BYTES,
+                             NOTHING);
+                amx_aside(aside, p, b);
+            }
+            return;
+        }
         for (; b < p->n_blocks; b++) {
             AMX_PRODUCTS(x0 + b * TILE_BYTES, x1 + b * TILE_BYTES, panel + 2 * b * TILE_BYTES,
                          NOTHING);
@@ -332,25 +341,36 @@ ALWAYS_INLINE struct amx_block amx_block_at(const struct amx_call *c, int64_t r0
 struct amx_decoding {
     struct amx_block to;
     int64_t row, b, n_b;
-    int64_t fetch_from, fetch_to; /* bytes from the start of a row: what comes after it */
+    int64_t at, next_at, n_bytes; /* in a row: where it begins, where the one after it does; its size */
     struct rows16 rows;
 };
 
 ALWAYS_INLINE struct amx_decoding amx_begin_decoding(const struct amx_call *c,
                                                      const struct amx_block *to) {
-    struct amx_decoding d = { .to = *to, .n_b = amx_parts(to->nk, TILE_K) };
-    const int64_t stride = (int64_t)c->w_stride, next = to->last ? 0 : to->k0 + to->nk;
-    d.fetch_from = stride * next / c->n + (to->last ? stride * to->nr : 0);
-    d.fetch_to = d.fetch_from + stride * AMX_K_BLOCK / c->n + 63;
-    return d;
+    const int64_t stride = (int64_t)c->w_stride;
+    return (struct amx_decoding){
+        .to = *to,
+        .n_b = amx_parts(to->nk, TILE_K),
+        .at = stride * to->k0 / c->n,
+        .next_at = to->last ? 0 : stride * (to->k0 + to->nk) / c->n,
+        .n_bytes = stride * AMX_K_BLOCK / c->n + 63,
+    };
 }
 
-/* Hints that bring in bytes [from, to) of rows [i, end); they may lie behind the matrix. */
-ALWAYS_INLINE void amx_fetch_rows(const struct amx_call *c, int64_t i, int64_t end, int64_t from,
-                                  int64_t to) {
-    for (; i < end; i++)
-        for (int64_t at = from; at < to; at += 64)
-            _mm_prefetch(amx_row(c, i) + at, _MM_HINT_T1);
+/* Hints that bring n_bytes at `at` of rows i and i + 1, i even, into the first or the second level
+ * cache; they may lie behind the matrix. */
+ALWAYS_INLINE void amx_fetch_rows(const struct amx_call *c, int64_t i, int64_t at, int64_t n_bytes,
+                                  bool first) {
+    const char *p = amx_row(c, i) + at, *end = p + n_bytes;
+    for (; p < end; p += 64) {
+        if (first) {
+            _mm_prefetch(p, _MM_HINT_T0);
+            _mm_prefetch(p + c->w_stride, _MM_HINT_T0);
+        } else {
+            _mm_prefetch(p, _MM_HINT_T1);
+            _mm_prefetch(p + c->w_stride, _MM_HINT_T1);
+        }
+    }
 }
 
 /* Load the next piece. Where it goes, or NULL if there is none. */
@@ -360,8 +380,10 @@ ALWAYS_INLINE char *amx_begin_piece(const struct amx_format *f, const struct amx
     if (row >= d->to.nr) return NULL;
     if (b == 0) d->rows = amx_rows16(c, d->to.r0 + row);
     if (++d->b == d->n_b) d->b = 0, d->row += TILE_ROWS;
-    amx_fetch_rows(c, d->to.r0 + row + 2 * b, d->to.r0 + row + 2 * b + 2, d->fetch_from,
-                   d->fetch_to);
+    /* Two rows of the 16 after these, and of the same 16 in the block after this one. */
+    amx_fetch_rows(c, d->to.r0 + row + TILE_ROWS + 2 * b, d->at, d->n_bytes, true);
+    amx_fetch_rows(c, d->to.r0 + row + (d->to.last ? d->to.nr : 0) + 2 * b, d->next_at, d->n_bytes,
+                   false);
     f->begin(&d->rows, d->to.k0 / TILE_K + b, amx_min(d->to.nk - b * TILE_K, TILE_K), s->kept);
     return s->panel[d->to.half][0][row / AMX_PANEL_ROWS] +
            (2 * b + row % AMX_PANEL_ROWS / TILE_ROWS) * TILE_BYTES;
@@ -467,7 +489,8 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
                              struct amx_scratch *s) {
     struct amx_block b = amx_block_at(c, 0, 0, 0);
     struct amx_decoding d = amx_begin_decoding(c, &b);
-    amx_fetch_rows(c, 0, b.nr, 0, (int64_t)c->w_stride * AMX_K_BLOCK / c->n + 63);
+    for (int64_t r = 0; r < b.nr; r += 2)
+        amx_fetch_rows(c, r, 0, d.n_bytes, false);
     while (b.r0 < c->n_rows) {
         amx_decode(f, c, &d, s, INT64_MAX); /* what is left of it */
         if (b.first)
