@@ -64,6 +64,13 @@ out:
     return rc;
 }
 
+void kv_touch(struct kv_cache *kv) {
+    enum { PAGE = 4096 };
+    volatile char *p = kv->data;
+    for (size_t i = 0; i < kv->n_bytes; i += PAGE)
+        p[i] = 0;
+}
+
 void kv_release(struct kv_cache *kv) {
     heap_free(kv->data);
     heap_free(kv->k);
