@@ -187,10 +187,10 @@ static void clear_bad(const struct piece *p, char *tiles) {
     int64_t n_tiles = p->a->v.pad / 16 * 2;
     for (int i = 0; i < p->bad->n_v; i++) {
         int32_t c = p->bad->v[i], j = c % TILE_DIM, half = c / TILE_DIM % 2;
-        char *tile = tiles + c / STEP_CELLS * n_tiles * TILE_BYTES + j * 64;
+        char *tile = tiles + c / STEP_CELLS * n_tiles * TILE_BYTES;
         for (int64_t t = 0; t < n_tiles; t++, tile += TILE_BYTES)
-            for (int64_t x = 0; x < 16; x++)
-                ((uint16_t *)(void *)tile)[2 * x + half] = 0;
+            for (int64_t d = 0; d < TILE_DIM; d++)
+                ((uint16_t *)(void *)(tile + 64 * d))[2 * j + half] = 0;
     }
 }
 
@@ -204,9 +204,9 @@ static void bad_sums(const struct piece *p, const struct rows *w, float *acc) {
         for (int64_t r = 0; r < w->n; r++) {
             if (c >= seen[r]) continue;
             const char *tile = w->s + c / STEP_CELLS * PAIR_BYTES;
-            const uint16_t *hi = (const uint16_t *)(const void *)tile + r * 32;
+            const uint16_t *hi = (const uint16_t *)(const void *)(tile + 64 * j);
             const uint16_t *lo = hi + TILE_BYTES / sizeof *lo;
-            float weight = bf16_to_f32(hi[2 * j + half]) + bf16_to_f32(lo[2 * j + half]);
+            float weight = bf16_to_f32(hi[2 * r + half]) + bf16_to_f32(lo[2 * r + half]);
             for (int64_t d = 0; d < p->a->v.hd; d++)
                 acc[r * p->a->v.pad + d] += weight * p->b->row[d];
         }
@@ -265,6 +265,15 @@ static void weights_and_scores(const struct piece *p, const struct pair *x, cons
     }
 }
 
+/* The sums in tile register t to 16 rows of acc. */
+#define STORE_SUMS(t, acc, pad)                                                                    \
+    do {                                                                                           \
+        _Alignas(64) char tile[TILE_BYTES];                                                        \
+        _tile_stored(t, tile, 64);                                                                 \
+        TILES_SEE_MEMORY();                                                                        \
+        store_sums(tile, acc, pad);                                                                \
+    } while (0)
+
 /* acc = weights * V of 16 rows each, row stride v.pad. */
 static void sums_one(const struct piece *p, const struct pair *x, float *acc) {
     int64_t pad = p->a->v.pad, n_blocks = pad / 16;
@@ -276,10 +285,10 @@ static void sums_one(const struct piece *p, const struct pair *x, float *acc) {
         _tile_zero(3);
         for (int64_t step = 0; step < x->n_steps; step++)
             sum_step_one(x->w[0].s + step * PAIR_BYTES, v_step(p, step, b, now), now);
-        _tile_stored(0, acc, pad * 4);
-        if (now > 1) _tile_stored(1, acc + 16, pad * 4);
-        if (now > 2) _tile_stored(2, acc + 32, pad * 4);
-        if (now > 3) _tile_stored(3, acc + 48, pad * 4);
+        STORE_SUMS(0, acc, pad);
+        if (now > 1) STORE_SUMS(1, acc + 16, pad);
+        if (now > 2) STORE_SUMS(2, acc + 32, pad);
+        if (now > 3) STORE_SUMS(3, acc + 48, pad);
     }
 }
 
@@ -295,11 +304,11 @@ static void sums_two(const struct piece *p, const struct pair *x, float *acc) {
         for (int64_t step = 0; step < x->n_steps; step++)
             sum_step_two(x->w[0].s + step * PAIR_BYTES, x->w[1].s + step * PAIR_BYTES,
                          v_step(p, step, b, now), now);
-        _tile_stored(0, acc, pad * 4);
-        _tile_stored(2, acc1, pad * 4);
+        STORE_SUMS(0, acc, pad);
+        STORE_SUMS(2, acc1, pad);
         if (now == 1) continue;
-        _tile_stored(1, acc + 16, pad * 4);
-        _tile_stored(3, acc1 + 16, pad * 4);
+        STORE_SUMS(1, acc + 16, pad);
+        STORE_SUMS(3, acc1 + 16, pad);
     }
 }
 
@@ -321,22 +330,19 @@ static void weigh(const struct piece *p, const struct pair *x, const struct pair
     for (int i = 0; i < x->n; i++) {
         const struct rows *w = &x->w[i];
         if (p->bad) bad_scores(p, w);
-        bool few = w->n <= FEW_ROWS;
-        __m512 top = few ? score_max_few(w->s, x->n_steps, w->seen)
-                         : score_max(w->s, x->n_steps, w->seen, w->common);
+        const __m512 top = score_max(w->s, x->n_steps, w->seen, w->common);
         _mm512_store_ps(part->max + w->r0, top);
         max[i] = finite_max(top);
-        if (few) _mm512_store_ps(part->sum + w->r0, weights_few(w->s, x->n_steps, top));
     }
     if (next) {
         weights_and_scores(p, x, next, max, sums);
     } else {
         for (int i = 0; i < x->n; i++)
-            for (int64_t step = 0; step < x->n_steps && x->w[i].n > FEW_ROWS; step++)
+            for (int64_t step = 0; step < x->n_steps; step++)
                 weights_step(x->w[i].s + step * PAIR_BYTES, &max[i], &sums[i]);
     }
     for (int i = 0; i < x->n; i++)
-        if (x->w[i].n > FEW_ROWS) _mm512_store_ps(part->sum + x->w[i].r0, sums_total(&sums[i]));
+        _mm512_store_ps(part->sum + x->w[i].r0, sums_total(&sums[i]));
 }
 
 /* All of a pair but its scores, and with them those of `next`; returns whether all is finite. */
@@ -400,7 +406,7 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
 static const struct attn_cell cell = {
     .range_cells = RANGE_CELLS,
     .tile_tokens = 512,
-    .tile_rows = 512,
+    .tile_rows = 1024,
     .row_unit = TILE_DIM,
     .k_unit = 32,
     .v_unit = TILE_DIM,

@@ -207,7 +207,7 @@ static void decode_three(struct arm *a, const int32_t *token, struct answers *s)
             seq[n] = parts[i][0];
             want[n] = true;
         }
-    struct arm_batch b = { n, tok, pos, seq, want, false };
+    struct arm_batch b = { n, tok, pos, seq, want, .uniform = true };
     struct err e = { 0 };
     if (arm_decode(a, &b, keep, s, &e)) fail_msg("%s", e.msg);
 }
