@@ -345,6 +345,7 @@ static struct tensor ids_of(const struct tensor *t, int64_t first, int64_t n) {
     struct tensor part = *t;
     part.data = (int32_t *)t->data + first;
     part.ne[0] = n;
+    part.row_bytes = (size_t)n * sizeof(int32_t);
     return part;
 }
 
