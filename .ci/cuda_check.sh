@@ -86,12 +86,21 @@ do_kernels() {
     step kernels-attn 20 "$gg" kernel-bench --backend cuda --op attn --type f16,q8_0 --csv kernels.csv
 }
 
+# What is known of the card (harness/exec/nvml.h), a line a depth.
+card_facts() { # JSON lines of a sweep
+    grep -oE '"(n_kv|gpu_[a-z_]+|vram_[a-z_]+)": [-+.e0-9]+' "$1" 2>/dev/null | tr -d '":' |
+        awk '$1 == "n_kv" { printf "%s    at %d:", n++ ? "\n" : "", $2; next }
+             { printf " %s %.4g", $1, $2 }
+             END { if (n) print "" }'
+}
+
 # preset, type, depth, limit
 sweep_one() {
     f=$out/$1-$2.gguf
     [ -f "$f" ] || step "synth-$1-$2" 60 "$gg" synth --preset "$1" --type "$2" --random-bits -o "$f"
     step "sweep-$1-$2" "$4" "$gg" sweep-bench -m "$f" --backend cuda -c "$3" -npp 512 -ntg 64 -r 2 \
-        --csv sweep.csv
+        --csv sweep.csv --jsonl "sweep-$1-$2.jsonl"
+    card_facts "sweep-$1-$2.jsonl"
 }
 
 do_sweep() {

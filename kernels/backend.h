@@ -118,6 +118,8 @@ struct cuda_info;
  * linker looks; it is opened once. */
 int cuda_available(struct err *e);
 int cuda_device_count(void); /* 0 if not available */
+/* PCI address of a device that need not be open: "0000:17:00.0". */
+int cuda_bus_id(int index, char *buf, size_t n_bytes, struct err *e);
 int backend_cuda_init(struct backend *b, int index, struct err *e);
 /* Facts of the device of a cuda backend. */
 int backend_cuda_info(const struct backend *b, struct cuda_info *info, struct err *e);

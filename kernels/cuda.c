@@ -101,6 +101,14 @@ int cuda_device_count(void) {
     return cuda_available(NULL) == 0 ? plugin.api->count(&ignored) : 0;
 }
 
+int cuda_bus_id(int index, char *buf, size_t n_bytes, struct err *e) {
+    int rc = 0;
+    TRY(cuda_available(e));
+    TRY(plugin.api->bus_id(index, buf, n_bytes, e));
+out:
+    return rc;
+}
+
 /* ---- the backend ----------------------------------------------------------------------------- */
 
 static void cuda_release(struct backend *b) {

@@ -18,7 +18,7 @@
 #include "op.h"
 #include "peak_cell.h"
 
-#define CUDA_PLUGIN_ABI 1
+#define CUDA_PLUGIN_ABI 2
 #define CUDA_PLUGIN_SYMBOL "ggauge_cuda_api"
 #define CUDA_PLUGIN_FILE "libggauge-cuda.so"
 
@@ -40,6 +40,8 @@ struct cuda_api {
 
     /* Devices that can be opened; 0 with *e saying why not is no error of the call. */
     int (*count)(struct err *e);
+    /* PCI address of one that need not be open: "0000:17:00.0". */
+    int (*bus_id)(int index, char *buf, size_t n_bytes, struct err *e);
     int (*open)(struct cuda_device **out, int index, struct err *e);
     void (*close)(struct cuda_device *d); /* images are released */
     int (*info)(struct cuda_device *d, struct cuda_info *info, struct err *e);

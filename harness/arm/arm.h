@@ -107,6 +107,7 @@ struct arm_info {
 };
 
 struct tok;
+struct nvml;
 
 struct arm {
     const struct arm_ops *ops;
@@ -114,6 +115,7 @@ struct arm {
     /* Of an arm that computes elsewhere, after a decode: how long that took there, and the most
      * memory it has had resident; 0 = the caller's own clock and process tell. */
     int64_t decode_ns, rss_bytes;
+    struct nvml *cards; /* on which it computes in this process (exec/nvml.h), its own; mostly NULL */
     const struct tok *tok; /* of the model, owned by the arm; NULL if the file has no vocabulary */
 };
 

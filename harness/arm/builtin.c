@@ -230,6 +230,7 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     if (p->huge_pages) s->huge_pages = gguf_to_huge_pages(s->model.g, place_weights, s);
     fill_info(&s->arm.info, &s->model, p, &x);
     s->arm.info.n_gpu_layers = exec_gpu_layers(s->exec);
+    s->arm.cards = exec_cards(s->exec);
     *out = &s->arm;
 out:
     if (rc < 0) release(&s->arm);

@@ -238,6 +238,7 @@ static int on_result(void *arg, const struct bench_result *r, struct err *e) {
                             .commit_id = row_get(&c->rows.base, ROW_commit_id),
                             .cpu = row_get(&c->rows.base, ROW_cpu),
                             .gpu = row_get(&c->rows.base, ROW_gpu),
+                            .vram = nvml_vram_of(c->arm[0]->cards),
                             .r = r };
     snprintf(l.time_utc, sizeof l.time_utc, "%s", row_get(&c->rows.base, ROW_time_utc));
     print_line(c, &l);
@@ -260,8 +261,8 @@ out:
     return rc;
 }
 
-/* All engines share one process: its memory is told of them together, in one row that holds what
- * their rows have in common. */
+/* All engines share one process and its cards: memory is told of them together, in rows that hold
+ * what theirs have in common. The first was opened when the cards had nothing of any. */
 static int memory_row(struct bench_cmd *c, struct err *e) {
     int rc = 0;
     TRY(row_copy(&c->rows.base, &c->arm_row[0], e));
@@ -269,7 +270,7 @@ static int memory_row(struct bench_cmd *c, struct err *e) {
         for (enum row_field f = 0; f < ROW_field_count; f++)
             if (strcmp(row_get(&c->arm_row[i], f), row_get(&c->rows.base, f)))
                 TRY(row_set(&c->rows.base, f, NULL, e));
-    TRY(speed_rows_memory(&c->rows, NULL, e));
+    TRY(speed_rows_memory(&c->rows, c->arm[0]->cards, e));
 out:
     return rc;
 }

@@ -2,6 +2,7 @@
  * cmd_sweep_bench.c - `ggauge sweep-bench`: prompt and generation speed at growing depth of the KV
  * cache, as the table that llama-sweep-bench prints (here on stdout), CSV, JSONL and Markdown. */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -168,6 +169,10 @@ static int run(struct sweep_cmd *c, struct arm *a, struct err *e) {
     TRY(rc);
     fprintf(stderr, "\nmain: peak resident memory %.1f MiB\n",
             (double)speed_rss_bytes(a) / (1024 * 1024));
+    const struct nvml_vram vram = nvml_vram_of(a->cards);
+    if (!isnan(vram.delta_bytes))
+        fprintf(stderr, "main: memory of the cards in use %.1f MiB, by this run %.1f MiB\n",
+                vram.used_bytes / (1024 * 1024), vram.delta_bytes / (1024 * 1024));
     if (c->n_noisy)
         fprintf(
             stderr,

@@ -80,7 +80,9 @@ static int run_rows(struct compare *p, struct err *e) {
         TRY(run_rows_value(&c->rows.run, "run", v[i].m, v[i].x.value, &ci, k->n, e));
     }
     TRY(run_rows_value(&c->rows.run, "run", METRIC_ppl_se_token, kld_ppl(k).se, NULL, k->n, e));
-    TRY(ppl_rows_cost(&c->rows, c->a, p->run.walk.n_evaluated, p->run.walk.seconds, e));
+    const struct walk *w = &p->run.walk;
+    TRY(ppl_rows_cost(&c->rows, c->a, w->n_evaluated, w->seconds, e));
+    TRY(ppl_rows_gpu(&c->rows, c->a, &w->gpu, w->n_evaluated, e));
 out:
     return rc;
 }

@@ -216,6 +216,7 @@ static int finish(struct plain *p, struct err *e) {
     perplexity_judge(c, ppl_stats_ppl(&p->run.stats));
     TRY(ppl_rows_estimate(&c->rows, &p->run.stats, e));
     TRY(ppl_rows_cost(&c->rows, c->a, w->n_evaluated, w->seconds, e));
+    TRY(ppl_rows_gpu(&c->rows, c->a, &w->gpu, w->n_evaluated, e));
 out:
     return rc;
 }

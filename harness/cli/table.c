@@ -58,6 +58,30 @@ static void put_json_num(FILE *f, double v) {
         fputs("null", f);
 }
 
+/* In MiB. */
+static void put_json_vram(FILE *f, const struct nvml_vram *v) {
+    fputs(", \"vram_delta_mib\": ", f);
+    put_json_num(f, v->delta_bytes / (1024 * 1024));
+    fputs(", \"vram_used_mib\": ", f);
+    put_json_num(f, v->used_bytes / (1024 * 1024));
+}
+
+/* What is known of cards, with a suffix for each name; null is not known. */
+static void put_json_gpu(FILE *f, const char *suffix, const struct nvml_facts *g) {
+    const struct {
+        const char *name;
+        double value;
+    } v[] = { { "gpu_sm_mhz", g->sm_mhz },
+              { "gpu_mem_mhz", g->mem_mhz },
+              { "gpu_w", g->watts },
+              { "gpu_jpt", g->counted ? g->token_j : (double)NAN },
+              { "gpu_jpt_power", g->counted ? (double)NAN : g->token_j } };
+    for (size_t i = 0; i < N_ELEMS(v); i++) {
+        fprintf(f, ", \"%s%s\": ", v[i].name, suffix);
+        put_json_num(f, v[i].value);
+    }
+}
+
 static void put_json_stat(FILE *f, const char *name, struct speed_stat s, const double *sample,
                           int n) {
     fprintf(f, ", \"t_%s_ci\": [", name);
@@ -88,13 +112,14 @@ void table_sweep_jsonl(FILE *f, const struct sweep_run_info *r, const struct swe
     put_json_num(f, s->tg.median);
     fputs(", \"speed_tg\": ", f);
     put_json_num(f, speed_tps(s->tg, s->n_tg).median);
-    fprintf(f,
-            ", \"rss_hwm_mib\": %.1f, \"vram_delta_mib\": null, \"run_id\": \"%s\", "
-            "\"n_rep\": %d, \"ci_coverage\": ",
-            (double)s->rss_bytes / (1024 * 1024), r->run_id, s->n_rep);
+    fprintf(f, ", \"rss_hwm_mib\": %.1f", (double)s->rss_bytes / (1024 * 1024));
+    put_json_vram(f, &s->vram);
+    fprintf(f, ", \"run_id\": \"%s\", \"n_rep\": %d, \"ci_coverage\": ", r->run_id, s->n_rep);
     put_json_num(f, s->n_rep > 1 ? median_interval_coverage(s->n_rep) : (double)NAN);
     put_json_stat(f, "pp", s->pp, s->pp_s, s->n_rep);
     put_json_stat(f, "tg", s->tg, s->tg_s, s->n_rep);
+    put_json_gpu(f, "_pp", &s->pp_gpu);
+    put_json_gpu(f, "_tg", &s->tg_gpu);
     fputs("}\n", f);
 }
 
@@ -332,5 +357,8 @@ void table_bench_json(FILE *f, const struct bench_line *l) {
     for (int i = 0; i < r->n_rep; i++)
         fprintf(f, "%s%.6f", i ? ", " : "",
                 1e9 * (r->test.n_prompt + r->test.n_gen) / (double)r->sample_ns[i]);
-    fputs("]}", f);
+    putc(']', f);
+    put_json_gpu(f, "", &r->gpu);
+    put_json_vram(f, &l->vram);
+    putc('}', f);
 }

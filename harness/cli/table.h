@@ -40,6 +40,7 @@ struct bench_line {
     const struct arm_info *arm;
     const char *model_path, *commit_id, *cpu, *gpu;
     char time_utc[32];
+    struct nvml_vram vram; /* of all engines */
     const struct bench_result *r;
 };
 

@@ -9,6 +9,7 @@
 #include "cuda_plugin.h"
 #include "exec/split.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ struct exec {
     struct thread_pool *pool;
     struct place_map map;
     struct backend place[PLACES_MAX]; /* [0] the CPU */
+    struct nvml *cards;
     struct kv_cache kv;
     struct graph body, head;
     struct split body_split, head_split;
@@ -108,12 +110,25 @@ out:
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
+static_assert(NVML_CARDS_MAX >= PLACES_MAX - 1, "a card for every place but the CPU");
+
+/* Before anything of ours is in their memory. A device without an address is one of which nothing
+ * is known. */
+static int open_cards(struct exec *x, struct err *e) {
+    char id[NVML_CARDS_MAX][NVML_BUS_ID_BYTES];
+    struct err ignored;
+    for (int i = 1; i < x->map.n_places; i++)
+        if (cuda_bus_id(x->map.device[i], id[i - 1], sizeof id[0], &ignored) < 0) return 0;
+    return nvml_open(&x->cards, (const char(*)[NVML_BUS_ID_BYTES])id, x->map.n_places - 1, e);
+}
+
 static int open_places(struct exec *x, struct err *e) {
     int rc = 0;
     const bool cuda = x->p.place.column == COL_cuda;
     TRY(place_init(&x->map, &x->p.place, x->m->hp.n_layer, cuda ? cuda_device_count() : 0, e));
     TRY(backend_cpu_init(&x->place[0], cuda ? x->p.place.cpu_column : x->p.place.column, x->pool,
                          e));
+    TRY(open_cards(x, e));
     for (int i = 1; i < x->map.n_places; i++)
         TRY(backend_cuda_init(&x->place[i], x->map.device[i], e));
 out:
@@ -199,6 +214,7 @@ void exec_free(struct exec *x) {
     release_block(x, &x->head_in);
     for (int i = 0; i < x->map.n_places; i++)
         backend_release(&x->place[i]);
+    nvml_close(x->cards);
     kv_release(&x->kv);
     split_release(&x->body_split);
     split_release(&x->head_split);
@@ -489,6 +505,10 @@ int exec_gpu_layers(const struct exec *x) {
     return n;
 }
 
+struct nvml *exec_cards(const struct exec *x) {
+    return x->cards;
+}
+
 int exec_devices(struct exec *x, char *gpu, char *driver, size_t n_bytes, struct err *e) {
     int rc = 0;
     gpu[0] = driver[0] = '\0';
@@ -497,7 +517,8 @@ int exec_devices(struct exec *x, char *gpu, char *driver, size_t n_bytes, struct
         TRY(backend_cuda_info(&x->place[i], &info, e));
         const size_t used = strlen(gpu);
         snprintf(gpu + used, n_bytes - used, "%s%s", used ? ", " : "", info.name);
-        snprintf(driver, n_bytes, "%s", info.versions);
+        const char *nvidia = nvml_driver(x->cards);
+        snprintf(driver, n_bytes, "%s%s%s", info.versions, nvidia[0] ? ", NVIDIA " : "", nvidia);
     }
 out:
     return rc;

@@ -7,6 +7,7 @@
 
 #include "base/fault.h"
 #include "exec/batch.h"
+#include "exec/nvml.h"
 #include "exec/observer.h"
 #include "exec/place.h"
 #include "exec/topology.h"
@@ -44,6 +45,8 @@ int exec_cells(struct exec *x, char *buf, size_t n_bytes, struct err *e);
 int exec_placement(struct exec *x, char *buf, size_t n_bytes, struct err *e);
 /* Layers on devices; the output counts as one. */
 int exec_gpu_layers(const struct exec *x);
+/* What is known of the devices in use, owned by x; NULL without any, or without NVML. */
+struct nvml *exec_cards(const struct exec *x);
 /* Names and versions of the devices in use; "" without any. */
 int exec_devices(struct exec *x, char *gpu, char *driver, size_t n_bytes, struct err *e);
 

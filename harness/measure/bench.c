@@ -9,10 +9,11 @@
 
 struct bench {
     const struct bench_params *p;
-    struct speed *speed; /* [n_arms] */
-    int *order;          /* [n_tests] of the present round */
-    int64_t *ns;         /* [n_tests, n_rep] */
-    double *seconds;     /* [n_rep] scratch */
+    struct speed *speed;  /* [n_arms] */
+    int *order;           /* [n_tests] of the present round */
+    int64_t *ns;          /* [n_tests, n_rep] */
+    double *seconds;      /* [n_rep] scratch */
+    struct nvml_use *gpu; /* [n_tests] */
 };
 
 /* Sequence of a depth: its place among the distinct depths of the arm, by first appearance. */
@@ -137,7 +138,9 @@ static int run_rounds(struct bench *b, struct err *e) {
             const struct bench_test *t = &p->tests[b->order[i]];
             if (p->progress) p->progress(p->progress_arg, done++, total);
             int64_t *ns = &b->ns[(int64_t)b->order[i] * p->n_rep + rep];
+            nvml_begin(p->arms[t->arm]->cards);
             TRY(run_test(b, t, t->n_gen, ns, e));
+            nvml_end(p->arms[t->arm]->cards, (double)*ns * 1e-9, &b->gpu[b->order[i]]);
             if (p->repeat) TRY(p->repeat(p->repeat_arg, t, rep, *ns, e));
         }
     }
@@ -162,6 +165,7 @@ static int report(struct bench *b, int i_test, bench_fn fn, void *arg, struct er
     r.stddev_ns = welford_stddev(&ns);
     r.avg_ts = ts.mean;
     r.stddev_ts = welford_stddev(&ts);
+    r.gpu = nvml_facts_of(&b->gpu[i_test], n_tokens);
     FAIL_IF(!isfinite(r.avg_ts), e, ERR_UNSUPPORTED,
             "a repetition took no measurable time: the clock does not tell such short parts apart");
     TRY(fn(arg, &r, e));
@@ -176,6 +180,7 @@ int bench_run(const struct bench_params *p, bench_fn fn, void *arg, struct err *
     rc = ERR_NOMEM;
     if (!(b.order = heap_calloc((size_t)p->n_tests, sizeof *b.order, e))) goto out;
     if (!(b.seconds = heap_calloc((size_t)p->n_rep, sizeof *b.seconds, e))) goto out;
+    if (!(b.gpu = heap_calloc((size_t)p->n_tests, sizeof *b.gpu, e))) goto out;
     b.ns = heap_calloc((size_t)p->n_tests * (size_t)p->n_rep, sizeof *b.ns, e);
     if (!b.ns) goto out;
     if (!(b.speed = heap_calloc((size_t)p->n_arms, sizeof *b.speed, e))) goto out;
@@ -195,6 +200,7 @@ out:
         speed_release(&b.speed[a]);
     heap_free(b.speed);
     heap_free(b.ns);
+    heap_free(b.gpu);
     heap_free(b.seconds);
     heap_free(b.order);
     return rc;

@@ -12,6 +12,7 @@
 #ifndef GGAUGE_BENCH_H
 #define GGAUGE_BENCH_H
 
+#include "exec/nvml.h"
 #include "measure/speed.h"
 
 #define BENCH_MAX_TESTS 512
@@ -47,6 +48,7 @@ struct bench_result {
     double avg_ns, stddev_ns;    /* n - 1 in the denominator; 0 for one repetition */
     double avg_ts, stddev_ts;    /* of the repetitions' tokens per second */
     struct speed_stat seconds;   /* median and interval */
+    struct nvml_facts gpu;       /* of the arm's cards; NAN without any */
 };
 
 /* Called for every test in the order of the list when all are measured. */

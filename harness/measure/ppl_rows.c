@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "measure/gpu_rows.h"
 #include "measure/speed.h"
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -98,6 +99,19 @@ out:
     return rc;
 }
 
+int ppl_rows_gpu(struct ppl_rows *rows, const struct arm *a, const struct nvml_use *u,
+                 int64_t n_tokens, struct err *e) {
+    struct gpu_row g[2 * GPU_ROWS_MAX];
+    const struct nvml_facts facts = nvml_facts_of(u, n_tokens);
+    const struct nvml_vram vram = nvml_vram_of(a->cards);
+    int rc = 0, n = gpu_rows_facts(&facts, g);
+    n += gpu_rows_vram(&vram, g + n);
+    for (int i = 0; i < n; i++)
+        TRY(put_closing(rows, g[i].m, g[i].value, NULL, 0, e));
+out:
+    return rc;
+}
+
 int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e) {
     char subject[32];
     snprintf(subject, sizeof subject, "chunk %" PRId64, i + 1);
@@ -124,7 +138,7 @@ struct partial {
 struct known_run {
     char run_id[128], time_utc[32];
     bool same;        /* it was to have as many chunks as this one */
-    unsigned closing; /* bit m: metric m of subject "run" is there */
+    uint64_t closing; /* bit m: metric m of subject "run" is there */
     struct partial *chunk;
     int64_t n, cap; /* whole chunks from the first on */
 };
@@ -259,7 +273,7 @@ static int on_row(void *arg, const struct row *r, struct err *e) {
     }
     TRY(find_run(rd, r, &k, e));
     if (of_run)
-        k->closing |= 1u << m;
+        k->closing |= (uint64_t)1 << m;
     else
         TRY(add_chunk_row(k, i, m, strtod(row_get(r, ROW_value), NULL), e));
 out:

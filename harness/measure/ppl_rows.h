@@ -17,7 +17,7 @@ struct ppl_rows {
     struct run_rows run;            /* opened by ppl_rows_open, closed by run_rows_close */
     int64_t from[RUN_ROWS_MAX];     /* chunks below it are in that file already */
     unsigned partial[RUN_ROWS_MAX]; /* bit k: so is the k-th row of chunk `from` */
-    unsigned closing[RUN_ROWS_MAX]; /* bit m: so is the run's row of metric m */
+    uint64_t closing[RUN_ROWS_MAX]; /* bit m: so is the run's row of metric m */
 };
 
 struct ppl_known;
@@ -35,6 +35,9 @@ int ppl_rows_estimate(struct ppl_rows *rows, const struct ppl_stats *s, struct e
 /* The run's cost: eval_s and eval_tps if n_tokens > 0, model_bytes, bpw, rss_bytes. */
 int ppl_rows_cost(struct ppl_rows *rows, const struct arm *a, int64_t n_tokens,
                   double seconds, struct err *e);
+/* What is known of the arm's cards while it evaluated n_tokens, and of their memory. */
+int ppl_rows_gpu(struct ppl_rows *rows, const struct arm *a, const struct nvml_use *u,
+                 int64_t n_tokens, struct err *e);
 /* A row that says why there is no value: status FAIL NONFINITE, subject "chunk N". */
 int ppl_rows_nonfinite(struct ppl_rows *rows, int64_t i, struct err *e);
 
@@ -48,9 +51,9 @@ struct ppl_known {
     char run_id[128], time_utc[32];
     int64_t n_rows;   /* chunks that have all their rows */
     unsigned partial; /* bit k: the k-th row of chunk n_rows is there */
-    unsigned closing; /* bit m: the run's row of metric m is there */
+    uint64_t closing; /* bit m: the run's row of metric m is there */
 };
-static_assert(METRIC_count <= 8 * sizeof(unsigned), "a bit for every metric");
+static_assert(METRIC_count <= 64, "a bit for every metric");
 
 /* Read from PATH the chunks of a run that would give the same digits as `like`: test, build,
  * engine, backend, cells, model, text, n_ctx, n_batch, n_ubatch, cache types and settings agree,

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "measure/gpu_rows.h"
 #include "stats/interval.h"
 
 int speed_rows_open(struct run_rows *rows, const char *csv, const char *dir, struct err *e) {
@@ -47,6 +48,27 @@ static int put(struct run_rows *rows, const char *subject, enum metric m, struct
     return run_rows_value(rows, subject, m, s.median, &ci, n_rep, e);
 }
 
+static int put_gpu(struct run_rows *rows, const char *subject, const struct nvml_facts *f,
+                   int n_rep, struct err *e) {
+    struct gpu_row g[GPU_ROWS_MAX];
+    int rc = 0;
+    const int n = gpu_rows_facts(f, g);
+    for (int i = 0; i < n; i++)
+        TRY(run_rows_value(rows, subject, g[i].m, g[i].value, NULL, n_rep, e));
+out:
+    return rc;
+}
+
+static int put_vram(struct run_rows *rows, const struct nvml_vram *v, struct err *e) {
+    struct gpu_row g[GPU_ROWS_MAX];
+    int rc = 0;
+    const int n = gpu_rows_vram(v, g);
+    for (int i = 0; i < n; i++)
+        TRY(run_rows_value(rows, "run", g[i].m, g[i].value, NULL, 0, e));
+out:
+    return rc;
+}
+
 int speed_rows_sweep(struct run_rows *rows, const struct sweep_step *s, struct err *e) {
     int rc = 0;
     TRY(set_shape(&rows->base, s->n_pp, s->n_tg, s->n_kv, e));
@@ -55,6 +77,9 @@ int speed_rows_sweep(struct run_rows *rows, const struct sweep_step *s, struct e
     TRY(put(rows, "run", METRIC_tg_s, s->tg, s->n_rep, e));
     TRY(put(rows, "run", METRIC_tg_tps, speed_tps(s->tg, s->n_tg), s->n_rep, e));
     TRY(run_rows_value(rows, "run", METRIC_rss_bytes, (double)s->rss_bytes, NULL, 0, e));
+    TRY(put_gpu(rows, "pp", &s->pp_gpu, s->n_rep, e));
+    TRY(put_gpu(rows, "tg", &s->tg_gpu, s->n_rep, e));
+    TRY(put_vram(rows, &s->vram, e));
 out:
     return rc;
 }
@@ -75,6 +100,7 @@ int speed_rows_bench(struct run_rows *rows, const char *subject, const struct be
     TRY(set_shape(&rows->base, t->n_prompt, t->n_gen, t->n_depth, e));
     TRY(put(rows, subject, s, r->seconds, r->n_rep, e));
     TRY(put(rows, subject, tps, speed_tps(r->seconds, t->n_prompt + t->n_gen), r->n_rep, e));
+    TRY(put_gpu(rows, subject, &r->gpu, r->n_rep, e));
 out:
     return rc;
 }
@@ -92,12 +118,14 @@ out:
     return rc;
 }
 
-int speed_rows_memory(struct run_rows *rows, const struct arm *a, struct err *e) {
+int speed_rows_memory(struct run_rows *rows, struct nvml *cards, struct err *e) {
+    const struct nvml_vram vram = nvml_vram_of(cards);
     int rc = 0;
     TRY(row_set(&rows->base, ROW_n_pp, NULL, e));
     TRY(row_set(&rows->base, ROW_n_tg, NULL, e));
     TRY(row_set(&rows->base, ROW_n_kv, NULL, e));
-    TRY(run_rows_value(rows, "run", METRIC_rss_bytes, (double)speed_rss_bytes(a), NULL, 0, e));
+    TRY(run_rows_value(rows, "run", METRIC_rss_bytes, (double)speed_rss_bytes(NULL), NULL, 0, e));
+    TRY(put_vram(rows, &vram, e));
 out:
     return rc;
 }

@@ -18,16 +18,19 @@ int speed_rows_open(struct run_rows *rows, const char *csv, const char *dir, str
 int speed_rows_describe(struct row *base, const struct arm *a, const char *test, uint64_t seed,
                         int n_rep, bool warmup, bool warmup_batch, struct err *e);
 
-/* pp_s, pp_tps, tg_s, tg_tps and rss_bytes of one depth. */
+/* pp_s, pp_tps, tg_s, tg_tps and rss_bytes of one depth; what is known of cards, of subject "pp" and
+ * "tg", and of their memory. */
 int speed_rows_sweep(struct run_rows *rows, const struct sweep_step *s, struct err *e);
 
-/* Seconds and speed of one test: pp_, tg_, or eval_ where both parts are timed together. */
+/* Seconds and speed of one test: pp_, tg_, or eval_ where both parts are timed together; what is
+ * known of cards while it ran. */
 int speed_rows_bench(struct run_rows *rows, const char *subject, const struct bench_result *r,
                      struct err *e);
 /* Seconds of its repetition `rep` (0-based) alone, subject "SUBJECT rep N" from 1. */
 int speed_rows_repeat(struct run_rows *rows, const char *subject, const struct bench_test *t,
                       int rep, int64_t ns, struct err *e);
-/* rss_bytes of the whole process, or of the one where the arm computes (NULL: all arms are here); what rows->base says of engine and model stays in. */
-int speed_rows_memory(struct run_rows *rows, const struct arm *a, struct err *e);
+/* rss_bytes of this process and the memory of the cards that all its arms share; what rows->base
+ * says of engine and model stays in. */
+int speed_rows_memory(struct run_rows *rows, struct nvml *cards, struct err *e);
 
 #endif

@@ -9,6 +9,7 @@ struct sweep {
     struct speed speed;
     int n_kv_max, n_steps;
     double *pp_s, *tg_s; /* [n_rep] of the present depth */
+    struct nvml_use pp_gpu, tg_gpu;
 };
 
 int sweep_n_steps(int n_kv_max, int n_pp, int n_tg) {
@@ -57,14 +58,19 @@ out:
 
 /* Both parts at depth n_kv. The prompt's tokens stay in the cache. */
 static int measure_once(struct sweep *s, int n_kv, int rep, struct err *e) {
+    struct nvml *cards = s->speed.arm->cards;
     int64_t tg_ns = 0, pp_ns = 0;
     int rc = 0;
     TRY(arm_kv_trim(s->speed.arm, 0, n_kv, e));
+    nvml_begin(cards);
     TRY(speed_generate(&s->speed, 0, n_kv, s->p->n_tg, &tg_ns, e));
-    TRY(arm_kv_trim(s->speed.arm, 0, n_kv, e));
-    TRY(speed_prompt(&s->speed, 0, n_kv, s->p->n_pp, &pp_ns, e));
     s->tg_s[rep] = (double)tg_ns * 1e-9;
+    nvml_end(cards, s->tg_s[rep], &s->tg_gpu);
+    TRY(arm_kv_trim(s->speed.arm, 0, n_kv, e));
+    nvml_begin(cards);
+    TRY(speed_prompt(&s->speed, 0, n_kv, s->p->n_pp, &pp_ns, e));
     s->pp_s[rep] = (double)pp_ns * 1e-9;
+    nvml_end(cards, s->pp_s[rep], &s->pp_gpu);
 out:
     return rc;
 }
@@ -78,6 +84,7 @@ static int measure_depth(struct sweep *s, int i_step, sweep_fn fn, void *arg, st
                                .pp_s = s->pp_s,
                                .tg_s = s->tg_s };
     int rc = 0;
+    s->pp_gpu = s->tg_gpu = (struct nvml_use){ 0 };
     for (int rep = 0; rep < p->n_rep; rep++) {
         if (p->progress)
             p->progress(p->progress_arg, (int64_t)i_step * p->n_rep + rep,
@@ -87,6 +94,9 @@ static int measure_depth(struct sweep *s, int i_step, sweep_fn fn, void *arg, st
     TRY(speed_stat_of(s->pp_s, p->n_rep, &step.pp, e));
     TRY(speed_stat_of(s->tg_s, p->n_rep, &step.tg, e));
     step.rss_bytes = speed_rss_bytes(s->speed.arm);
+    step.pp_gpu = nvml_facts_of(&s->pp_gpu, p->n_pp);
+    step.tg_gpu = nvml_facts_of(&s->tg_gpu, p->n_tg);
+    step.vram = nvml_vram_of(s->speed.arm->cards);
     TRY(fn(arg, &step, e));
 out:
     return rc;

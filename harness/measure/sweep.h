@@ -11,6 +11,7 @@
 #ifndef GGAUGE_SWEEP_H
 #define GGAUGE_SWEEP_H
 
+#include "exec/nvml.h"
 #include "measure/speed.h"
 
 struct sweep_params {
@@ -34,6 +35,8 @@ struct sweep_step {
     const double *pp_s, *tg_s;  /* [n_rep] seconds in the order measured; valid during the call */
     struct speed_stat pp, tg;   /* in seconds */
     int64_t rss_bytes;          /* peak resident memory so far */
+    struct nvml_facts pp_gpu, tg_gpu; /* of the arm's cards; NAN without any */
+    struct nvml_vram vram;
 };
 
 /* Called once for every finished depth. Negative stops the sweep with that code. */

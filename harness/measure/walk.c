@@ -101,6 +101,7 @@ int walk_run(struct walk *w, struct err *e) {
     size_t n_max = (size_t)n_pass * (size_t)w->win->n_ctx;
     w->n_evaluated = 0;
     w->seconds = 0;
+    w->gpu = (struct nvml_use){ 0 };
     w->bad_window = -1;
     w->bad_pos = -1;
     FAIL_IF(w->n_seq < 1 || (w->n_batch < w->win->n_ctx && w->n_seq > 1), e, ERR_ARG,
@@ -115,10 +116,13 @@ int walk_run(struct walk *w, struct err *e) {
     p.pos = p.token + n_max;
     p.seq = p.pos + n_max;
     if (w->skip >= w->win->n) goto out;
+    const double t0 = timer_s();
+    nvml_begin(w->arm->cards);
     for (p.first = w->skip / n_pass * n_pass; p.first < w->win->n; p.first += n_pass) {
         int64_t left = w->win->n - p.first;
         TRY(run_pass(&p, (int)(left < n_pass ? left : n_pass), e));
     }
+    nvml_end(w->arm->cards, timer_s() - t0, &w->gpu);
 out:
     heap_free(p.token);
     heap_free(p.want);

@@ -8,6 +8,7 @@
 #define GGAUGE_WALK_H
 
 #include "arm/arm.h"
+#include "exec/nvml.h"
 #include "exec/windows.h"
 
 /* One scored position; every logit of it is finite. */
@@ -38,6 +39,7 @@ struct walk {
     /* Results; also valid after an error. */
     int64_t n_evaluated; /* tokens */
     double seconds;
+    struct nvml_use gpu; /* of the arm's cards, all passes as one part */
     int64_t bad_window; /* of a logit that is not finite: ERR_NONFINITE; otherwise -1 */
     int bad_pos;
 };

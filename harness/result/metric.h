@@ -31,6 +31,13 @@
     X(tg_s,          "s",         -1,  1, 0.05,   "seconds to generate (T_TG)")                    \
     X(tg_tps,        "token/s",   +1,  1, 0.05,   "token generation speed (S_TG)")                 \
     X(rss_bytes,     "byte",      -1,  1, 0.05,   "peak resident memory of the process")           \
+    X(gpu_sm_mhz,    "MHz",        0,  1, 0.0,    "clock of the cards' SMs, behind a timed part")  \
+    X(gpu_mem_mhz,   "MHz",        0,  1, 0.0,    "clock of their memory")                         \
+    X(gpu_w,         "W",          0,  1, 0.0,    "mean power of the cards in a timed part")       \
+    X(gpu_jpt,       "J/token",   -1,  1, 0.05,   "energy of a token, by the cards' counters")     \
+    X(gpu_jpt_power, "J/token",   -1,  1, 0.05,   "the same by readings of power, times time")     \
+    X(vram_bytes,    "byte",       0,  1, 0.0,    "memory in use on the cards, by whomever")       \
+    X(vram_delta_bytes, "byte",   -1,  1, 0.05,   "of it, what was free before the run")           \
     X(model_bytes,   "byte",      -1,  0, 0.0,    "bytes of all tensors")                          \
     X(bpw,           "bit",       -1,  0, 0.0,    "bits per weight")                               \
     X(kernel_us,     "us",        -1,  1, 0.05,   "time of one call of a kernel")                  \

@@ -48,7 +48,7 @@
     X(qtype,         "TEXT")    /* type with the most weights in matrices */                       \
     X(bpw,           "REAL")                                                                       \
     X(test,          "TEXT")    /* "perplexity", "kld", "sweep-bench", "bench" */                  \
-    X(subject,       "TEXT")    /* "run", "chunk 17", a node or kernel name */                     \
+    X(subject,       "TEXT")    /* "run", "chunk 17", "pp", "tg", a node or kernel name */         \
     X(arm_b,         "TEXT")                                                                       \
     X(n_ctx,         "INTEGER")                                                                    \
     X(n_pp,          "INTEGER")                                                                    \

@@ -24,7 +24,13 @@ $(B)/emu/%.o: %
 	$(Q)$(if $(filter %.c,$<),$(CC) -std=c11 -D_GNU_SOURCE,$(CXX) -std=c++20 -x c++) -O3 -fPIC -fvisibility=hidden \
 	    -fno-strict-aliasing -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas -DGGAUGE_CUDA_EMU -Ikernels \
 	    -Itests/cuda_emu -MMD -MP -c -o $@ $<
-$(TESTS): | $(EMU)
+# A management library without cards, and one that is older than counters of energy.
+FAKE_NVML := $(B)/libfake-nvml.so $(B)/libfake-nvml-old.so
+$(FAKE_NVML): tests/fake_nvml/fake_nvml.c tests/fake_nvml/fake_nvml.h
+	@mkdir -p $(@D)
+	@echo "  FAKE  $@"
+	$(Q)$(CC) $(CFLAGS) $(if $(findstring -old,$@),-DFAKE_OLD) -fPIC -shared -o $@ $<
+$(TESTS): | $(EMU) $(FAKE_NVML)
 
 .PHONY: cuda cuda-report
 ifeq ($(NVCC),)

@@ -147,6 +147,13 @@ static int count(struct err *e) {
     return n;
 }
 
+static int bus_id(int index, char *buf, size_t n_bytes, struct err *e) {
+    int rc = 0;
+    CU_TRY(cudaDeviceGetPCIBusId(buf, (int)n_bytes, index));
+out:
+    return rc;
+}
+
 static void device_close(struct cuda_device *d) {
     if (!d) return;
     cudaSetDevice(d->index);
@@ -256,6 +263,7 @@ __attribute__((visibility("default"))) const struct cuda_api *ggauge_cuda_api(vo
     api.op_cell = op_cell;
     api.targets = GGAUGE_CUDA_TARGETS;
     api.count = count;
+    api.bus_id = bus_id;
     api.open = device_open;
     api.close = device_close;
     api.info = info;

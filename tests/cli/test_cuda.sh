@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # --backend cuda from the command line: what it says without a plug-in, and whole models on the emulated
-# device (or on a card, if GGAUGE_CUDA_PLUGIN names the plug-in): placement, splits, texts cut differently.
+# device (or on a card, if GGAUGE_CUDA_PLUGIN names the plug-in): placement, splits, texts cut differently, and
+# what is known of cards.
 tmp=$(mktemp -d) || exit 3
 trap 'rm -rf "$tmp"' EXIT
 emu=${GGAUGE_CUDA_PLUGIN:-$TEST_BIN/../libggauge-cuda-emu.so}
@@ -94,3 +95,39 @@ check "bench: tokens are generated" $?
 "$GGAUGE" compare -m $kt -f "$tmp/text" -c 64 --chunks 2 --a ref --b cuda --out "$tmp/cmp" >"$tmp/out" 2>&1
 grep -q 'floor B .*equal bit for bit' "$tmp/out" && grep -q 'operations .*all 119 within their limits' "$tmp/out"
 check "compare: floor and operations" $?
+
+# ---- facts of the cards, from a management library without cards
+cards() { # csv file: "subject metric value" of what is known of cards
+    python3 -c 'import csv, sys
+for r in csv.DictReader(open(sys.argv[1])):
+    if r["metric"].startswith(("gpu_", "vram_")): print(r["subject"], r["metric"], r["value"])' "$1"
+}
+fact() { # csv file, subject, metric, value, largest difference in percent
+    near "$(cards "$1" | sed -n "s/^$2 $3 //p")" "$4" "$5"
+}
+sweep() { # csv file, options
+    out=$1
+    shift
+    "$GGAUGE" sweep-bench -m $q8 -c 32 -npp 16 -ntg 32 -r 1 --no-warmup --csv "$out" --output-format jsonl "$@" >"$tmp/json" 2>"$tmp/err"
+}
+if [ $emulated -eq 1 ]; then
+    export GGAUGE_NVML="$TEST_BIN/../libfake-nvml.so" GGAUGE_EMU_DEVICES=2
+    sweep "$tmp/sweep.csv" --backend cuda && fact "$tmp/sweep.csv" tg gpu_w 250 10 && fact "$tmp/sweep.csv" tg gpu_sm_mhz 1980 0 &&
+        fact "$tmp/sweep.csv" pp gpu_mem_mhz 2619 0 && fact "$tmp/sweep.csv" run vram_bytes 3221225472 0
+    check "sweep-bench: power, clocks and memory of the card" $?
+    seconds=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["t_tg"])' "$tmp/json")
+    fact "$tmp/sweep.csv" tg gpu_jpt "$(python3 -c "print(250 * $seconds / 32)")" 10 && grep -q '"vram_delta_mib": 0, ' "$tmp/json"
+    check "sweep-bench: energy of a token, and JSON" $?
+    field "$tmp/sweep.csv" driver | grep -q ', NVIDIA 550\.54\.14$'
+    check "the row names the card's driver" $?
+    ppl "$tmp/cards.csv" -m $q8 --backend cuda -ts 1,1 --chunks 8 >/dev/null
+    fact "$tmp/cards.csv" run gpu_w 500 10 && fact "$tmp/cards.csv" run gpu_sm_mhz 1755 0 && fact "$tmp/cards.csv" run vram_bytes 4294967296 0
+    check "perplexity on two cards: sums, and the slower clock" $?
+    sweep "$tmp/cpu-sweep.csv" && [ -z "$(cards "$tmp/cpu-sweep.csv")" ] && grep -q '"vram_delta_mib": null, ' "$tmp/json"
+    check "a run on the CPU knows of no cards" $?
+    GGAUGE_NVML='' sweep "$tmp/none.csv" --backend cuda && [ -z "$(cards "$tmp/none.csv")" ] && grep -q '"gpu_w_tg": null, ' "$tmp/json" &&
+        ! grep -qi nvml "$tmp/err"
+    check "without the library: no rows and no words" $?
+    GGAUGE_NVML=/nowhere/nvml.so sweep "$tmp/no.csv" --backend cuda && [ -z "$(cards "$tmp/no.csv")" ] && grep -q 'GGAUGE_NVML: /nowhere' "$tmp/err"
+    check "one that is named and not there: a warning, and no rows" $?
+fi

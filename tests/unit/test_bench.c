@@ -347,13 +347,15 @@ static void the_familiar_formats(void **state) {
                               .avg_ns = 101000000,
                               .stddev_ns = 1414213.6,
                               .avg_ts = 5069.8,
-                              .stddev_ts = 70.99 };
+                              .stddev_ts = 70.99,
+                              .gpu = { 1980, NAN, 300.5, 0.25, false } };
     struct bench_line l = { .arm = &f.base.info,
                             .model_path = "a \"b\".gguf",
                             .commit_id = "0123456789abcdef",
                             .cpu = "CPU X",
                             .gpu = "",
                             .time_utc = "2026-01-02T03:04:05Z",
+                            .vram = { NAN, NAN },
                             .r = &r };
     char *text = captured(print_md, &l);
     assert_string_equal(
@@ -382,7 +384,10 @@ static void the_familiar_formats(void **state) {
     assert_non_null(strstr(text, "\"model_filename\": \"a \\\"b\\\".gguf\""));
     assert_non_null(strstr(text, "\"flash_attn\": true"));
     assert_non_null(strstr(text, "\"samples_ns\": [100000000, 102000000], "
-                                 "\"samples_ts\": [5120.000000, 5019.607843]}"));
+                                 "\"samples_ts\": [5120.000000, 5019.607843], "
+                                 "\"gpu_sm_mhz\": 1980, \"gpu_mem_mhz\": null, "
+                                 "\"gpu_w\": 300.5, \"gpu_jpt\": null, \"gpu_jpt_power\": 0.25, "
+                                 "\"vram_delta_mib\": null, \"vram_used_mib\": null}"));
     free(text);
 }
 

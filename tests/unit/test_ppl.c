@@ -286,10 +286,10 @@ static char *temp_path(void) {
 }
 
 /* The rows that end a run. */
+#define BIT(metric) ((uint64_t)1 << METRIC_##metric)
 #define CLOSING                                                                                    \
-    (1u << METRIC_ppl | 1u << METRIC_ppl_se_token | 1u << METRIC_ppl_se_chunk |                    \
-     1u << METRIC_eval_s | 1u << METRIC_eval_tps | 1u << METRIC_model_bytes | 1u << METRIC_bpw |   \
-     1u << METRIC_rss_bytes)
+    (BIT(ppl) | BIT(ppl_se_token) | BIT(ppl_se_chunk) | BIT(eval_s) | BIT(eval_tps) |              \
+     BIT(model_bytes) | BIT(bpw) | BIT(rss_bytes))
 
 static void make_base(struct row *r, const char *settings) {
     struct err e;
@@ -446,7 +446,7 @@ static void append_run(const char *path, const char *run_id, const char *setting
 }
 
 static void expect_known(const char *path, const char *settings, int n_max, int n, double sum,
-                         const char *run_id, unsigned closing) {
+                         const char *run_id, uint64_t closing) {
     struct err e = { 0 };
     struct row like;
     struct ppl_known k;

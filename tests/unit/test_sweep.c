@@ -282,7 +282,10 @@ static void the_familiar_table(void **state) {
                             .tg_s = tg_s,
                             .pp = { 0.011, 0.010, 0.012 },
                             .tg = { 0.027, 0.026, 0.028 },
-                            .rss_bytes = 64 << 20 };
+                            .rss_bytes = 64 << 20,
+                            .pp_gpu = nvml_facts_of(&(struct nvml_use){ 0 }, 128),
+                            .tg_gpu = { 1980, 2619, 300.5, 0.25, true },
+                            .vram = nvml_vram_of(NULL) };
     char *text = captured(print_plain, &s);
     assert_string_equal(
         text, "|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |\n"
@@ -300,14 +303,22 @@ static void the_familiar_table(void **state) {
     free(text);
     text = captured(print_jsonl, &s);
     assert_string_equal(
-        text, "{\"n_kv_max\": 1024, \"n_batch\": 2048, \"n_ubatch\": 512, \"flash_attn\": 1, "
-              "\"n_gpu_layers\": 0, \"n_threads\": 2, \"n_threads_batch\": 2, \"pp\": 128, "
-              "\"tg\": 32, \"n_kv\": 0, \"t_pp\": 0.011, \"speed_pp\": 11636.3636, "
-              "\"t_tg\": 0.027, \"speed_tg\": 1185.18519, \"rss_hwm_mib\": 64.0, "
-              "\"vram_delta_mib\": null, \"run_id\": \"run\", \"n_rep\": 3, "
-              "\"ci_coverage\": 0.75, \"t_pp_ci\": [0.01, 0.012], "
-              "\"samples_t_pp\": [0.011, 0.01, 0.012], \"t_tg_ci\": [0.026, 0.028], "
-              "\"samples_t_tg\": [0.027, 0.026, 0.028]}\n");
+        text,
+        "{\"n_kv_max\": 1024, \"n_batch\": 2048, \"n_ubatch\": 512, \"flash_attn\": 1, "
+        "\"n_gpu_layers\": 0, \"n_threads\": 2, \"n_threads_batch\": 2, \"pp\": 128, "
+        "\"tg\": 32, \"n_kv\": 0, \"t_pp\": 0.011, \"speed_pp\": 11636.3636, "
+        "\"t_tg\": 0.027, \"speed_tg\": 1185.18519, \"rss_hwm_mib\": 64.0, "
+        "\"vram_delta_mib\": null, \"vram_used_mib\": null, \"run_id\": \"run\", \"n_rep\": 3, "
+        "\"ci_coverage\": 0.75, \"t_pp_ci\": [0.01, 0.012], "
+        "\"samples_t_pp\": [0.011, 0.01, 0.012], \"t_tg_ci\": [0.026, 0.028], "
+        "\"samples_t_tg\": [0.027, 0.026, 0.028], \"gpu_sm_mhz_pp\": null, "
+        "\"gpu_mem_mhz_pp\": null, \"gpu_w_pp\": null, \"gpu_jpt_pp\": null, "
+        "\"gpu_jpt_power_pp\": null, \"gpu_sm_mhz_tg\": 1980, \"gpu_mem_mhz_tg\": 2619, "
+        "\"gpu_w_tg\": 300.5, \"gpu_jpt_tg\": 0.25, \"gpu_jpt_power_tg\": null}\n");
+    free(text);
+    s.vram = (struct nvml_vram){ 3221225472.0, 524288 };
+    text = captured(print_jsonl, &s);
+    assert_non_null(strstr(text, "\"vram_delta_mib\": 0.5, \"vram_used_mib\": 3072, "));
     free(text);
 }
 
