@@ -25,9 +25,9 @@
 struct step {
     const struct node *const *nodes; /* one, or those of a chain */
     const struct op_cell *cell;
-    const struct chain_cell *chain;  /* NULL = not one */
-    bool alone;   /* thread 0 runs it */
-    bool barrier; /* all wait before it */
+    const struct chain_cell *chain; /* NULL = not one */
+    bool alone;                     /* thread 0 runs it */
+    bool barrier;                   /* all wait before it */
 };
 
 struct cpu {

@@ -9,7 +9,8 @@ enum { GATE, UP, GLU, DOWN, NODES };
 
 static const struct qkernel *amx_cell(const struct node *n) {
     enum column found = COL_none;
-    const struct qkernel *k = qkernel_for(COL_amx, (enum qtype)n->src[0]->type, node_tokens(n), &found);
+    const struct qkernel *k =
+        qkernel_for(COL_amx, (enum qtype)n->src[0]->type, node_tokens(n), &found);
     return found == COL_amx && k->glu ? k : NULL;
 }
 
@@ -42,15 +43,16 @@ static size_t scratch_bytes(const struct node *const *n) {
 static void run(const struct node *const *n, struct work *w) {
     const struct tensor *gate = n[GATE]->src[0], *up = n[UP]->src[0];
     const struct qkernel *k = amx_cell(n[GATE]), *down = amx_cell(n[DOWN]);
-    const int64_t n_embd = gate->ne[0], n_ff = tensor_rows(gate), n_tok = tensor_rows(n[GATE]->src[1]);
+    const int64_t n_embd = gate->ne[0], n_ff = tensor_rows(gate);
+    const int64_t n_tok = tensor_rows(n[GATE]->src[1]);
     const size_t x_stride = qtype_row_bytes(k->act, n_embd);
     const size_t y_stride = qtype_row_bytes(down->act, n_ff);
     char *x = w->shared, *y = x + act_bytes(n[GATE]);
     mul_mat_lay(qkernel_find(COL_amx, k->act, false, NULL), k, n[GATE], x, x_stride, w);
     work_barrier(w);
     for (int64_t r, end; work_rows(w, n_ff, mul_mat_chunk(k, n_ff) / 2 / 32 * 32 + 32, &r, &end);)
-        k->glu(n_embd, tensor_row(gate, r), tensor_row(up, r), gate->row_bytes, end - r, x, x_stride,
-               n_tok, y + r / 32 * 1024, y_stride, w->scratch);
+        k->glu(n_embd, tensor_row(gate, r), tensor_row(up, r), gate->row_bytes, end - r, x,
+               x_stride, n_tok, y + r / 32 * 1024, y_stride, w->scratch);
     work_barrier(w);
     const int64_t n_rows = tensor_rows(n[DOWN]->src[0]);
     for (int64_t r, end; work_rows(w, n_rows, mul_mat_chunk(down, n_rows), &r, &end);)

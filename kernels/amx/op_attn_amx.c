@@ -432,7 +432,6 @@ static void run(const struct node *n, struct work *w) {
 }
 
 /* One token's row leaves 15 of 16 in a tile empty: vectors read the cache faster. */
-const struct op_cell op_attn_amx = { .run = run,
-                                     .shared_bytes = shared_bytes,
-                                     .scratch_bytes = scratch_bytes,
-                                     .min_tokens = 2 };
+const struct op_cell op_attn_amx = {
+    .run = run, .shared_bytes = shared_bytes, .scratch_bytes = scratch_bytes, .min_tokens = 2
+};

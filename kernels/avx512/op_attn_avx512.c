@@ -80,7 +80,8 @@ static int64_t seen_by(const struct attn *a, const struct attn_unit *u, int64_t 
     return attn_max(0, attn_min(n, a->pos[u->t0 + r / a->group] + 1 - p0));
 }
 
-/* What kv head g fetches while its range walks a side; if nothing comes after the range, that itself. */
+/* What kv head g fetches while its range walks a side; if nothing comes after the range, that
+ * itself. */
 static struct later later_of(const struct attn_side *side, const struct attn_unit *u, int64_t p0) {
     const int64_t next = p0 + RANGE_CELLS < u->end ? p0 + RANGE_CELLS : p0;
     return (struct later){ (const char *)tensor_row(side->t, u->first + next) +

@@ -163,8 +163,8 @@ static void ffn_init(struct op_fixture *f, struct ffn *c, const enum qtype t[3],
     fixture_reset(f);
     c->x = new_normal(f, n_tok, n_embd, 1);
     for (int i = 0; i < 3; i++)
-        c->w[i] = i < 2 ? random_matrix(f, t[i], n_ff, n_embd)
-                        : random_matrix(f, t[i], n_embd, n_ff);
+        c->w[i] =
+            i < 2 ? random_matrix(f, t[i], n_ff, n_embd) : random_matrix(f, t[i], n_embd, n_ff);
     for (int i = 0; i < 4; i++)
         c->y[i] = new_tensor(f, QT_f32, n_tok, i < 3 ? n_ff : n_embd);
     const struct node nodes[] = {
@@ -202,8 +202,7 @@ static void run_ffn(struct ffn *c, enum column col, struct thread_pool *pool, in
     struct err e = { 0 };
     for (int i = 0; i < 4; i++)
         clear(c->y[i]);
-    if (backend_cpu_init(&b, col, pool, &e) ||
-        b.ops->run(&b, c->list, n, n_threads, whole, 0, &e))
+    if (backend_cpu_init(&b, col, pool, &e) || b.ops->run(&b, c->list, n, n_threads, whole, 0, &e))
         fail_msg("%s", e.msg);
     backend_release(&b);
 }
