@@ -2,10 +2,8 @@
  * op_swiglu_avx2.c - silu(gate) * up, silu(z) = z / (1 + exp(-z)); contract in op.h. */
 #include "base/fault.h"
 #include "exp_avx2.h"
-#include "op.h"
 #include "simd_avx2.h"
-
-#define PIECE 4096 /* elements of one row */
+#include "tmpl/swiglu_tmpl.h"
 
 ALWAYS_INLINE __m256 swiglu(__m256 gate, __m256 up) {
     if (FAULT(swiglu_swap)) {
@@ -30,15 +28,7 @@ static void swiglu_row(const float *gate, const float *up, float *y, int64_t n) 
 }
 
 static void run(const struct node *node, struct work *w) {
-    const struct tensor *gate = node->src[0], *up = node->src[1];
-    int64_t n = gate->ne[0], per_row = (n + PIECE - 1) / PIECE;
-    int64_t grain = n < PIECE ? PIECE / n : 1;
-    for (int64_t j, end; work_rows(w, gate->ne[1] * per_row, grain, &j, &end);)
-        for (; j < end; j++) {
-            int64_t t = j / per_row, i = j % per_row * PIECE;
-            swiglu_row((const float *)tensor_row(gate, t) + i, (const float *)tensor_row(up, t) + i,
-                       (float *)tensor_row(node->dst, t) + i, n - i < PIECE ? n - i : PIECE);
-        }
+    swiglu_run(swiglu_row, node, w);
 }
 
 const struct op_cell op_swiglu_avx2 = { .run = run };

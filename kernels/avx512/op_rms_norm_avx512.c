@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "exp_avx512.h"
-#include "op.h"
+#include "tmpl/rms_norm_tmpl.h"
 
 static double sum_squares(const float *x, int64_t n) {
     __m512d s0 = _mm512_setzero_pd(), s1 = s0;
@@ -29,15 +29,7 @@ static void norm(const float *x, const float *weight, float *y, int64_t n, float
 }
 
 static void run(const struct node *node, struct work *w) {
-    const struct tensor *x = node->src[0];
-    int64_t n = node->p.rms_norm.n, n_vec = x->ne[0] / n, total = x->ne[1] * n_vec;
-    const int64_t grain = work_grain((size_t)n * sizeof(float));
-    for (int64_t i, end; work_rows(w, total, grain, &i, &end);)
-        for (; i < end; i++) {
-            int64_t t = i / n_vec, offset = i % n_vec * n;
-            norm((const float *)tensor_row(x, t) + offset, node->src[1]->data,
-                 (float *)tensor_row(node->dst, t) + offset, n, node->p.rms_norm.eps);
-        }
+    rms_norm_run(norm, node, w);
 }
 
 const struct op_cell op_rms_norm_avx512 = { .run = run };
