@@ -128,10 +128,6 @@ ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
     return r;
 }
 
-ALWAYS_INLINE __mmask16 amx_lanes(int64_t n) {
-    return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0);
-}
-
 /* In between two passes: the sums in a tile go to old (NULL: nowhere), and those of new come (NULL:
  * zeros). Called one by one before the first products of a pass, so that no store waits for a
  * product and no product for a store. */
@@ -214,8 +210,8 @@ ALWAYS_INLINE void amx_leave(struct amx_leaving *l) {
         _mm512_stream_ps(dst, lo);
         _mm512_stream_ps(dst + 16, hi);
     } else {
-        _mm512_mask_storeu_ps(dst, amx_lanes(rest), lo);
-        _mm512_mask_storeu_ps(dst + 16, amx_lanes(rest - 16), hi);
+        _mm512_mask_storeu_ps(dst, lanes16(rest), lo);
+        _mm512_mask_storeu_ps(dst + 16, lanes16(rest - 16), hi);
     }
     amx_left(l, AMX_PANEL_ROWS);
 }

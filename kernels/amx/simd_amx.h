@@ -4,27 +4,13 @@
 #ifndef GGAUGE_SIMD_AMX_H
 #define GGAUGE_SIMD_AMX_H
 
-#include <immintrin.h>
-#include <stdint.h>
-#include <string.h>
-
-#include "base/compiler.h"
+#include "avx512/simd_avx512.h"
 
 /* 16 rows of weights; the places of missing ones repeat the last. */
 struct rows16 {
     const char *row[16];
     __m512i offset; /* of each row from the first, bytes */
 };
-
-ALWAYS_INLINE float load_f32(const void *p) {
-    float v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-ALWAYS_INLINE __m128i load128(const void *p) {
-    return _mm_loadu_si128((const __m128i *)p);
-}
 
 /* The 4 bytes at `at` of every row. */
 ALWAYS_INLINE __m512i rows_dword(const struct rows16 *r, int64_t at) {
@@ -41,14 +27,10 @@ ALWAYS_INLINE void rows_4_dwords(const struct rows16 *r, int64_t at, __m512i out
         z[i] = _mm512_inserti32x4(z[i], load128(r->row[i + 8] + at), 2);
         z[i] = _mm512_inserti32x4(z[i], load128(r->row[i + 12] + at), 3);
     }
-    const __m512i lo01 = _mm512_unpacklo_epi32(z[0], z[1]),
-                  lo23 = _mm512_unpacklo_epi32(z[2], z[3]);
-    const __m512i hi01 = _mm512_unpackhi_epi32(z[0], z[1]),
-                  hi23 = _mm512_unpackhi_epi32(z[2], z[3]);
-    out[0] = _mm512_unpacklo_epi64(lo01, lo23);
-    out[1] = _mm512_unpackhi_epi64(lo01, lo23);
-    out[2] = _mm512_unpacklo_epi64(hi01, hi23);
-    out[3] = _mm512_unpackhi_epi64(hi01, hi23);
+    transpose4x4_32(z);
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        out[i] = z[i];
 }
 
 /* Lanes as pairs of bf16, lo in the low half. Rounds to nearest; a tie goes towards zero in lo and
