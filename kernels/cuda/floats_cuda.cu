@@ -8,6 +8,7 @@
  *
  * A result adds its products in an order that depends on n and alignment alone. */
 #include "cuda/device.cuh"
+#include "cuda/elements.cuh"
 
 #define GEMV_WARPS 4
 
@@ -21,41 +22,6 @@ struct float_args {
     char *dst;
     size_t dst_stride;
     bool vec; /* rows of w and x are aligned to 16 bytes, n is a multiple of 8 */
-};
-
-struct w_f32 {
-    static __device__ __forceinline__ float get(const char *row, int64_t i) {
-        return ((const float *)row)[i];
-    }
-    static __device__ __forceinline__ void get8(const char *row, int64_t i, float *y) {
-        const float4 a = ((const float4 *)row)[i / 4], b = ((const float4 *)row)[i / 4 + 1];
-        y[0] = a.x, y[1] = a.y, y[2] = a.z, y[3] = a.w;
-        y[4] = b.x, y[5] = b.y, y[6] = b.z, y[7] = b.w;
-    }
-};
-struct w_f16 {
-    static __device__ __forceinline__ float get(const char *row, int64_t i) {
-        return hd_f16(((const uint16_t *)row)[i]);
-    }
-    static __device__ __forceinline__ void get8(const char *row, int64_t i, float *y) {
-        const uint4 v = ((const uint4 *)row)[i / 8];
-        const uint32_t p[4] = { v.x, v.y, v.z, v.w };
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            y[k] = hd_f16((uint16_t)(p[k / 2] >> 16 * (k % 2)));
-    }
-};
-struct w_bf16 {
-    static __device__ __forceinline__ float get(const char *row, int64_t i) {
-        return bf16_value(((const uint16_t *)row)[i]);
-    }
-    static __device__ __forceinline__ void get8(const char *row, int64_t i, float *y) {
-        const uint4 v = ((const uint4 *)row)[i / 8];
-        const uint32_t p[4] = { v.x, v.y, v.z, v.w };
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            y[k] = f32_of(k % 2 ? p[k / 2] & 0xFFFF0000u : p[k / 2] << 16);
-    }
 };
 
 template <class W, int NT>
@@ -75,7 +41,7 @@ static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) float_gemv_kernel(
             W::get8(row, i, w);
 #pragma unroll
             for (int t = 0; t < NT; t++) {
-                w_f32::get8(a.x + (size_t)(t < a.n_tok ? t : 0) * a.x_stride, i, x);
+                el_f32::get8(a.x + (size_t)(t < a.n_tok ? t : 0) * a.x_stride, i, x);
 #pragma unroll
                 for (int k = 0; k < 8; k++)
                     acc[t] = fmaf(w[k], x[k], acc[t]);
@@ -87,7 +53,7 @@ static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) float_gemv_kernel(
 #pragma unroll
             for (int t = 0; t < NT; t++)
                 acc[t] = fmaf(
-                    w, w_f32::get(a.x + (size_t)(t < a.n_tok ? t : 0) * a.x_stride, i), acc[t]);
+                    w, el_f32::get(a.x + (size_t)(t < a.n_tok ? t : 0) * a.x_stride, i), acc[t]);
         }
     }
 #pragma unroll
@@ -119,7 +85,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS) float_gemm_kernel(struct 
             ws[k * PITCH + j] =
                 in && r0 + j < a.n_rows ? W::get(a.w + (size_t)(r0 + j) * a.w_stride, k0 + k) : 0;
             xs[k * PITCH + j] =
-                in && t0 + j < a.n_tok ? w_f32::get(a.x + (size_t)(t0 + j) * a.x_stride, k0 + k)
+                in && t0 + j < a.n_tok ? el_f32::get(a.x + (size_t)(t0 + j) * a.x_stride, k0 + k)
                                        : 0;
         }
         __syncthreads();
@@ -165,9 +131,9 @@ out:
 }
 
 const struct mul_cell *mul_cell_floats(enum qtype t) {
-    static const struct mul_cell f32 = { false, mul_floats<w_f32> };
-    static const struct mul_cell f16 = { false, mul_floats<w_f16> };
-    static const struct mul_cell bf16 = { false, mul_floats<w_bf16> };
+    static const struct mul_cell f32 = { false, mul_floats<el_f32> };
+    static const struct mul_cell f16 = { false, mul_floats<el_f16> };
+    static const struct mul_cell bf16 = { false, mul_floats<el_bf16> };
     switch (t) {
     case QT_f32: return &f32;
     case QT_f16: return &f16;

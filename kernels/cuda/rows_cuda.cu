@@ -5,6 +5,7 @@
  * Memory bound and small. get_rows of a quantised type: grid [n / 32 / 128, rows], a thread a
  * sub-block; the others a thread an element. */
 #include "cuda/decoders.cuh"
+#include "cuda/elements.cuh"
 
 #define THREADS 128
 #define MAX_GRID_ROWS 32768
@@ -36,22 +37,6 @@ template <class D> static __global__ void get_rows_kernel(struct rows_args a) {
     for (int i = 0; i < 32; i++)
         y[i] = decoded_value(&o, i, D::MIN, is_negative(D(), blk, (int)(sub % D::PER), i));
 }
-
-struct el_f32 {
-    static __device__ __forceinline__ float get(const char *row, int64_t i) {
-        return ((const float *)row)[i];
-    }
-};
-struct el_f16 {
-    static __device__ __forceinline__ float get(const char *row, int64_t i) {
-        return hd_f16(((const uint16_t *)row)[i]);
-    }
-};
-struct el_bf16 {
-    static __device__ __forceinline__ float get(const char *row, int64_t i) {
-        return bf16_value(((const uint16_t *)row)[i]);
-    }
-};
 
 template <class E> static __global__ void get_elements_kernel(struct rows_args a) {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
