@@ -116,6 +116,8 @@ double gguf_kv_f64(const struct gguf_kv *kv, uint64_t i);
 int64_t gguf_n_tensors(const struct gguf *g); /* over all parts */
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, int64_t i);
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name); /* or NULL */
+/* The type that holds most elements of matrices; QT_none if there is none of a known type. */
+enum qtype gguf_main_type(const struct gguf *g);
 
 /* xxh3 of the keys, infos and sampled pages of every tensor, as 16 hex digits: tells two model
  * files apart in milliseconds, whatever their size. Splitting, merging or another alignment keep

@@ -315,3 +315,19 @@ const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *nam
     int64_t i = gguf_index_find(&g->names, gguf_str_of(name));
     return i < 0 ? NULL : &g->tensors[i];
 }
+
+enum qtype gguf_main_type(const struct gguf *g) {
+    int64_t n[QT_count] = { 0 }, most = 0;
+    enum qtype best = QT_none;
+    for (int64_t i = 0; i < g->n_tensors; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        if (t->type != QT_none && t->ne[1] > 1)
+            n[t->type] += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+    }
+    for (int t = 0; t < QT_count; t++) {
+        if (n[t] <= most) continue;
+        most = n[t];
+        best = (enum qtype)t;
+    }
+    return best;
+}

@@ -98,17 +98,12 @@ static size_t arena_bytes(const struct gguf *g) {
 }
 
 static void count(struct model *m) {
-    int64_t by_type[QT_count] = { 0 };
-    m->main_type = QT_f32;
+    m->main_type = gguf_main_type(m->g);
     for (int64_t i = 0; i < gguf_n_tensors(m->g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(m->g, i);
-        int64_t n = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
-        m->n_params += n;
+        m->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
         m->n_bytes += t->n_bytes;
-        if (t->type != QT_none && t->ne[1] > 1) by_type[t->type] += n;
     }
-    for (int t = 0; t < QT_count; t++)
-        if (by_type[t] > by_type[m->main_type]) m->main_type = (enum qtype)t;
 }
 
 /* A tensor that nobody asked for means that the file is something else than what would be computed.

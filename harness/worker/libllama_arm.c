@@ -246,19 +246,6 @@ static const struct arm_ops libllama_ops = {
     .describe = describe,
 };
 
-/* The type that holds most elements of matrices, as builtin.c says it. */
-static const char *main_type(const struct gguf *g) {
-    int64_t n[QT_count] = { 0 };
-    int best = QT_none;
-    for (int64_t i = 0; i < gguf_n_tensors(g); i++) {
-        const struct gguf_tensor *t = gguf_tensor_at(g, i);
-        if (t->type == QT_none || t->n_dims < 2) continue;
-        n[t->type] += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
-        if (best == QT_none || n[t->type] > n[best]) best = (int)t->type;
-    }
-    return best == QT_none ? "?" : qtype_info((enum qtype)best)->name;
-}
-
 static void copy_key(const struct gguf *g, const char *key, const char *otherwise, char *buf,
                      size_t n) {
     struct gguf_str s = { 0 };
@@ -287,7 +274,8 @@ static void fill_info(struct libllama *s, const struct arm_params *p) {
     i->bpw = i->n_params ? 8.0 * (double)i->model_bytes / (double)i->n_params : 0;
     copy_key(s->g, "general.architecture", "?", i->arch, sizeof i->arch);
     copy_key(s->g, "general.name", slash ? slash + 1 : p->model, i->name, sizeof i->name);
-    snprintf(i->qtype, sizeof i->qtype, "%s", main_type(s->g));
+    const enum qtype t = gguf_main_type(s->g);
+    snprintf(i->qtype, sizeof i->qtype, "%s", t == QT_none ? "?" : qtype_info(t)->name);
     snprintf(i->type_k, sizeof i->type_k, "%s", ggml_type_name(s->cparams.type_k));
     snprintf(i->type_v, sizeof i->type_v, "%s", ggml_type_name(s->cparams.type_v));
     snprintf(i->backend, sizeof i->backend, "%s", ENGINE_NAME);

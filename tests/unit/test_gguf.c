@@ -73,6 +73,7 @@ static void good_files(void **state) {
         assert_int_equal(gguf_alignment(g), 32);
         assert_int_equal(gguf_n_parts(g), 1);
         assert_int_equal(gguf_file_bytes(g), im.n);
+        assert_int_equal(gguf_main_type(g), QT_q8_0);
         assert_int_equal(gguf_n_kv(g), 3);
         assert_int_equal(gguf_n_tensors(g), 2);
         assert_null(gguf_kv_at(g, 3));
