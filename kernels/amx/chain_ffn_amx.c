@@ -7,6 +7,9 @@
 /* gate, up, swiglu, down */
 enum { GATE, UP, GLU, DOWN, NODES };
 
+/* glu takes whole panels of rows. Of 16 tokens one is a tile of activations (qkernel_lay_act). */
+enum { PANEL_ROWS = 32, PANEL_BYTES = 16 * PANEL_ROWS * 2 };
+
 static const struct qkernel *amx_cell(const struct node *n) {
     enum column found = COL_none;
     const struct qkernel *k =
@@ -22,7 +25,7 @@ static bool takes(const struct node *const *n) {
     return n[GATE]->src[1] == n[UP]->src[1] && n[GLU]->src[0] == n[GATE]->dst &&
            n[GLU]->src[1] == n[UP]->dst && n[DOWN]->src[1] == n[GLU]->dst &&
            gate->type == up->type && gate->row_bytes == up->row_bytes &&
-           tensor_rows(gate) % 32 == 0 && amx_cell(n[GATE]) && amx_cell(n[DOWN]);
+           tensor_rows(gate) % PANEL_ROWS == 0 && amx_cell(n[GATE]) && amx_cell(n[DOWN]);
 }
 
 /* Bytes of activations of a product. */
@@ -50,9 +53,11 @@ static void run(const struct node *const *n, struct work *w) {
     char *x = w->shared, *y = x + act_bytes(n[GATE]);
     mul_mat_lay(qkernel_find(COL_amx, k->act, false, NULL), k, n[GATE], x, x_stride, w);
     work_barrier(w);
-    for (int64_t r, end; work_rows(w, n_ff, mul_mat_chunk(k, n_ff) / 2 / 32 * 32 + 32, &r, &end);)
+    /* Half as many rows of each matrix as a product would take of one, in whole panels. */
+    const int64_t chunk = (mul_mat_chunk(k, n_ff) / 2 + PANEL_ROWS - 1) / PANEL_ROWS * PANEL_ROWS;
+    for (int64_t r, end; work_rows(w, n_ff, chunk, &r, &end);)
         k->glu(n_embd, tensor_row(gate, r), tensor_row(up, r), gate->row_bytes, end - r, x,
-               x_stride, n_tok, y + r / 32 * 1024, y_stride, w->scratch);
+               x_stride, n_tok, y + r / PANEL_ROWS * PANEL_BYTES, y_stride, w->scratch);
     work_barrier(w);
     const int64_t n_rows = tensor_rows(n[DOWN]->src[0]);
     for (int64_t r, end; work_rows(w, n_rows, mul_mat_chunk(down, n_rows), &r, &end);)
