@@ -130,6 +130,19 @@ static void test_replay(void **state) {
     capsule_free(c);
 }
 
+/* However few rows of a text a case holds, they are computed as the text was. */
+static void test_cell_of_one_row(void **state) {
+    (void)state;
+    struct tensor dst;
+    const struct op_case c = {
+        .op = OP_attn, .n_tok = 1, .dst_type = QT_f32, .n_cols = 64, .name = "kqv_out-0"
+    };
+    const struct node n = op_case_node(&c, QT_f32, &dst);
+    enum column col = COL_none;
+    assert_non_null(op_cell_find(COL_amx, &n, &col));
+    assert_int_equal(col, COL_amx);
+}
+
 /* ---- what is refused ------------------------------------------------------------------------ */
 
 static void spoil_rows(struct capsule *c) {
@@ -204,9 +217,8 @@ static void test_no_capsule(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_replay),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_cell_of_one_row), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_no_capsule),
     };
     return cmocka_run_group_tests_name("capsule", tests, setup, teardown);
