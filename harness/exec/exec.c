@@ -190,7 +190,8 @@ int exec_new(struct exec **out, const struct model *m, const struct exec_params 
     TRY(open_places(x, e));
     TRY(kv_init(&x->kv, &m->hp, p->type_k, p->type_v, p->n_ctx, p->n_seq, e));
     topology_place(p->topology, x->kv.data, x->kv.n_bytes);
-    kv_touch(&x->kv);
+    for (int64_t il = 0; il < x->kv.n_layer; il++) /* a device has its own memory for the others */
+        if (x->map.layer[il] == 0) kv_touch(&x->kv, il);
     TRY(mirror_cache(x, e));
     TRY(graph_init(&x->body, m, &x->kv, e));
     TRY(graph_init(&x->head, m, NULL, e));

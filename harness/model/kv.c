@@ -64,11 +64,16 @@ out:
     return rc;
 }
 
-void kv_touch(struct kv_cache *kv) {
+void kv_touch(struct kv_cache *kv, int64_t il) {
     enum { PAGE = 4096 };
-    volatile char *p = kv->data;
-    for (size_t i = 0; i < kv->n_bytes; i += PAGE)
-        p[i] = 0;
+    const struct tensor *t[] = { &kv->k[il], &kv->v[il] };
+    for (size_t s = 0; s < N_ELEMS(t); s++) {
+        volatile char *p = t[s]->data;
+        const size_t n_bytes = t[s]->row_bytes * (size_t)tensor_rows(t[s]);
+        for (size_t i = 0; i < n_bytes; i += PAGE)
+            p[i] = 0;
+        p[n_bytes - 1] = 0; /* may lie one page further */
+    }
 }
 
 void kv_release(struct kv_cache *kv) {
