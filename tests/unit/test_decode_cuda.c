@@ -14,7 +14,9 @@
 #include "backend.h"
 #include "base/rng.h"
 #include "cuda/decode_row.h"
+#include "read_file.h"
 
+#define GOLDEN "tests/golden/quants/"
 #define ROW 1024 /* weights per row of every vector */
 
 struct decoder {
@@ -59,30 +61,17 @@ static void same_bits(enum qtype t, const char *what, int64_t row, const float *
                      what, (long long)row, (long long)i, (double)got[i], (double)want[i]);
 }
 
-static void *read_file(const char *stem, const char *suffix, size_t *size) {
-    char path[256];
-    snprintf(path, sizeof path, "tests/golden/quants/%s%s", stem, suffix);
-    FILE *f = fopen(path, "rb");
-    if (!f) fail_msg("no %s", path);
-    fseek(f, 0, SEEK_END);
-    *size = (size_t)ftell(f);
-    rewind(f);
-    void *p = malloc(*size + 1);
-    if (!p || fread(p, 1, *size, f) != *size) fail_msg("cannot read %s", path);
-    fclose(f);
-    return p;
-}
-
 static void golden(void **state) {
     (void)state;
     for (size_t k = 0; k < N_ELEMS(decoders); k++)
         for (int edge = 0; edge < 2; edge++) {
             char stem[40];
-            size_t n_bytes, n_want;
+            size_t n_bytes = 0, n_want = 0;
             const enum qtype t = decoders[k].type;
             snprintf(stem, sizeof stem, "%s%s", edge ? "edge_" : "", qtype_info(t)->name);
-            uint8_t *rows = read_file(stem, ".quant.bin", &n_bytes);
-            float *want = read_file(stem, ".dequant.f32", &n_want), got[ROW];
+            uint8_t *rows = read_file(GOLDEN, stem, ".quant.bin", &n_bytes);
+            float *want = read_file(GOLDEN, stem, ".dequant.f32", &n_want), got[ROW];
+            if (!rows || !want) fail_msg("no %s%s with both its parts", GOLDEN, stem);
             const size_t row_bytes = qtype_row_bytes(t, ROW);
             assert_int_equal(n_bytes / row_bytes * ROW * sizeof(float), n_want);
             for (size_t r = 0; r < n_bytes / row_bytes; r++) {

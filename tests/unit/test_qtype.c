@@ -16,25 +16,11 @@
 #include "backend.h"
 #include "base/fp16.h"
 #include "base/rng.h"
+#include "read_file.h"
 
 #define GOLDEN "tests/golden/quants/"
 #define SHARED "../shared/vectors/"
 #define ROW 1024 /* weights per row of every vector */
-
-/* A whole file, or NULL if there is none. The caller frees. */
-static void *read_file(const char *dir, const char *stem, const char *suffix, size_t *size) {
-    char path[256];
-    snprintf(path, sizeof path, "%s%s%s", dir, stem, suffix);
-    FILE *f = fopen(path, "rb");
-    if (!f) return NULL;
-    fseek(f, 0, SEEK_END);
-    *size = (size_t)ftell(f);
-    rewind(f);
-    void *p = malloc(*size + 1);
-    if (!p || fread(p, 1, *size, f) != *size) fail_msg("cannot read %s", path);
-    fclose(f);
-    return p;
-}
 
 /* Index of the first element whose bits differ, or -1. */
 static int64_t first_difference(const float *a, const float *b, int64_t n) {
