@@ -10,8 +10,8 @@
 #include <immintrin.h>
 #include <math.h>
 
-#include "base/fp16.h"
 #include "exp_avx512.h"
+#include "simd_avx512.h"
 #include "tmpl/attn_tmpl.h"
 
 #define ATTN_LOG2E 0x1.715476p+0f
@@ -28,33 +28,6 @@ ALWAYS_INLINE __m512 exp2_f32x16(__m512 t) {
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e4bap-1f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, t);
-}
-
-/* Transpose a 16 x 16 matrix of 32-bit elements held in 16 registers. */
-ALWAYS_INLINE void transpose16x16(__m512i r[16]) {
-    __m512i a[16];
-    UNROLL for (int i = 0; i < 16; i += 2) {
-        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 16; i += 4) { /* r[i + j]: column 4 lane + j of rows i .. i + 3 */
-        r[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
-    }
-    UNROLL for (int j = 0; j < 4; j++) {
-        a[j] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0x88);
-        a[j + 4] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0xdd);
-        a[j + 8] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0x88);
-        a[j + 12] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0xdd);
-    }
-    UNROLL for (int j = 0; j < 4; j++) {
-        r[j] = _mm512_shuffle_i32x4(a[j], a[j + 8], 0x88);
-        r[j + 8] = _mm512_shuffle_i32x4(a[j], a[j + 8], 0xdd);
-        r[j + 4] = _mm512_shuffle_i32x4(a[j + 4], a[j + 12], 0x88);
-        r[j + 12] = _mm512_shuffle_i32x4(a[j + 4], a[j + 12], 0xdd);
-    }
 }
 
 /* Elements d .. d + 15 of a head of type f32, f16 or q8_0 as f32; those outside of m are zero and
