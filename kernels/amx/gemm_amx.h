@@ -99,22 +99,25 @@ ALWAYS_INLINE int64_t amx_parts(int64_t n, int64_t size) {
 }
 
 /* One call's matrices. With `up` there are two, w being the gate: 32 rows of the one and 32 of the
- * other alternate in what is counted as rows, and acts gets what glu of struct qkernel leaves. */
+ * other alternate in what is counted as rows, and y gets what glu of struct qkernel leaves. */
 struct amx_call {
     const char *w, *up, *x;
     size_t w_stride, x_stride;
     int64_t n, n_rows, n_tok; /* n: weights of a row */
-    float *dst;
-    int64_t dst_stride;
-    char *acts;
-    size_t acts_stride;
-    bool stream; /* results go past the caches */
+    char *y; /* of token 0 */
+    size_t y_stride;
+    bool stream; /* y goes past the caches */
 };
 
 ALWAYS_INLINE const char *amx_row(const struct amx_call *c, int64_t r) {
     if (!c->up) return c->w + r * (int64_t)c->w_stride;
     const int64_t at = r / (2 * AMX_PANEL_ROWS) * AMX_PANEL_ROWS + r % AMX_PANEL_ROWS;
     return (r / AMX_PANEL_ROWS % 2 ? c->up : c->w) + at * (int64_t)c->w_stride;
+}
+
+/* Bytes from the start of a token in y to where row r, the first of a block, leaves its result. */
+ALWAYS_INLINE int64_t amx_column(const struct amx_call *c, int64_t r) {
+    return c->up ? r / (2 * AMX_PANEL_ROWS) * TILE_BYTES : r * (int64_t)sizeof(float);
 }
 
 ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
@@ -148,18 +151,17 @@ ALWAYS_INLINE void amx_store_sums(struct amx_sums *s, bool two) {
     TILE_STORE(3, s->t[3], 64);
 }
 
-/* Complete sums of m tokens and n_rows rows that go to dst, times scale, token by token. */
+/* Complete sums of m tokens and n_rows rows that go to y, times scale, token by token. */
 struct amx_leaving {
     const struct amx_sums *sums; /* NULL: none */
     const float *scale;
-    float *dst;
-    int64_t stride, n_rows;
+    char *y; /* of the first token and row */
+    size_t y_stride;
+    int64_t n_rows;
     int m;
-    char *acts; /* of the first token; NULL: dst is to be filled */
-    size_t acts_stride;
-    bool stream;    /* past the caches */
-    int token, row; /* the next 32 */
-    int parts;      /* of 32 rows, or of 32 pairs, that leave in a step */
+    bool glu, stream; /* rows are of gate and up; past the caches */
+    int token, row;   /* the next 32 */
+    int parts;        /* of 32 rows, or of 32 pairs, that leave in a step */
 };
 
 ALWAYS_INLINE void amx_left(struct amx_leaving *l, int n) {
@@ -183,7 +185,7 @@ static NOINLINE void amx_leave_glu(struct amx_leaving *l) {
         const __m512 b = _mm512_mul_ps(_mm512_load_ps(u), _mm512_loadu_ps(scale + AMX_PANEL_ROWS));
         y[i] = bf16_of(_mm512_mul_ps(silu_f32x16(a), b));
     }
-    char *to = l->acts + t / TILE_ROWS * TILE_ROWS * l->acts_stride +
+    char *to = l->y + t / TILE_ROWS * TILE_ROWS * l->y_stride +
                r / (2 * AMX_PANEL_ROWS) * TILE_BYTES + t % TILE_ROWS * 64;
     const __m512i line = _mm512_inserti64x4(_mm512_castsi256_si512(y[0]), y[1], 1);
     if (l->stream)
@@ -195,7 +197,7 @@ static NOINLINE void amx_leave_glu(struct amx_leaving *l) {
 
 /* The next 32 rows of a token. */
 ALWAYS_INLINE void amx_leave(struct amx_leaving *l) {
-    if (l->acts) {
+    if (l->glu) {
         amx_leave_glu(l);
         return;
     }
@@ -204,7 +206,7 @@ ALWAYS_INLINE void amx_leave(struct amx_leaving *l) {
     const float *right = left + TILE_ROWS * TILE_ROWS;
     const __m512 lo = _mm512_mul_ps(_mm512_load_ps(left), _mm512_loadu_ps(l->scale + r));
     const __m512 hi = _mm512_mul_ps(_mm512_load_ps(right), _mm512_loadu_ps(l->scale + r + 16));
-    float *dst = l->dst + t * l->stride + r;
+    float *dst = (float *)(void *)(l->y + t * l->y_stride) + r;
     const int64_t rest = l->n_rows - r;
     if (l->stream && rest >= AMX_PANEL_ROWS) {
         _mm512_stream_ps(dst, lo);
@@ -464,17 +466,13 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
         /* The last of them leave their tiles before the first of this leave. */
         p.leaving = (struct amx_leaving){ .sums = sums,
                                           .scale = s->scale,
-                                          .dst = c->dst + t0 * c->dst_stride + b->r0,
-                                          .stride = c->dst_stride,
+                                          .y = c->y + (size_t)t0 * c->y_stride + amx_column(c, b->r0),
+                                          .y_stride = c->y_stride,
                                           .n_rows = b->nr,
                                           .m = m,
+                                          .glu = c->up,
                                           .stream = c->stream,
-                                          .parts = c->acts ? 2 : 4 };
-        if (c->acts) {
-            p.leaving.acts = c->acts + (size_t)t0 * c->acts_stride +
-                             b->r0 / (2 * AMX_PANEL_ROWS) * TILE_BYTES;
-            p.leaving.acts_stride = c->acts_stride;
-        }
+                                          .parts = c->up ? 2 : 4 };
     }
     amx_store_sums(p.old, p.m1 > 0);
     amx_leave_all(&p.leaving);
@@ -504,9 +502,8 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
 
 /* Whether a result is large and whole lines of it are. */
 ALWAYS_INLINE bool amx_streams(const struct amx_call *c) {
-    const size_t row = c->acts ? c->acts_stride : (size_t)c->dst_stride * sizeof(float);
-    const uintptr_t at = (uintptr_t)c->acts | (uintptr_t)c->dst;
-    return (at | row) % 64 == 0 && (size_t)c->n_tok * row >= AMX_STREAM_BYTES;
+    return ((uintptr_t)c->y | c->y_stride) % 64 == 0 &&
+           (size_t)c->n_tok * c->y_stride >= AMX_STREAM_BYTES;
 }
 
 ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
@@ -515,10 +512,7 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
         struct amx_call part = *c;
         part.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
         part.x += (size_t)t * c->x_stride;
-        if (c->acts)
-            part.acts += (size_t)t * c->acts_stride;
-        else
-            part.dst += t * c->dst_stride;
+        part.y += (size_t)t * c->y_stride;
         part.stream = amx_streams(&part);
         amx_group(f, &part, s);
     }
@@ -541,8 +535,8 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
                                     .n = n,                                                        \
                                     .n_rows = n_rows,                                              \
                                     .n_tok = n_tok,                                                \
-                                    .dst = dst,                                                    \
-                                    .dst_stride = dst_stride };                                    \
+                                    .y = (char *)dst,                                              \
+                                    .y_stride = (size_t)dst_stride * sizeof *dst };                \
         NAME##_run(&c, scratch);                                                                   \
     }                                                                                              \
     const struct qkernel NAME##_amx = { .chunk_rows = AMX_CHUNK_ROWS,                              \
@@ -567,8 +561,8 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
                                     .n = n,                                                        \
                                     .n_rows = 2 * n_rows,                                          \
                                     .n_tok = n_tok,                                                \
-                                    .acts = y,                                                     \
-                                    .acts_stride = y_stride };                                     \
+                                    .y = y,                                                        \
+                                    .y_stride = y_stride };                                        \
         NAME##_run(&c, scratch);                                                                   \
     }                                                                                              \
     AMX_CELL(NAME, .act = QT_bf16, .act_group = TILE_ROWS, .tol_nmse = AMX_TOL_NMSE,               \
