@@ -86,8 +86,8 @@ static size_t own_bytes(const struct attn *a) {
 }
 
 static const float *q_row(const struct attn *a, const struct attn_unit *u, int64_t r) {
-    int64_t head = u->g * a->group + r % a->group;
-    return (const float *)tensor_row(a->node->src[0], u->t0 + r / a->group) + head * a->k.hd;
+    int64_t head = u->g * a->group + r % u->heads;
+    return (const float *)tensor_row(a->node->src[0], u->t0 + r / u->heads) + head * a->k.hd;
 }
 
 static float q_scale(const struct attn *a) {
@@ -122,7 +122,7 @@ static struct rows rows_of(const struct piece *p, int64_t block) {
     int64_t most = 0;
     w.n = attn_min(TILE_DIM, p->u->n_rows - w.r0);
     for (int64_t r = 0; r < w.n; r++) {
-        int64_t t = p->u->t0 + (w.r0 + r) / p->a->group;
+        int64_t t = p->u->t0 + (w.r0 + r) / p->u->heads;
         int64_t n = attn_max(0, attn_min(p->n, p->a->pos[t] + 1 - p->p0));
         seen[r] = (int32_t)n;
         most = attn_max(most, n);

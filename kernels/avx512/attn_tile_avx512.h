@@ -18,7 +18,7 @@
 #define RANGE_CELLS 256
 #define PANEL 32      /* cells of a panel of K: two registers */
 #define BLOCK 6       /* rows of a register tile: 12 sums of chains, 12 of rows, 2 loads, 1 broadcast */
-#define CELLS_AHEAD 16 /* cells fetched ahead into the first level cache */
+#define CELLS_AHEAD 16
 
 /* Lanes 0 .. 15 in order of a tree: 8 apart, 4, 2, 1. */
 ALWAYS_INLINE float sum16(__m512 v) {
@@ -29,29 +29,39 @@ ALWAYS_INLINE float sum16(__m512 v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+/* What is fetched with the cells at some x: into the first level cache what lies as far from `soon` as
+ * the cell from x, into the second n_bytes, one cell's after the other's from `later` on. */
+struct fetch {
+    const char *soon, *later;
+    size_t n_bytes;
+};
+
 /* ---- scores -------------------------------------------------------------------------------- */
 
 /* s [n_rows, 16 / n_rows], row stride RANGE_CELLS, of q [n_rows, pad] and cells of the cache; of
- * the 16 / n_rows cells at x the last of n_cells stands for those that do not exist. With each
- * cell as many bytes from `later` on are fetched into the second level cache. */
-ALWAYS_INLINE void score_cells(enum qtype type, int n_rows, const float *q,
-                               const struct attn_side *k, const char *x, const char *later,
-                               int64_t n_cells, float *s) {
+ * the 16 / n_rows cells at x the last of n_cells stands for those that do not exist. whole: hd is a
+ * multiple of 16. */
+ALWAYS_INLINE void score_cells(enum qtype type, bool whole, int n_rows, const float *q,
+                               const struct attn_side *k, const char *x,
+                               struct fetch fetch, int64_t n_cells, float *s) {
     const int width = 16 / n_rows;
+    const int64_t pad = k->pad, hd = k->hd;
     const size_t stride = k->t->row_bytes;
+    const char *cell[16];
     __m512 acc[16];
+    UNROLL for (int c = 0; c < width; c++)
+        cell[c] = x + (size_t)(c < n_cells ? c : n_cells - 1) * stride;
     UNROLL for (int i = 0; i < 16; i++) acc[i] = _mm512_setzero_ps();
-    for (int64_t d = 0; d < k->pad; d += 16) {
-        __mmask16 m = lanes16(k->hd - d);
+    for (int64_t d = 0; d < pad; d += 16) {
+        const __mmask16 m = whole ? 0xffff : lanes16(hd - d);
         __m512 w[4];
-        UNROLL for (int r = 0; r < n_rows; r++) w[r] = _mm512_loadu_ps(q + r * k->pad + d);
+        UNROLL for (int r = 0; r < n_rows; r++) w[r] = _mm512_loadu_ps(q + r * pad + d);
         UNROLL for (int c = 0; c < width; c++) {
-            const char *cell = x + (size_t)(c < n_cells ? c : n_cells - 1) * stride;
-            if (d % 32 == 0) {
-                _mm_prefetch(cell + CELLS_AHEAD * stride + 2 * d, _MM_HINT_T0);
-                _mm_prefetch(later + (size_t)c * k->head_bytes + 2 * d, _MM_HINT_T1);
-            }
-            __m512 y = load16_cache(type, cell, d, m);
+            if (d % 32 == 0)
+                _mm_prefetch(fetch.soon + (size_t)c * stride + 2 * d, _MM_HINT_T0);
+            else
+                _mm_prefetch(fetch.later + (size_t)c * fetch.n_bytes + 2 * d - 32, _MM_HINT_T1);
+            const __m512 y = load16_cache(type, cell[c], d, m);
             UNROLL for (int r = 0; r < n_rows; r++)
                 acc[r * width + c] = _mm512_fmadd_ps(w[r], y, acc[r * width + c]);
         }
@@ -74,25 +84,30 @@ ALWAYS_INLINE void score_cells(enum qtype type, int n_rows, const float *q,
     }
 }
 
-ALWAYS_INLINE void score_direct_of(enum qtype type, int n_rows, const float *q,
-                                   const struct attn_side *k, const char *x, const char *later,
+ALWAYS_INLINE void score_direct_of(enum qtype type, bool whole, int n_rows, const float *q,
+                                   const struct attn_side *k, const char *x, struct fetch fetch,
                                    int64_t n, float *s) {
-    const int width = 16 / n_rows;
-    for (int64_t c = 0; c < n; c += width, x += (size_t)width * k->t->row_bytes)
-        score_cells(type, n_rows, q, k, x, later + (size_t)c * k->head_bytes, n - c, s + c);
+    const int64_t width = 16 / n_rows;
+    for (int64_t c = 0; c < n; c += width, x += (size_t)width * k->t->row_bytes) {
+        score_cells(type, whole, n_rows, q, k, x, fetch, n - c, s + c);
+        fetch.soon += (size_t)width * k->t->row_bytes;
+        fetch.later += (size_t)width * fetch.n_bytes;
+    }
 }
 
 /* s [n_rows, n], row stride RANGE_CELLS and up to 15 columns more, with K where it lies. q has room
  * for a multiple of four rows, and so has s. */
 static void score_direct(int64_t n_rows, const float *q, const struct attn_side *k, const char *x,
-                         const char *later, int64_t n, float *s) {
+                         struct fetch fetch, int64_t n, float *s) {
 #define CASES(type)                                                                                \
     if (n_rows == 1)                                                                               \
-        score_direct_of(type, 1, q, k, x, later, n, s);                                            \
+        score_direct_of(type, false, 1, q, k, x, fetch, n, s);                                     \
     else if (n_rows == 2)                                                                          \
-        score_direct_of(type, 2, q, k, x, later, n, s);                                            \
+        score_direct_of(type, false, 2, q, k, x, fetch, n, s);                                     \
+    else if (k->hd != k->pad)                                                                      \
+        score_direct_of(type, false, 4, q, k, x, fetch, n, s);                                     \
     else                                                                                           \
-        score_direct_of(type, 4, q, k, x, later, n, s);
+        score_direct_of(type, true, 4, q, k, x, fetch, n, s);
     for (; n_rows > 0; n_rows -= 4, q += 4 * k->pad, s += 4 * RANGE_CELLS)
         switch ((enum qtype)k->t->type) {
         case QT_f32: CASES(QT_f32) break;
@@ -189,17 +204,11 @@ static inline void softmax_row(float *s, int64_t n, float *max, float *sum) {
 
 /* ---- weighted sums ------------------------------------------------------------------------- */
 
-/* Memory that is fetched while cells are added, n_bytes with each. */
-struct later {
-    const char *at;
-    size_t n_bytes;
-};
-
 /* acc [n_rows, 16 n_regs], row stride v_pad, += weights s [n_rows, c0 .. c1) * V; x: the first
  * elements of cell 0, `stride` bytes from one cell to the next. */
 ALWAYS_INLINE void sum_block(enum qtype type, int n_rows, int n_regs, const char *x, size_t stride,
                              int64_t d, const float *s, int64_t c0, int64_t c1, float *acc,
-                             int64_t v_pad, const struct later *later) {
+                             int64_t v_pad, struct fetch fetch) {
     __m512 t[BLOCK][4];
     UNROLL for (int r = 0; r < n_rows; r++) {
         UNROLL for (int i = 0; i < n_regs; i++) t[r][i] = _mm512_load_ps(acc + r * v_pad + 16 * i);
@@ -209,11 +218,12 @@ ALWAYS_INLINE void sum_block(enum qtype type, int n_rows, int n_regs, const char
         __m512 y[4];
         UNROLL for (int i = 0; i < n_regs; i++) y[i] = load16_cache(type, x, d + 16 * i, 0xffff);
         if (type != QT_f32) {
-            _mm_prefetch(x + CELLS_AHEAD * stride + 2 * d, _MM_HINT_T0);
-            _mm_prefetch(x + CELLS_AHEAD * stride + 2 * d + 64, _MM_HINT_T0);
-            const char *at = later->at + (size_t)c * later->n_bytes + 2 * d;
-            _mm_prefetch(at, _MM_HINT_T1);
-            _mm_prefetch(at + 64, _MM_HINT_T1);
+            const char *soon = fetch.soon + (size_t)c * stride + 2 * d;
+            const char *later = fetch.later + (size_t)c * fetch.n_bytes + 2 * d;
+            _mm_prefetch(soon, _MM_HINT_T0);
+            _mm_prefetch(soon + 64, _MM_HINT_T0);
+            _mm_prefetch(later, _MM_HINT_T1);
+            _mm_prefetch(later + 64, _MM_HINT_T1);
         }
         UNROLL for (int r = 0; r < n_rows; r++) {
             __m512 w = _mm512_set1_ps(s[r * RANGE_CELLS + c]);
@@ -227,9 +237,9 @@ ALWAYS_INLINE void sum_block(enum qtype type, int n_rows, int n_regs, const char
 
 ALWAYS_INLINE void sum_rows_of(enum qtype type, int n_regs, int64_t n_rows, const char *x,
                                size_t stride, int64_t d, const float *s, int64_t c0, int64_t c1,
-                               float *acc, int64_t v_pad, const struct later *later) {
+                               float *acc, int64_t v_pad, struct fetch fetch) {
 #define CASE(n)                                                                                    \
-    case n: sum_block(type, n, n_regs, x, stride, d, s, c0, c1, acc, v_pad, later); break
+    case n: sum_block(type, n, n_regs, x, stride, d, s, c0, c1, acc, v_pad, fetch); break
     switch (n_rows) {
         CASE(1);
         CASE(2);
@@ -245,16 +255,16 @@ ALWAYS_INLINE void sum_rows_of(enum qtype type, int n_regs, int64_t n_rows, cons
  * multiple of 64. */
 static void sum_rows(enum qtype type, int64_t n_rows, const char *x, size_t stride, const float *s,
                      int64_t c0, int64_t c1, float *acc, int64_t v_pad,
-                     const struct later *later) {
+                     struct fetch fetch) {
     int64_t d = 0;
     for (; d + 64 <= v_pad; d += 64)
         switch (type) {
-        case QT_f32: sum_rows_of(QT_f32, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, later); break;
-        case QT_f16: sum_rows_of(QT_f16, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, later); break;
-        default: sum_rows_of(QT_q8_0, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, later); break;
+        case QT_f32: sum_rows_of(QT_f32, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch); break;
+        case QT_f16: sum_rows_of(QT_f16, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch); break;
+        default: sum_rows_of(QT_q8_0, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch); break;
         }
     for (; d < v_pad; d += 16)
-        sum_rows_of(QT_f32, 1, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, later);
+        sum_rows_of(QT_f32, 1, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch);
 }
 
 /* A head of n cells as f32 [n, pad], zeros behind hd. */

@@ -45,8 +45,9 @@ struct attn {
 };
 
 struct attn_unit {
-    int64_t t0, n_rows; /* row r is token t0 + r / group, head g * group + r % group */
-    int64_t g;          /* kv head */
+    int64_t t0, n_rows; /* row r is token t0 + r / heads, head g * group + r % heads */
+    int64_t g, n_g;     /* kv heads [g, g + n_g) */
+    int64_t heads;      /* group * n_g */
     int64_t first;      /* cell of position 0 */
     int64_t end;        /* positions that the unit sees */
 };
@@ -64,6 +65,8 @@ struct attn_cell {
     int64_t tile_tokens, tile_rows; /* limits of a tile; one token may have more rows */
     int64_t row_unit;               /* rows of scratch are a multiple of it */
     int64_t k_unit, v_unit;         /* elements of a head are padded to a multiple of it */
+    /* NULL, or whether a unit of one token can be of all kv heads. */
+    bool (*takes_all_heads)(const struct attn *a);
 
     /* Bytes of the column's own scratch, a multiple of 64. */
     size_t (*own_bytes)(const struct attn *a);
@@ -163,9 +166,11 @@ static inline int64_t attn_count(const struct attn *a) {
 }
 
 static inline struct attn_unit attn_unit_of(const struct attn *a, const struct attn_tiles *it,
-                                            int64_t g) {
-    struct attn_unit u = { .t0 = it->t0, .g = g, .first = a->first[it->t0] };
-    u.n_rows = (it->t1 - it->t0) * a->group;
+                                            int64_t g, int64_t n_g) {
+    struct attn_unit u = {
+        .t0 = it->t0, .g = g, .n_g = n_g, .heads = a->group * n_g, .first = a->first[it->t0]
+    };
+    u.n_rows = (it->t1 - it->t0) * u.heads;
     for (int64_t t = it->t0; t < it->t1; t++)
         u.end = attn_max(u.end, a->pos[t] + 1);
     return u;
@@ -175,8 +180,8 @@ static inline struct attn_unit attn_unit_of(const struct attn *a, const struct a
 ALWAYS_INLINE void attn_write(const struct attn_cell *c, const struct attn *a,
                               const struct attn_unit *u, const struct attn_part *p) {
     for (int64_t r = 0; r < u->n_rows; r++) {
-        int64_t head = u->g * a->group + r % a->group;
-        float *y = (float *)tensor_row(a->node->dst, u->t0 + r / a->group) + head * a->v.hd;
+        int64_t head = u->g * a->group + r % u->heads;
+        float *y = (float *)tensor_row(a->node->dst, u->t0 + r / u->heads) + head * a->v.hd;
         c->finish(p->acc + r * a->v.pad, p->sum[r], y, a->v.hd);
     }
 }
@@ -187,7 +192,7 @@ ALWAYS_INLINE void attn_run_whole(const struct attn_cell *c, const struct attn *
     struct attn_part part = attn_part_at(a, (char *)w->scratch + attn_part_bytes(a));
     struct attn_tiles it = { .index = -1, .t0 = a->n_tok };
     for (int64_t i; attn_seek(&it, a, (i = work_next(w)) / a->n_head_kv);) {
-        struct attn_unit u = attn_unit_of(a, &it, i % a->n_head_kv);
+        struct attn_unit u = attn_unit_of(a, &it, i % a->n_head_kv, 1);
         c->begin(a, &u, own);
         for (int64_t range = 0; range * c->range_cells < u.end; range++) {
             c->range(a, &u, range, range ? &part : &total, own);
@@ -238,12 +243,15 @@ ALWAYS_INLINE void attn_run_split(const struct attn_cell *c, const struct attn *
         n_ranges = attn_max(n_ranges, a->pos[t] / c->range_cells + 1);
     const struct attn_tiles start = { .index = -1, .t0 = a->n_tok };
     struct attn_tiles it = start;
-    const int64_t units = attn_count(a) * n_ranges * a->n_head_kv;
+    const bool all = a->n_tok == 1 && n_ranges >= ATTN_UNITS_PER_THREAD * w->nth &&
+                     c->takes_all_heads && c->takes_all_heads(a);
+    const int64_t n_g = all ? a->n_head_kv : 1, n_parts = a->n_head_kv / n_g;
+    const int64_t units = attn_count(a) * n_ranges * n_parts;
     for (int64_t i; (i = work_share(w, units)) >= 0;) {
-        const int64_t range = i / a->n_head_kv % n_ranges, tile = i / a->n_head_kv / n_ranges;
+        const int64_t range = i / n_parts % n_ranges, tile = i / n_parts / n_ranges;
         if (tile < it.index) it = start;
         attn_seek(&it, a, tile);
-        struct attn_unit u = attn_unit_of(a, &it, i % a->n_head_kv);
+        struct attn_unit u = attn_unit_of(a, &it, i % n_parts * n_g, n_g);
         if (range * c->range_cells >= u.end) continue;
         c->begin(a, &u, own);
         c->range(a, &u, range, &part, own);
@@ -252,7 +260,7 @@ ALWAYS_INLINE void attn_run_split(const struct attn_cell *c, const struct attn *
             continue;
         }
         for (int64_t r = 0; r < u.n_rows; r++) {
-            int64_t row = (u.t0 + r / a->group) * n_head + u.g * a->group + r % a->group;
+            int64_t row = (u.t0 + r / u.heads) * n_head + u.g * a->group + r % u.heads;
             float *p = partials + (row * n_ranges + range) * stride;
             memcpy(p, part.acc + r * a->v.pad, (size_t)a->v.pad * sizeof *p);
             p[a->v.pad] = part.max[r];

@@ -270,6 +270,24 @@ static void test_depths(void **state) {
         }
 }
 
+/* One token at a depth at which few threads share ranges of cells and many share heads. */
+static void test_deep_token(void **state) {
+    struct op_fixture *f = *state;
+    static const struct shape shapes[] = {
+        { 6, 2, 64, 64 }, { 8, 2, 72, 128 }, { 10, 2, 128, 64 }, { 14, 2, 32, 64 },
+        { 3, 3, 64, 64 }, { 4, 2, 64, 80 },
+    };
+    for (size_t s = 0; s < N_ELEMS(shapes); s++)
+        for (int depth = 1023; depth <= 2070; depth += 1047) {
+            struct batch b;
+            enum qtype k, v;
+            cache_pair((int)s + depth, shapes[s], &k, &v);
+            batch_init(f, &b, shapes[s], k, v, 1, depth, false);
+            check_batch(f, &b);
+            batch_release(&b);
+        }
+}
+
 /* A bad number in one cell of K or V reaches the tokens that see the cell and the heads that read
  * it, nobody else; `want` of the direct evaluation says which. */
 static void test_nonfinite(void **state) {
@@ -430,7 +448,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),         cmocka_unit_test(test_prompt),
         cmocka_unit_test(test_magnitudes),     cmocka_unit_test(test_subnormal),
-        cmocka_unit_test(test_depths),         cmocka_unit_test(test_nonfinite),
+        cmocka_unit_test(test_depths), cmocka_unit_test(test_deep_token),         cmocka_unit_test(test_nonfinite),
         cmocka_unit_test(test_minus_infinity), cmocka_unit_test(test_closed_forms),
         cmocka_unit_test(test_any_batch),
     };
