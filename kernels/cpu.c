@@ -4,7 +4,7 @@
  * All nodes of a call run inside one run of the pool. Before the first node a plan is made:
  *   - a node waits for the others only if it touches memory that a node since the last barrier
  *     writes, or writes what one of them reads: q, k and v are products without a barrier between
- *     them;
+ *     them, and the first one's rounding of their activations serves them all;
  *   - two or more small nodes in a row, each of which is worth less than a barrier, run on thread 0
  *     alone, one after the other; with a small model, that is the whole graph of one token.
  *   - where nobody looks at what is in between, the column may compute several nodes at once
@@ -28,6 +28,7 @@ struct step {
     const struct chain_cell *chain; /* NULL = not one */
     bool alone;                     /* thread 0 runs it */
     bool barrier;                   /* all wait before it */
+    bool kept;                      /* see struct work */
 };
 
 struct cpu {
@@ -49,6 +50,7 @@ static void run_nodes(void *arg, struct work *w) {
             work_barrier(w);
         else if (i > 0)
             work_piece(w);
+        w->kept = s->kept;
         if (s->chain) {
             s->chain->run(s->nodes, w);
         } else if (!s->alone) {
@@ -111,11 +113,21 @@ static bool conflict(const struct step *a, const struct step *b) {
     if (a->chain || b->chain) return true; /* they are long */
     const struct node *m = a->nodes[0], *n = b->nodes[0];
     return overlap(m->dst, n->dst) || reads(n, m->dst) || reads(m, n->dst) ||
-           (uses_shared(a) && uses_shared(b));
+           (uses_shared(a) && uses_shared(b) && !b->kept);
+}
+
+/* Whether b, the step after a, multiplies the same activations, rounded alike. */
+static bool same_acts(enum column c, const struct step *a, const struct step *b) {
+    if (a->chain || b->chain || a->alone != b->alone) return false;
+    const struct node *m = a->nodes[0], *n = b->nodes[0];
+    if (m->op != OP_mul_mat || n->op != OP_mul_mat || m->src[1] != n->src[1]) return false;
+    const struct qkernel *k = qkernel_for(c, (enum qtype)m->src[0]->type, node_tokens(m), NULL);
+    const struct qkernel *l = qkernel_for(c, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
+    return k && l && k->act == l->act && k->act_group == l->act_group;
 }
 
 /* steps [n] with nodes and cell set. */
-static void make_plan(struct step *steps, int n, int n_threads) {
+static void make_plan(enum column c, struct step *steps, int n, int n_threads) {
     double limit = 0;
     for (int t = n_threads; t > 1; t = (t + 1) / 2)
         limit += BARRIER_NS;
@@ -125,6 +137,8 @@ static void make_plan(struct step *steps, int n, int n_threads) {
         if (steps[i].alone && (i == 0 || !steps[i - 1].alone) &&
             (i + 1 == n || !steps[i + 1].alone))
             steps[i].alone = false;
+    for (int i = 1; i < n && !FAULTY(); i++)
+        steps[i].kept = same_acts(c, &steps[i - 1], &steps[i]);
     int begin = 0; /* first step since the last barrier */
     for (int i = 0; i < n; i++) {
         steps[i].barrier = i - begin == WORK_PIECES - 1;
@@ -192,7 +206,7 @@ static int cpu_run(struct backend *b, const struct node *const *nodes, int n, in
         if (rc < 0) goto out;
     }
     TRY(thread_pool_reserve(cpu->pool, shared, scratch, e));
-    make_plan(cpu->steps, n_steps, n_threads);
+    make_plan(b->col, cpu->steps, n_steps, n_threads);
     bool all_alone = true;
     for (int i = 0; i < n_steps; i++)
         all_alone &= cpu->steps[i].alone;

@@ -110,8 +110,10 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
 
     if (k->act != QT_f32) {
         stride = qtype_row_bytes(k->act, x->ne[0]);
-        late = mul_mat_lay(q, k, node, w->shared, stride, w);
-        work_barrier(w);
+        if (!w->kept) {
+            late = mul_mat_lay(q, k, node, w->shared, stride, w);
+            work_barrier(w);
+        }
         acts = w->shared;
     } else if (FAULT(same_logits) && node->il < 0) {
         stride = 0;

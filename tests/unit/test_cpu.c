@@ -15,14 +15,15 @@
 struct chain {
     struct tensor *buf[2][N_BUFS]; /* [n_tok, N_SMALL] and [n_tok, N_LARGE] */
     struct tensor *weight[2];      /* of a norm */
-    struct tensor *matrix[2];      /* q8_0, square: its product uses the team's shared memory */
+    struct tensor *matrix[2][2];   /* q8_0 and f16, square: products that use the team's shared memory
+                                      or, in some columns, do not */
     struct node nodes[N_NODES];
     const struct node *list[N_NODES];
 };
 
-static struct tensor *new_matrix(struct op_fixture *f, int64_t n) {
-    struct tensor *t = new_tensor(f, QT_q8_0, n, n);
-    const struct qkernel *k = qkernel_find(COL_ref, QT_q8_0, false, NULL);
+static struct tensor *new_matrix(struct op_fixture *f, enum qtype type, int64_t n) {
+    struct tensor *t = new_tensor(f, type, n, n);
+    const struct qkernel *k = qkernel_find(COL_ref, type, false, NULL);
     float row[N_LARGE];
     for (int64_t r = 0; r < n; r++) {
         for (int64_t i = 0; i < n; i++)
@@ -38,14 +39,17 @@ static void chain_init(struct op_fixture *f, struct chain *c) {
         for (int i = 0; i < N_BUFS; i++)
             c->buf[s][i] = new_tensor(f, QT_f32, N_TOK, n);
         c->weight[s] = new_normal(f, 1, n, 1);
-        c->matrix[s] = new_matrix(f, n);
+        c->matrix[s][0] = new_matrix(f, QT_q8_0, n);
+        c->matrix[s][1] = new_matrix(f, QT_f16, n);
     }
 }
 
 /* A node over buffers of one size, whose result overwrites a third one: what it reads may have been
- * written just before, and what it overwrites may still be read. */
-static struct node random_node(struct op_fixture *f, const struct chain *c) {
-    static const enum op ops[] = { OP_add, OP_swiglu, OP_rms_norm, OP_mul_mat };
+ * written just before, and what it overwrites may still be read. Products often share the source of
+ * the node before. */
+static struct node random_node(struct op_fixture *f, const struct chain *c,
+                               const struct node *before) {
+    static const enum op ops[] = { OP_add, OP_swiglu, OP_rms_norm, OP_mul_mat, OP_mul_mat };
     int s = (int)rng_below(&f->rng, 2), to = (int)rng_below(&f->rng, N_BUFS);
     int a = (to + 1 + (int)rng_below(&f->rng, N_BUFS - 1)) % N_BUFS;
     int b = (to + 1 + (int)rng_below(&f->rng, N_BUFS - 1)) % N_BUFS;
@@ -58,8 +62,12 @@ static struct node random_node(struct op_fixture *f, const struct chain *c) {
         n.p.rms_norm.eps = 1e-6f;
     }
     if (n.op == OP_mul_mat) {
-        n.src[0] = c->matrix[s];
-        n.src[1] = c->buf[s][a];
+        if (before && before->op == OP_mul_mat && rng_below(&f->rng, 2) &&
+            before->src[1]->ne[0] == n.dst->ne[0] && before->src[1] != n.dst)
+            n.src[1] = before->src[1];
+        else
+            n.src[1] = c->buf[s][a];
+        n.src[0] = c->matrix[s][rng_below(&f->rng, 2)];
         n.p.mul_mat.act = QT_f32;
     }
     return n;
@@ -111,7 +119,7 @@ static void same_as_one_by_one(void **state) {
     for (int round = 0; round < rounds; round++) {
         uint64_t seed = rng_u64(&f->rng);
         for (int i = 0; i < N_NODES; i++) {
-            c.nodes[i] = random_node(f, &c);
+            c.nodes[i] = random_node(f, &c, i ? &c.nodes[i - 1] : NULL);
             c.list[i] = &c.nodes[i];
         }
         for (int col = COL_ref; col <= COL_amx; col++) {
