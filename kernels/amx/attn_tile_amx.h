@@ -252,14 +252,15 @@ static inline __m512 sums_total(const struct sums *s) {
                          _mm512_add_ps(s->chain[2], s->chain[3]));
 }
 
-/* Scores of a step become weights 2^(s - max), as a pair of p tiles. max is finite. */
-static NOINLINE void weights_step(char *s, const __m512 *max, struct sums *sums) {
+/* Scores of a step become weights 2^(s - max), as a pair of p tiles; of half the rows of both tiles, from
+ * s on. max is finite. */
+static NOINLINE void weights_of_half(char *s, const __m512 *max, struct sums *sums) {
     const float *x = (const float *)s;
     const __m512 m = *max;
     __m512 sum[4];
-    __m512i lo[16]; /* stored at the end: 4 % faster than one by one beside the hi parts */
+    __m512i lo[8]; /* stored at the end: 4 % faster than one by one beside the hi parts */
     UNROLL for (int i = 0; i < 4; i++) sum[i] = sums->chain[i];
-    UNROLL for (int j = 0; j < 16; j++) {
+    UNROLL for (int j = 0; j < 8; j++) {
         const __m512 a = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 16 * j), m));
         const __m512 b = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 256 + 16 * j), m));
         __m512i hi;
@@ -267,7 +268,7 @@ static NOINLINE void weights_step(char *s, const __m512 *max, struct sums *sums)
         split_pair(true, false, a, b, &hi, &lo[j]);
         _mm512_store_si512(s + 64 * j, hi);
     }
-    UNROLL for (int j = 0; j < 16; j++) _mm512_store_si512(s + TILE_BYTES + 64 * j, lo[j]);
+    UNROLL for (int j = 0; j < 8; j++) _mm512_store_si512(s + TILE_BYTES + 64 * j, lo[j]);
     UNROLL for (int i = 0; i < 4; i++) sums->chain[i] = sum[i];
 }
 

@@ -6,13 +6,18 @@
  * rows. Up to two blocks of rows (16 rows each) walk it in step with that conversion, so that the
  * tiles never leave the L1 cache: with few rows the cache is read at the speed of memory.
  *
+ * Many rows walk a range by pairs of blocks. Half of a pair's weights are taken while the sums of
+ * the pair before it are in the tiles, the other half while the scores of the pair after it are:
+ * powers and tiles are different units, but a core looks no further ahead than a few tiles, so a
+ * little of the one comes after a little of the other.
+ *
  * An infinity or NaN in the cache cannot be split, and no weight, not even zero, keeps it from the
  * other rows of a tile. It shows as a NaN of what it met; then the range is computed again with the
  * bad cells left out of the tiles and added one by one, only for the rows that see them. */
 #include "amx/tile_amx.h"
 #include "attn_tile_amx.h"
 
-#define RANGE_CELLS 256
+#define RANGE_CELLS 512
 #define RANGE_STEPS (RANGE_CELLS / STEP_CELLS)
 #define S_BYTES (RANGE_STEPS * PAIR_BYTES) /* scores of 16 rows with a range */
 
@@ -56,6 +61,10 @@ struct pair {
     struct rows w[2];
     int n;
     int64_t n_steps; /* of both */
+    /* Of their weights: */
+    __m512 max[2];
+    struct sums sums[2];
+    int64_t n_halves; /* of a step and block that are taken, of n_halves() */
 };
 
 static size_t carve(const struct attn *a, char *memory, struct bufs *b) {
@@ -248,21 +257,48 @@ static void scores(const struct piece *p, const struct pair *x) {
     }
 }
 
-/* Weights of the pair, and meanwhile the scores of `next`: tiles are multiplied while the other
- * units take powers. */
-static void weights_and_scores(const struct piece *p, const struct pair *x, const struct pair *next,
-                               const __m512 *max, struct sums *sums) {
-    int64_t depth = p->a->k.pad / 32, first = (depth + 1) / 2;
-    for (int64_t step = 0; step < attn_max(x->n_steps, next->n_steps); step++) {
+/* Halves of steps of all blocks. */
+static int64_t n_halves(const struct pair *x) {
+    return 2 * x->n * x->n_steps;
+}
+
+/* The scores are there. */
+static void begin_weights(const struct piece *p, struct pair *x, const struct attn_part *part) {
+    for (int i = 0; i < x->n; i++) {
+        const struct rows *w = &x->w[i];
+        if (p->bad) bad_scores(p, w);
+        const __m512 top = score_max(w->s, x->n_steps, w->seen, w->common);
+        _mm512_store_ps(part->max + w->r0, top);
+        x->max[i] = finite_max(top);
+        x->sums[i] = (struct sums){ 0 };
+    }
+    x->n_halves = 0;
+}
+
+/* Weights up to half n of the pair. */
+static void weigh_until(struct pair *x, int64_t n) {
+    for (; x->n_halves < n; x->n_halves++) {
+        const int64_t half = x->n_halves % 2, i = x->n_halves / 2 % x->n;
+        const int64_t step = x->n_halves / 2 / x->n;
+        weights_of_half(x->w[i].s + step * PAIR_BYTES + half * (TILE_BYTES / 2), &x->max[i],
+                        &x->sums[i]);
+    }
+}
+
+/* The other weights of the pair, and meanwhile the scores of `next`, both of two blocks: tiles are
+ * multiplied while the other units take powers. */
+static void weights_and_scores(const struct piece *p, struct pair *x, const struct pair *next) {
+    const int64_t depth = p->a->k.pad / 32, first = (depth + 1) / 2;
+    const int64_t done = x->n_halves, left = n_halves(x) - done, slots = 2 * next->n_steps;
+    for (int64_t step = 0; step < next->n_steps; step++) {
         const char *k = p->b->k + step * 2 * depth * PAIR_BYTES;
         char *s0 = next->w[0].s + step * PAIR_BYTES, *s1 = next->w[1].s + step * PAIR_BYTES;
-        bool more = step < next->n_steps;
-        if (more) score_two(k, next->w[0].q, next->w[1].q, depth, 0, first, s0, s1);
-        if (step < x->n_steps) weights_step(x->w[0].s + step * PAIR_BYTES, &max[0], &sums[0]);
-        if (more && first < depth)
-            score_two(k, next->w[0].q, next->w[1].q, depth, first, depth, s0, s1);
-        if (step < x->n_steps) weights_step(x->w[1].s + step * PAIR_BYTES, &max[1], &sums[1]);
+        score_two(k, next->w[0].q, next->w[1].q, depth, 0, first, s0, s1);
+        weigh_until(x, done + left * (2 * step + 1) / slots);
+        if (first < depth) score_two(k, next->w[0].q, next->w[1].q, depth, first, depth, s0, s1);
+        weigh_until(x, done + left * (2 * step + 2) / slots);
     }
+    weigh_until(x, n_halves(x));
 }
 
 /* The sums in tile register t to 16 rows of acc. */
@@ -292,8 +328,11 @@ static void sums_one(const struct piece *p, const struct pair *x, float *acc) {
     }
 }
 
-static void sums_two(const struct piece *p, const struct pair *x, float *acc) {
+/* And meanwhile half of the weights of `next` (NULL = none). */
+static void sums_two(const struct piece *p, const struct pair *x, struct pair *next, float *acc) {
     int64_t pad = p->a->v.pad, n_blocks = pad / 16;
+    const int64_t slots = (n_blocks + 1) / 2 * x->n_steps, part = next ? n_halves(next) / 2 : 0;
+    int64_t slot = 0;
     float *acc1 = acc + TILE_DIM * pad;
     for (int64_t b = 0; b < n_blocks; b += 2, acc += 32, acc1 += 32) {
         int64_t now = attn_min(2, n_blocks - b);
@@ -301,9 +340,11 @@ static void sums_two(const struct piece *p, const struct pair *x, float *acc) {
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
-        for (int64_t step = 0; step < x->n_steps; step++)
+        for (int64_t step = 0; step < x->n_steps; step++) {
             sum_step_two(x->w[0].s + step * PAIR_BYTES, x->w[1].s + step * PAIR_BYTES,
                          v_step(p, step, b, now), now);
+            if (next) weigh_until(next, part * ++slot / slots);
+        }
         STORE_SUMS(0, acc, pad);
         STORE_SUMS(2, acc1, pad);
         if (now == 1) continue;
@@ -321,40 +362,25 @@ static bool all_finite(const struct attn *a, const struct rows *w, const float *
     return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) == 0;
 }
 
-/* Maxima and weights of a pair whose scores are there; leaves max and sum in part, and the scores
- * of `next` (NULL = none) where both have two blocks. */
-static void weigh(const struct piece *p, const struct pair *x, const struct pair *next,
-                  const struct attn_part *part) {
-    __m512 max[2];
-    struct sums sums[2] = { 0 };
-    for (int i = 0; i < x->n; i++) {
-        const struct rows *w = &x->w[i];
-        if (p->bad) bad_scores(p, w);
-        const __m512 top = score_max(w->s, x->n_steps, w->seen, w->common);
-        _mm512_store_ps(part->max + w->r0, top);
-        max[i] = finite_max(top);
-    }
-    if (next) {
-        weights_and_scores(p, x, next, max, sums);
-    } else {
-        for (int i = 0; i < x->n; i++)
-            for (int64_t step = 0; step < x->n_steps; step++)
-                weights_step(x->w[i].s + step * PAIR_BYTES, &max[i], &sums[i]);
-    }
-    for (int i = 0; i < x->n; i++)
-        _mm512_store_ps(part->sum + x->w[i].r0, sums_total(&sums[i]));
-}
-
-/* All of a pair but its scores, and with them those of `next`; returns whether all is finite. */
-static bool run_pair(const struct piece *p, const struct pair *x, const struct pair *next,
+/* The rest of a pair whose scores are there, and with it the scores and half of the weights of
+ * `next` (NULL = none), where both have two blocks; returns whether all is finite. */
+static bool run_pair(const struct piece *p, struct pair *x, struct pair *next,
                      const struct attn_part *part) {
     int64_t pad = p->a->v.pad;
     float *acc = part->acc + x->w[0].r0 * pad;
     bool finite = true;
-    weigh(p, x, next, part);
-    TILES_SEE_MEMORY();
+    if (next) {
+        weights_and_scores(p, x, next);
+        TILES_SEE_MEMORY();
+        begin_weights(p, next, part);
+    } else {
+        weigh_until(x, n_halves(x));
+        TILES_SEE_MEMORY();
+    }
+    for (int i = 0; i < x->n; i++)
+        _mm512_store_ps(part->sum + x->w[i].r0, sums_total(&x->sums[i]));
     if (x->n == 2)
-        sums_two(p, x, acc);
+        sums_two(p, x, next, acc);
     else
         sums_one(p, x, acc);
     for (int i = 0; i < x->n; i++, acc += TILE_DIM * pad) {
@@ -384,6 +410,8 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
     TILES_SEE_MEMORY();
     struct pair x = pair_of(&p, 0, n_blocks), next = { .n = 0 };
     scores(&p, &x);
+    TILES_SEE_MEMORY();
+    begin_weights(&p, &x, part);
     for (int64_t block = 2;; block += 2, x = next) {
         bool more = block < n_blocks;
         if (more) next = pair_of(&p, block, n_blocks);
@@ -396,10 +424,16 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
             clear_bad(&p, b.v);
             TILES_SEE_MEMORY();
             scores(&p, &x);
+            TILES_SEE_MEMORY();
+            begin_weights(&p, &x, part);
             run_pair(&p, &x, NULL, part);
+            together = false; /* begin again */
         }
         if (!more) return;
-        if (!together) scores(&p, &next);
+        if (together) continue;
+        scores(&p, &next);
+        TILES_SEE_MEMORY();
+        begin_weights(&p, &next, part);
     }
 }
 
