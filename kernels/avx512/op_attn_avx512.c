@@ -146,8 +146,7 @@ static bool takes_all_heads(const struct attn *a) {
 static struct fetch fetch_of_all(const struct attn_side *side, const char *x, int64_t g) {
     const size_t stride = side->t->row_bytes, head = side->head_bytes;
     return (struct fetch){ .soon = x + (size_t)ALL_SOON * stride + (size_t)g * head,
-                           .later = x + (size_t)ALL_CELLS * stride +
-                                    (size_t)(g * ALL_CELLS) * head,
+                           .later = x + (size_t)ALL_CELLS * stride + (size_t)(g * ALL_CELLS) * head,
                            .n_bytes = head };
 }
 

@@ -15,8 +15,8 @@
 struct chain {
     struct tensor *buf[2][N_BUFS]; /* [n_tok, N_SMALL] and [n_tok, N_LARGE] */
     struct tensor *weight[2];      /* of a norm */
-    struct tensor *matrix[2][2];   /* q8_0 and f16, square: products that use the team's shared memory
-                                      or, in some columns, do not */
+    struct tensor *matrix[2][2]; /* q8_0 and f16, square: products that use the team's shared memory
+                                    or, in some columns, do not */
     struct node nodes[N_NODES];
     const struct node *list[N_NODES];
 };

@@ -274,8 +274,8 @@ static void test_depths(void **state) {
 static void test_deep_token(void **state) {
     struct op_fixture *f = *state;
     static const struct shape shapes[] = {
-        { 6, 2, 64, 64 }, { 8, 2, 72, 128 }, { 10, 2, 128, 64 }, { 14, 2, 32, 64 },
-        { 3, 3, 64, 64 }, { 4, 2, 64, 80 },
+        { 6, 2, 64, 64 },  { 8, 2, 72, 128 }, { 10, 2, 128, 64 },
+        { 14, 2, 32, 64 }, { 3, 3, 64, 64 },  { 4, 2, 64, 80 },
     };
     for (size_t s = 0; s < N_ELEMS(shapes); s++)
         for (int depth = 1023; depth <= 2070; depth += 1047) {
@@ -448,11 +448,11 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),         cmocka_unit_test(test_prompt),
-        cmocka_unit_test(test_magnitudes),     cmocka_unit_test(test_subnormal),
-        cmocka_unit_test(test_depths), cmocka_unit_test(test_deep_token),         cmocka_unit_test(test_nonfinite),
-        cmocka_unit_test(test_minus_infinity), cmocka_unit_test(test_closed_forms),
-        cmocka_unit_test(test_any_batch),
+        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_prompt),
+        cmocka_unit_test(test_magnitudes),   cmocka_unit_test(test_subnormal),
+        cmocka_unit_test(test_depths),       cmocka_unit_test(test_deep_token),
+        cmocka_unit_test(test_nonfinite),    cmocka_unit_test(test_minus_infinity),
+        cmocka_unit_test(test_closed_forms), cmocka_unit_test(test_any_batch),
     };
     return cmocka_run_group_tests(tests, setup, fixture_teardown);
 }
