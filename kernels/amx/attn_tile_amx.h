@@ -252,8 +252,8 @@ static inline __m512 sums_total(const struct sums *s) {
                          _mm512_add_ps(s->chain[2], s->chain[3]));
 }
 
-/* Scores of a step become weights 2^(s - max), as a pair of p tiles; of half the rows of both tiles, from
- * s on. max is finite. */
+/* Scores of a step become weights 2^(s - max), as a pair of p tiles, in the 8 rows of both tiles that
+ * begin at s. max is finite. */
 static NOINLINE void weights_of_half(char *s, const __m512 *max, struct sums *sums) {
     const float *x = (const float *)s;
     const __m512 m = *max;

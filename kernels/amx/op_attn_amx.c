@@ -64,7 +64,7 @@ struct pair {
     /* Of their weights: */
     __m512 max[2];
     struct sums sums[2];
-    int64_t n_halves; /* of a step and block that are taken, of n_halves() */
+    int64_t n_halves; /* how many halves of a step of a block are taken, of n_halves() */
 };
 
 static size_t carve(const struct attn *a, char *memory, struct bufs *b) {
@@ -257,12 +257,12 @@ static void scores(const struct piece *p, const struct pair *x) {
     }
 }
 
-/* Halves of steps of all blocks. */
+/* Halves of a step in all steps of all blocks. */
 static int64_t n_halves(const struct pair *x) {
     return 2 * x->n * x->n_steps;
 }
 
-/* The scores are there. */
+/* Maxima of scores that are there; no weight is taken yet. */
 static void begin_weights(const struct piece *p, struct pair *x, const struct attn_part *part) {
     for (int i = 0; i < x->n; i++) {
         const struct rows *w = &x->w[i];

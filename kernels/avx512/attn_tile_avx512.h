@@ -18,7 +18,7 @@
 #define RANGE_CELLS 256
 #define PANEL 32      /* cells of a panel of K: two registers */
 #define BLOCK 6       /* rows of a register tile: 12 sums of chains, 12 of rows, 2 loads, 1 broadcast */
-#define CELLS_AHEAD 16
+#define CELLS_AHEAD 16 /* cells fetched ahead into the first level cache */
 
 /* Lanes 0 .. 15 in order of a tree: 8 apart, 4, 2, 1. */
 ALWAYS_INLINE float sum16(__m512 v) {
@@ -29,8 +29,9 @@ ALWAYS_INLINE float sum16(__m512 v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-/* What is fetched with the cells at some x: into the first level cache what lies as far from `soon` as
- * the cell from x, into the second n_bytes, one cell's after the other's from `later` on. */
+/* What is fetched beside work on the cells at some x: into the first level cache what lies as far
+ * from `soon` as a cell from x, into the second n_bytes a cell, one's after the other's from `later`
+ * on. */
 struct fetch {
     const char *soon, *later;
     size_t n_bytes;

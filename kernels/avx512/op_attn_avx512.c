@@ -85,8 +85,8 @@ static int64_t seen_by(const struct attn *a, const struct attn_unit *u, int64_t 
     return attn_max(0, attn_min(n, a->pos[u->t0 + r / u->heads] + 1 - p0));
 }
 
-/* What kv head g fetches while its range walks a side from cell c of the range on: cells ahead, and
- * its share of the next range; if none comes after this one, of itself. */
+/* What kv head g fetches while it walks a side of the range: cells ahead, and its share of the next
+ * range; if none comes after this one, of itself. */
 static struct fetch fetch_of(const struct attn_side *side, const struct attn_unit *u, int64_t p0) {
     const int64_t next = p0 + RANGE_CELLS < u->end ? p0 + RANGE_CELLS : p0;
     return (struct fetch){ .soon = attn_row(side, u->first + p0 + CELLS_AHEAD, u->g),

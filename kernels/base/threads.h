@@ -25,7 +25,7 @@ struct work {
     void *scratch;        /* this thread's own block */
     struct work_team *team, *alone;
     int piece; /* of work since the last barrier, 0 .. WORK_PIECES - 1 */
-    bool kept; /* shared is as the function before left it, which would have filled it like this one */
+    bool kept; /* the step before left in `shared` what this one would fill it with (cpu.c) */
 };
 
 typedef void (*work_fn)(void *arg, struct work *w);
