@@ -262,7 +262,7 @@ static int64_t n_halves(const struct pair *x) {
     return 2 * x->n * x->n_steps;
 }
 
-/* Maxima of scores that are there; no weight is taken yet. */
+/* Maxima of scores that are in memory; no weight is taken yet. */
 static void begin_weights(const struct piece *p, struct pair *x, const struct attn_part *part) {
     for (int i = 0; i < x->n; i++) {
         const struct rows *w = &x->w[i];
@@ -285,7 +285,14 @@ static void weigh_until(struct pair *x, int64_t n) {
     }
 }
 
-/* The other weights of the pair, and meanwhile the scores of `next`, both of two blocks: tiles are
+/* A pair that nothing is known of. */
+static void begin_pair(const struct piece *p, struct pair *x, const struct attn_part *part) {
+    scores(p, x);
+    TILES_SEE_MEMORY();
+    begin_weights(p, x, part);
+}
+
+/* The scores of `next`, and meanwhile the other weights of the pair, both of two blocks: tiles are
  * multiplied while the other units take powers. */
 static void weights_and_scores(const struct piece *p, struct pair *x, const struct pair *next) {
     const int64_t depth = p->a->k.pad / 32, first = (depth + 1) / 2;
@@ -298,7 +305,6 @@ static void weights_and_scores(const struct piece *p, struct pair *x, const stru
         if (first < depth) score_two(k, next->w[0].q, next->w[1].q, depth, first, depth, s0, s1);
         weigh_until(x, done + left * (2 * step + 2) / slots);
     }
-    weigh_until(x, n_halves(x));
 }
 
 /* The sums in tile register t to 16 rows of acc. */
@@ -369,14 +375,10 @@ static bool run_pair(const struct piece *p, struct pair *x, struct pair *next,
     int64_t pad = p->a->v.pad;
     float *acc = part->acc + x->w[0].r0 * pad;
     bool finite = true;
-    if (next) {
-        weights_and_scores(p, x, next);
-        TILES_SEE_MEMORY();
-        begin_weights(p, next, part);
-    } else {
-        weigh_until(x, n_halves(x));
-        TILES_SEE_MEMORY();
-    }
+    if (next) weights_and_scores(p, x, next);
+    weigh_until(x, n_halves(x));
+    TILES_SEE_MEMORY();
+    if (next) begin_weights(p, next, part);
     for (int i = 0; i < x->n; i++)
         _mm512_store_ps(part->sum + x->w[i].r0, sums_total(&x->sums[i]));
     if (x->n == 2)
@@ -409,9 +411,7 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
     if (!p.stream) fill_tiles(&p);
     TILES_SEE_MEMORY();
     struct pair x = pair_of(&p, 0, n_blocks), next = { .n = 0 };
-    scores(&p, &x);
-    TILES_SEE_MEMORY();
-    begin_weights(&p, &x, part);
+    begin_pair(&p, &x, part);
     for (int64_t block = 2;; block += 2, x = next) {
         bool more = block < n_blocks;
         if (more) next = pair_of(&p, block, n_blocks);
@@ -423,17 +423,12 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
             p.stream = false;
             clear_bad(&p, b.v);
             TILES_SEE_MEMORY();
-            scores(&p, &x);
-            TILES_SEE_MEMORY();
-            begin_weights(&p, &x, part);
+            begin_pair(&p, &x, part);
             run_pair(&p, &x, NULL, part);
             together = false; /* begin again */
         }
         if (!more) return;
-        if (together) continue;
-        scores(&p, &next);
-        TILES_SEE_MEMORY();
-        begin_weights(&p, &next, part);
+        if (!together) begin_pair(&p, &next, part);
     }
 }
 

@@ -46,8 +46,12 @@ static size_t own_bytes(const struct attn *a) {
     return carve(a, NULL, &b);
 }
 
-static bool is_direct(const struct attn_unit *u) {
-    return u->n_rows <= DIRECT_ROWS || u->n_g > 1;
+static bool has_all_heads(const struct attn *a, const struct attn_unit *u) {
+    return u->heads > a->group;
+}
+
+static bool is_direct(const struct attn *a, const struct attn_unit *u) {
+    return u->n_rows <= DIRECT_ROWS || has_all_heads(a, u);
 }
 
 /* Rows per register tile, even shares of n_rows. */
@@ -61,13 +65,13 @@ static void begin(const struct attn *a, const struct attn_unit *u, char *own) {
     carve(a, own, &b);
     const float scale = a->node->p.attn.scale * ATTN_LOG2E;
     int64_t block = block_of(u), chain = a->k.pad / 16;
-    const int64_t spare = u->n_g > 1 ? SPARE_ROWS : 0;
+    const int64_t spare = has_all_heads(a, u) ? SPARE_ROWS : 0;
     memset(b.q, 0, (size_t)(attn_round_up(u->n_rows + spare, 4) * a->k.pad) * sizeof *b.q);
     for (int64_t r = 0; r < u->n_rows; r++) {
         int64_t head = u->g * a->group + r % u->heads, r0 = r / block * block;
         const float *x =
             (const float *)tensor_row(a->node->src[0], u->t0 + r / u->heads) + head * a->k.hd;
-        if (is_direct(u)) {
+        if (is_direct(a, u)) {
             for (int64_t i = 0; i < a->k.hd; i++)
                 b.q[r * a->k.pad + i] = x[i] * scale;
             continue;
@@ -98,7 +102,7 @@ static struct fetch fetch_of(const struct attn_side *side, const struct attn_uni
 static void scores(const struct attn *a, const struct attn_unit *u, int64_t p0, int64_t n,
                    const struct bufs *b) {
     int64_t block = block_of(u);
-    if (is_direct(u)) {
+    if (is_direct(a, u)) {
         score_direct(u->n_rows, b->q, &a->k, attn_row(&a->k, u->first + p0, u->g),
                      fetch_of(&a->k, u, p0), n, b->s);
         return;
@@ -157,7 +161,7 @@ static void range_of_all(const struct attn *a, const struct attn_unit *u, int64_
     const size_t k_stride = a->k.t->row_bytes, v_stride = a->v.t->row_bytes;
     const char *x = attn_row(&a->k, u->first + p0, 0);
     for (int64_t c = 0; c < n; c += ALL_CELLS, x += ALL_CELLS * k_stride)
-        for (int64_t g = 0; g < u->n_g; g++)
+        for (int64_t g = 0; g < a->n_head_kv; g++)
             score_direct(a->group, b->q + g * a->group * a->k.pad, &a->k,
                          x + (size_t)g * a->k.head_bytes, fetch_of_all(&a->k, x, g),
                          attn_min(ALL_CELLS, n - c), b->s + g * a->group * RANGE_CELLS + c);
@@ -166,7 +170,7 @@ static void range_of_all(const struct attn *a, const struct attn_unit *u, int64_
     memset(part->acc, 0, (size_t)(u->n_rows * a->v.pad) * sizeof *part->acc);
     x = attn_row(&a->v, u->first + p0, 0);
     for (int64_t c = 0; c < n; c += ALL_CELLS, x += ALL_CELLS * v_stride)
-        for (int64_t g = 0; g < u->n_g; g++)
+        for (int64_t g = 0; g < a->n_head_kv; g++)
             for (int64_t r = g * a->group, end = r + a->group; r < end; r += BLOCK)
                 sum_rows((enum qtype)a->v.t->type, attn_min(BLOCK, end - r),
                          x + (size_t)g * a->v.head_bytes, v_stride, b->s + r * RANGE_CELLS + c, 0,
@@ -179,7 +183,7 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
     struct bufs b;
     carve(a, own, &b);
     int64_t p0 = index * RANGE_CELLS, n = attn_min(u->end - p0, RANGE_CELLS);
-    if (u->n_g > 1) {
+    if (has_all_heads(a, u)) {
         range_of_all(a, u, p0, n, part, &b);
         return;
     }

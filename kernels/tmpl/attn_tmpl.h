@@ -46,8 +46,8 @@ struct attn {
 
 struct attn_unit {
     int64_t t0, n_rows; /* row r is token t0 + r / heads, head g * group + r % heads */
-    int64_t g, n_g;     /* kv heads [g, g + n_g) */
-    int64_t heads;      /* group * n_g */
+    int64_t g;          /* kv head, the first one */
+    int64_t heads;      /* of a token: group, or those of all kv heads */
     int64_t first;      /* cell of position 0 */
     int64_t end;        /* positions that the unit sees */
 };
@@ -166,10 +166,8 @@ static inline int64_t attn_count(const struct attn *a) {
 }
 
 static inline struct attn_unit attn_unit_of(const struct attn *a, const struct attn_tiles *it,
-                                            int64_t g, int64_t n_g) {
-    struct attn_unit u = {
-        .t0 = it->t0, .g = g, .n_g = n_g, .heads = a->group * n_g, .first = a->first[it->t0]
-    };
+                                            int64_t g, int64_t heads) {
+    struct attn_unit u = { .t0 = it->t0, .g = g, .heads = heads, .first = a->first[it->t0] };
     u.n_rows = (it->t1 - it->t0) * u.heads;
     for (int64_t t = it->t0; t < it->t1; t++)
         u.end = attn_max(u.end, a->pos[t] + 1);
@@ -192,7 +190,7 @@ ALWAYS_INLINE void attn_run_whole(const struct attn_cell *c, const struct attn *
     struct attn_part part = attn_part_at(a, (char *)w->scratch + attn_part_bytes(a));
     struct attn_tiles it = { .index = -1, .t0 = a->n_tok };
     for (int64_t i; attn_seek(&it, a, (i = work_next(w)) / a->n_head_kv);) {
-        struct attn_unit u = attn_unit_of(a, &it, i % a->n_head_kv, 1);
+        struct attn_unit u = attn_unit_of(a, &it, i % a->n_head_kv, a->group);
         c->begin(a, &u, own);
         for (int64_t range = 0; range * c->range_cells < u.end; range++) {
             c->range(a, &u, range, range ? &part : &total, own);
@@ -245,13 +243,13 @@ ALWAYS_INLINE void attn_run_split(const struct attn_cell *c, const struct attn *
     struct attn_tiles it = start;
     const bool all = a->n_tok == 1 && n_ranges >= ATTN_UNITS_PER_THREAD * w->nth &&
                      c->takes_all_heads && c->takes_all_heads(a);
-    const int64_t n_g = all ? a->n_head_kv : 1, n_parts = a->n_head_kv / n_g;
+    const int64_t heads = all ? n_head : a->group, n_parts = n_head / heads;
     const int64_t units = attn_count(a) * n_ranges * n_parts;
     for (int64_t i; (i = work_share(w, units)) >= 0;) {
         const int64_t range = i / n_parts % n_ranges, tile = i / n_parts / n_ranges;
         if (tile < it.index) it = start;
         attn_seek(&it, a, tile);
-        struct attn_unit u = attn_unit_of(a, &it, i % n_parts * n_g, n_g);
+        struct attn_unit u = attn_unit_of(a, &it, i % n_parts, heads);
         if (range * c->range_cells >= u.end) continue;
         c->begin(a, &u, own);
         c->range(a, &u, range, &part, own);
