@@ -206,8 +206,7 @@ const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, en
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found) {
     if (n->op == OP_mul_mat) {
         enum column k_col = COL_none;
-        enum qtype t = (enum qtype)n->src[0]->type;
-        if (qkernel_for(c, t, node_tokens(n), &k_col)) {
+        if (node_qkernel(c, n, &k_col)) {
             /* A column can lend its loop to a parent's kernel, but the row must name who computes.
              */
             c = k_col;

@@ -60,6 +60,12 @@ static inline int64_t node_tokens(const struct node *n) {
     return n->p.mul_mat.n_tok_as ? n->p.mul_mat.n_tok_as : tensor_rows(n->src[1]);
 }
 
+/* The cell that multiplies in mul_mat node n, as qkernel_for. */
+static inline const struct qkernel *node_qkernel(enum column c, const struct node *n,
+                                                 enum column *found) {
+    return qkernel_for(c, (enum qtype)n->src[0]->type, node_tokens(n), found);
+}
+
 /* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat
  * for the weight's type and this many tokens, attn by one whose cell is for this many. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);

@@ -122,8 +122,8 @@ static bool same_acts(enum column c, const struct step *a, const struct step *b)
     if (a->chain || b->chain || a->alone != b->alone) return false;
     const struct node *m = a->nodes[0], *n = b->nodes[0];
     if (m->op != OP_mul_mat || n->op != OP_mul_mat || m->src[1] != n->src[1]) return false;
-    const struct qkernel *k = qkernel_for(c, (enum qtype)m->src[0]->type, node_tokens(m), NULL);
-    const struct qkernel *l = qkernel_for(c, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
+    const struct qkernel *k = node_qkernel(c, m, NULL);
+    const struct qkernel *l = node_qkernel(c, n, NULL);
     return k && l && k->act == l->act && k->act_group == l->act_group;
 }
 

@@ -96,8 +96,7 @@ static int see_product(void *arg, const struct node *n, void *data, struct err *
     (void)data;
     struct act_like *s = arg;
     const struct tensor *x = n->src[1];
-    const struct qkernel *k =
-        qkernel_for(s->column, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
+    const struct qkernel *k = node_qkernel(s->column, n, NULL);
     enum qtype act = k ? k->act : QT_f32;
     struct rounding *r = find(s, x->name);
     bool slice = !strcmp(x->name, "result_norm");

@@ -20,8 +20,7 @@ enum qtype loc_act(const struct side *s, int i) {
     const struct node *n = s->judge->nodes[i].n;
     if (s->column == COL_none) return s->act[i];
     if (n->op != OP_mul_mat) return QT_f32;
-    const struct qkernel *k =
-        qkernel_for(s->column, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
+    const struct qkernel *k = node_qkernel(s->column, n, NULL);
     return k ? k->act : QT_f32;
 }
 

@@ -12,8 +12,7 @@ enum { PANEL_ROWS = 32, PANEL_BYTES = 16 * PANEL_ROWS * 2 };
 
 static const struct qkernel *amx_cell(const struct node *n) {
     enum column found = COL_none;
-    const struct qkernel *k =
-        qkernel_for(COL_amx, (enum qtype)n->src[0]->type, node_tokens(n), &found);
+    const struct qkernel *k = node_qkernel(COL_amx, n, &found);
     return found == COL_amx && k->glu ? k : NULL;
 }
 

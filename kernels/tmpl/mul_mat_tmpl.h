@@ -23,13 +23,9 @@ static inline int64_t mul_mat_chunk(const struct qkernel *k, int64_t n_rows) {
     return share < 32 ? 32 : share < k->chunk_rows ? share : k->chunk_rows;
 }
 
-static inline const struct qkernel *mul_mat_cell(enum column c, const struct node *n) {
-    return qkernel_for(c, (enum qtype)n->src[0]->type, node_tokens(n), NULL);
-}
-
 /* Bytes of the quantised activations. */
 static inline size_t mul_mat_shared_bytes(enum column c, const struct node *n) {
-    const struct qkernel *k = mul_mat_cell(c, n);
+    const struct qkernel *k = node_qkernel(c, n, NULL);
     const struct tensor *x = n->src[1];
     if (k->act == QT_f32) return 0;
     return (size_t)qkernel_act_rows(k, tensor_rows(x)) * qtype_row_bytes(k->act, x->ne[0]);
@@ -37,7 +33,7 @@ static inline size_t mul_mat_shared_bytes(enum column c, const struct node *n) {
 
 /* The cell's scratch, which holds a row of activations before. */
 static inline size_t mul_mat_scratch_bytes(enum column c, const struct node *n) {
-    const struct qkernel *k = mul_mat_cell(c, n);
+    const struct qkernel *k = node_qkernel(c, n, NULL);
     const size_t row = qtype_row_bytes(k->act, n->src[0]->ne[0]);
     const size_t scratch = k->mul_mat_scratch(n->src[0]->ne[0]);
     return scratch > row ? scratch : row;
@@ -102,7 +98,7 @@ static inline void mul_mat_rows(const struct qkernel *k, const struct node *node
 /* src[0] = W [n_rows, n], src[1] = x f32 [n_tok, n], dst [n_tok, n_rows]. */
 static inline void mul_mat_run(enum column c, const struct node *node, struct work *w) {
     const struct tensor *x = node->src[1];
-    const struct qkernel *k = mul_mat_cell(c, node), *q = qkernel_find(c, k->act, false, NULL);
+    const struct qkernel *k = node_qkernel(c, node, NULL), *q = qkernel_find(c, k->act, false, NULL);
     const int64_t n_rows = tensor_rows(node->src[0]), chunk = mul_mat_chunk(k, n_rows);
     const char *acts = x->data;
     size_t stride = x->row_bytes;
