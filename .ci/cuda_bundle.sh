@@ -11,7 +11,7 @@ out=$1 build=$2 tests=$3 shared=$4
 rm -rf "$out"
 mkdir -p "$out/tests" "$out/lib" "$out/models"
 cp "$build/ggauge" "$build/libggauge-cuda.so" "$out/"
-for t in test_cuda test_ops test_op_attn; do cp "$tests/$t" "$out/tests/"; done
+for t in test_cuda test_fuse test_ops test_op_attn; do cp "$tests/$t" "$out/tests/"; done
 # libc and its parts belong to the machine
 ldd "$out/ggauge" "$out"/tests/* | awk '$3 ~ /^\// { print $3 }' | sort -u |
     grep -vE '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' | while read -r lib; do cp -L "$lib" "$out/lib/"; done

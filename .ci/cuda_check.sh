@@ -49,7 +49,7 @@ do_facts() {
 }
 
 do_unit() {
-    for t in test_cuda test_ops; do step "$t" 60 "$bundle/tests/$t"; done
+    for t in test_cuda test_fuse test_ops; do step "$t" 60 "$bundle/tests/$t"; done
     step test_op_attn 60 "$bundle/tests/test_op_attn"
 }
 
@@ -105,6 +105,9 @@ sweep_one() {
 
 do_sweep() {
     sweep_one llama-3.2-1b iq4_kt 4096 30
+    # what it is worth that kernels begin while those before them still run
+    step serial 30 env GGAUGE_CUDA_SERIAL=1 "$gg" sweep-bench -m "$out/llama-3.2-1b-iq4_kt.gguf" --backend cuda -c 4096 \
+        -npp 512 -ntg 64 -r 2 --csv serial.csv
     sweep_one llama-3.1-8b iq4_kt 8192 60
     sweep_one llama-3.1-8b q8_0 4096 60
     rm -f "$out"/*.gguf

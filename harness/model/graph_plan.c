@@ -22,11 +22,24 @@ struct plan {
     size_t high;
 };
 
+static bool is_of_heads(const struct node *n) {
+    return (n->op == OP_rms_norm && n->p.rms_norm.n != n->dst->ne[0]) || n->op == OP_rope ||
+           n->op == OP_set_rows;
+}
+
+/* A device computes norms of heads, rotations and stores that follow each other at once, so what
+ * one of them reads stays until the last one, which this returns; i for any other node. */
+static int last_of_heads(const struct graph *g, int i) {
+    while (is_of_heads(g->nodes[i]) && i + 1 < g->n_nodes && is_of_heads(g->nodes[i + 1]))
+        i++;
+    return i;
+}
+
 static int last_use_of(const struct graph *g, const struct tensor *t, int from) {
     if (t == g->logits) return g->n_nodes; /* read after the run, beside the last node's result */
     for (int i = g->n_nodes - 1; i > from; i--)
         for (int s = 0; s < OP_MAX_SRC; s++)
-            if (g->nodes[i]->src[s] == t) return i;
+            if (g->nodes[i]->src[s] == t) return last_of_heads(g, i);
     return t == g->result_norm || t == g->lse ? g->n_nodes : from;
 }
 

@@ -3,7 +3,7 @@
 #ifndef GGAUGE_ATTN_CUH
 #define GGAUGE_ATTN_CUH
 
-#include "cuda/device.cuh"
+#include "cuda/acts.cuh"
 
 struct attn_cache {
     const char *p;
@@ -24,6 +24,7 @@ struct attn_args {
     float scale;
     float *parts; /* [n_tok, n_head, n_ranges, v.hd + 2] */
     int n_ranges;
+    struct acts_out acts; /* of dst */
 };
 
 /* Types of a cache: 4 elements of a head from element i on, a multiple of 4. */

@@ -115,8 +115,16 @@ DEV void few_values(const struct attn_args &a, const struct few_shared &s, int64
     }
 }
 
+/* Element `at` of a head's result; with acts a warp has 32 in a row. */
+DEV void few_result(const struct attn_args &a, int t, int head, int at, float y) {
+    const int i = head * a.v.hd + at;
+    ((float *)(a.dst + (size_t)t * a.dst_stride))[i] = y;
+    if (a.acts.q) acts_put(a.acts, t, (int64_t)a.n_head * a.v.hd, i / 32, y);
+}
+
 template <class K, class V, int GH>
 static __global__ void __launch_bounds__(THREADS, 1) attn_few_kernel(struct attn_args a) {
+    await_previous();
     SHARED(shared);
     const struct few_shared s = few_layout<GH>(a, shared);
     const int range = (int)blockIdx.x, t = (int)blockIdx.z;
@@ -146,7 +154,7 @@ static __global__ void __launch_bounds__(THREADS, 1) attn_few_kernel(struct attn
         for (int w = 1; w < THREADS / WARP; w++)
             y += s.red[(w * GH + g) * v4 + at];
         if (a.n_ranges == 1) {
-            ((float *)(a.dst + (size_t)t * a.dst_stride))[head * a.v.hd + at] = y / s.sum[g];
+            few_result(a, t, head, at, y / s.sum[g]);
             continue;
         }
         float *part = a.parts + (((int64_t)t * a.n_head + head) * a.n_ranges + range) *
@@ -158,6 +166,7 @@ static __global__ void __launch_bounds__(THREADS, 1) attn_few_kernel(struct attn
 
 /* Grid [heads, tokens]: the ranges of a row, in order. */
 static __global__ void __launch_bounds__(THREADS) attn_combine_kernel(struct attn_args a) {
+    await_previous();
     const int head = (int)blockIdx.x, t = (int)blockIdx.y, n = a.pos[t] / RANGE + 1;
     const float *part = a.parts + ((int64_t)t * a.n_head + head) * a.n_ranges * (a.v.hd + 2);
     float max = -INFINITY, sum = 0;
@@ -173,7 +182,7 @@ static __global__ void __launch_bounds__(THREADS) attn_combine_kernel(struct att
             const float *p = part + (int64_t)r * (a.v.hd + 2);
             y = fmaf(p[i], expf(p[a.v.hd] - max), y);
         }
-        ((float *)(a.dst + (size_t)t * a.dst_stride))[head * a.v.hd + i] = y / sum;
+        few_result(a, t, head, i, y / sum);
     }
 }
 
@@ -220,8 +229,12 @@ static int64_t few_slice(const struct node *n) {
     return fit < 1 ? 1 : fit < n_tok ? fit : n_tok;
 }
 
+static bool is_many(const struct node *n) {
+    return node_tokens(n) > FEW_TOKENS && attn_many_can(n);
+}
+
 size_t attn_parts_bytes(const struct node *n) {
-    if (node_tokens(n) > FEW_TOKENS && attn_many_can(n)) return 0;
+    if (is_many(n)) return 0;
     const int64_t ranges = attn_few_ranges(n);
     if (ranges == 1) return 0;
     return (size_t)few_slice(n) * (size_t)n->p.attn.n_head * (size_t)ranges *
@@ -245,6 +258,7 @@ int attn_few(struct cuda_device *d, const struct node *n, struct attn_args *a, s
         s.dst += (size_t)t * a->dst_stride;
         s.first += t;
         s.pos += t;
+        if (a->acts.q) s.acts = acts_from(a->acts, t, (int64_t)a->n_head * a->v.hd);
         LAUNCH(kernel,
                dim3((unsigned)s.n_ranges, (unsigned)(s.n_head / s.group) * div_up(s.group, gh),
                     (unsigned)s.n_tok),
@@ -263,7 +277,8 @@ static struct attn_cache cache_of(const struct dtensor *t, int64_t hd) {
     return c;
 }
 
-int op_attn_run(struct cuda_device *d, const struct node *n, struct err *e) {
+int attn_run(struct cuda_device *d, const struct node *n, bool acts, struct err *e) {
+    int rc = 0;
     const struct dtensor q = device_tensor(d, n->src[0]), k = device_tensor(d, n->src[1]);
     const struct dtensor v = device_tensor(d, n->src[2]), dst = device_tensor(d, n->dst);
     struct attn_args a = { q.p,
@@ -279,7 +294,19 @@ int op_attn_run(struct cuda_device *d, const struct node *n, struct err *e) {
                            (int)(n->p.attn.n_head / n->p.attn.n_head_kv),
                            n->p.attn.scale,
                            NULL,
-                           1 };
-    if (node_tokens(n) > FEW_TOKENS && attn_many_can(n)) return attn_many(d, n, &a, e);
-    return attn_few(d, n, &a, e);
+                           1,
+                           { NULL, NULL, NULL } };
+    if (acts) a.acts = acts_room(d, &dst);
+    TRY(is_many(n) ? attn_many(d, n, &a, e) : attn_few(d, n, &a, e));
+    if (acts) acts_made(d, &dst);
+out:
+    return rc;
+}
+
+bool attn_makes_acts(const struct node *n) {
+    return !is_many(n) && n->p.attn.n_embd_head_v % 32 == 0;
+}
+
+int op_attn_run(struct cuda_device *d, const struct node *n, struct err *e) {
+    return attn_run(d, n, false, e);
 }

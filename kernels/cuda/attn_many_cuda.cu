@@ -262,6 +262,7 @@ DEV void many_row(const struct attn_args &a, struct many_rows *r, int k, int row
 
 template <class K, class V, int HD>
 static __global__ void __launch_bounds__(THREADS, 1) attn_many_kernel(struct attn_args a) {
+    await_previous();
     SHARED(shared);
     uint16_t *ks = (uint16_t *)shared, *vs = ks + CELLS * many_shape<HD>::PITCH;
     const int lane = (int)threadIdx.x % WARP, kv_head = (int)blockIdx.y;

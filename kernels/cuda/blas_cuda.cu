@@ -112,6 +112,7 @@ DEV uint16_t to_bf16(float x) { /* a part of a finite number: no NaN comes in be
 
 /* A block a token. */
 static __global__ void split_kernel(struct split_args a) {
+    await_previous();
     SHARED(shared);
     float *part_max = (float *)shared;
     const int64_t t = blockIdx.x;
@@ -145,6 +146,7 @@ static __global__ void split_kernel(struct split_args a) {
 }
 
 static __global__ void scale_kernel(char *dst, size_t stride, int64_t n, const float *scale) {
+    await_previous();
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
     if (i < n) ((float *)(dst + (size_t)t * stride))[i] *= scale[t];
 }

@@ -45,7 +45,7 @@ cuda-report: cuda
 endif
 .PHONY: cuda-bundle cuda-check cuda-sanitize cuda-sweep
 cuda-bundle: ## cuda-bundle: build/cuda-bundle, all that a bare machine with a card needs; there: ./cuda_check.sh . OUT
-cuda-bundle: $(O)/ggauge cuda $(filter %/test_cuda %/test_ops %/test_op_attn,$(TESTS))
+cuda-bundle: $(O)/ggauge cuda $(filter %/test_cuda %/test_fuse %/test_ops %/test_op_attn,$(TESTS))
 	$(Q).ci/cuda_bundle.sh $(O)/cuda-bundle $(O) $(B)/tests $(SHARED)
 cuda-check: ## cuda-check: the cuda column on this machine's card, in 8 minutes; results/runs/cuda has what was found
 cuda-sanitize: ## cuda-sanitize: every cell under compute-sanitizer, all tools; takes long

@@ -171,6 +171,28 @@ static void device_close(struct cuda_device *d) {
     free(d);
 }
 
+/* Whether kernels wait for those before them: only code for compute capability 9.0 and later does,
+ * which the driver may have made from older. GGAUGE_CUDA_SERIAL=1 forbids it, to see if something
+ * depends on it. */
+static __global__ void probe_kernel(void) {
+    await_previous();
+}
+
+static int find_overlap(struct cuda_device *d, struct err *e) {
+    int rc = 0;
+#if defined(GGAUGE_CUDA_EMU)
+    (void)e, (void)probe_kernel;
+    d->overlaps = false;
+#else
+    const char *serial = getenv("GGAUGE_CUDA_SERIAL");
+    cudaFuncAttributes a;
+    CU_TRY(cudaFuncGetAttributes(&a, probe_kernel));
+    d->overlaps = d->prop.major >= 9 && a.ptxVersion >= 90 && !(serial && serial[0] == '1');
+out:
+#endif
+    return rc;
+}
+
 static int device_open(struct cuda_device **out, int index, struct err *e) {
     int rc = 0;
     *out = NULL;
@@ -185,6 +207,7 @@ static int device_open(struct cuda_device **out, int index, struct err *e) {
     FAIL_IF(d->prop.major < 8, e, ERR_UNSUPPORTED,
             "CUDA%d (%s) has compute capability %d.%d; the kernels need 8.0", index, d->prop.name,
             d->prop.major, d->prop.minor);
+    TRY(find_overlap(d, e));
     CU_TRY(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
     CU_TRY(cudaEventCreate(&d->mark[0]));
     CU_TRY(cudaEventCreate(&d->mark[1]));

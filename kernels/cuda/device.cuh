@@ -39,6 +39,7 @@ struct cuda_device {
     int index;
     cudaDeviceProp prop;
     cudaStream_t stream;
+    bool overlaps; /* kernels begin before the ones before them have ended */
     cudaEvent_t mark[2];
     struct image *images; /* [n_images], sorted by host address */
     int n_images, max_images;
@@ -76,7 +77,26 @@ struct dtensor device_tensor(const struct cuda_device *d, const struct tensor *t
 /* Kernels with more than 48 KiB of shared memory have to ask for it. */
 #define LAUNCH_SHARED_FREE ((size_t)48 << 10)
 
-/* Launch `kernel`, a function pointer; needs d, e, rc and the label out. */
+/* Launch `kernel`, a function pointer, which may begin while the one before it still runs
+ * (await_previous); needs d, e, rc and the label out. */
+#if !defined(GGAUGE_CUDA_EMU)
+template <class... P, class... A>
+static inline cudaError_t device_launch(const struct cuda_device *d, void (*kernel)(P...),
+                                        dim3 grid, dim3 block, size_t shared, A... args) {
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t c = {};
+    c.gridDim = grid;
+    c.blockDim = block;
+    c.dynamicSmemBytes = shared;
+    c.stream = d->stream;
+    c.attrs = &overlap;
+    c.numAttrs = d->overlaps ? 1 : 0;
+    return cudaLaunchKernelEx(&c, kernel, (P)args...);
+}
+#endif
+
 #if defined(GGAUGE_CUDA_EMU)
 #define LAUNCH(kernel, grid, block, shared, ...)                                                   \
     do {                                                                                           \
@@ -93,8 +113,8 @@ struct dtensor device_tensor(const struct cuda_device *d, const struct tensor *t
         if ((shared) > LAUNCH_SHARED_FREE)                                                         \
             CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,       \
                                         (int)(shared)));                                           \
-        kernel<<<(grid), (block), (shared), d->stream>>>(__VA_ARGS__);                             \
-        TRY(cu_check(cudaGetLastError(), #kernel, __FILE__, __LINE__, e));                         \
+        TRY(cu_check(device_launch(d, kernel, (grid), (block), (shared), __VA_ARGS__), #kernel,    \
+                     __FILE__, __LINE__, e));                                                      \
     } while (0)
 #endif
 
@@ -119,10 +139,21 @@ struct mul_job {
     bool few;
 };
 
+/* Products of the same activations with matrices of one type and length, for up to FEW_TOKENS
+ * tokens, and what becomes of them. */
+#define FEW_MATRICES 3
+struct few_job {
+    struct mul_job m[FEW_MATRICES];
+    int n;
+    const struct dtensor *add, *out; /* m[0] + add (one row = for every token), or swiglu of m[0] and
+                                        m[1], goes to out; NULL = nothing more is wanted */
+};
+
 /* What multiplies with one type. */
 struct mul_cell {
     bool needs_acts;
     int (*run)(struct cuda_device *d, const struct mul_job *j, struct err *e);
+    int (*run_few)(struct cuda_device *d, const struct few_job *f, struct err *e); /* or NULL */
 };
 const struct mul_cell *mul_cell_legacy(enum qtype t); /* NULL = another file's type */
 const struct mul_cell *mul_cell_trellis(enum qtype t);
@@ -148,6 +179,9 @@ int acts_quantize(struct cuda_device *d, const struct dtensor *x, struct acts *o
 CUDA_OP_LIST(X)
 #undef X
 
+/* attn, which can leave the rows of few tokens quantised as well (acts), if it says so. */
+int attn_run(struct cuda_device *d, const struct node *n, bool acts, struct err *e);
+bool attn_makes_acts(const struct node *n);
 /* Scratch of attention, and whether types and shapes are what it can do. */
 size_t attn_parts_bytes(const struct node *n);
 /* log2 of the cells that a launch of attention covers, rounded up. */

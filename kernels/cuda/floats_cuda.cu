@@ -26,6 +26,7 @@ struct float_args {
 
 template <class W, int NT>
 static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) float_gemv_kernel(struct float_args a) {
+    await_previous();
     const int lane = (int)threadIdx.x % WARP;
     const int64_t r = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
     if (r >= a.n_rows) return; /* a whole warp */
@@ -70,6 +71,7 @@ static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) float_gemv_kernel(
 
 template <class W>
 static __global__ void __launch_bounds__(GEMM_THREADS) float_gemm_kernel(struct float_args a) {
+    await_previous();
     SHARED(shared);
     float *ws = (float *)shared, *xs = ws + TILE_K * PITCH; /* [TILE_K, PITCH] */
     const int64_t t0 = (int64_t)blockIdx.x * TILE, r0 = (int64_t)blockIdx.y * TILE;
@@ -131,9 +133,9 @@ out:
 }
 
 const struct mul_cell *mul_cell_floats(enum qtype t) {
-    static const struct mul_cell f32 = { false, mul_floats<el_f32> };
-    static const struct mul_cell f16 = { false, mul_floats<el_f16> };
-    static const struct mul_cell bf16 = { false, mul_floats<el_bf16> };
+    static const struct mul_cell f32 = { false, mul_floats<el_f32>, NULL };
+    static const struct mul_cell f16 = { false, mul_floats<el_f16>, NULL };
+    static const struct mul_cell bf16 = { false, mul_floats<el_bf16>, NULL };
     switch (t) {
     case QT_f32: return &f32;
     case QT_f16: return &f16;

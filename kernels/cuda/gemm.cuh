@@ -205,6 +205,7 @@ DEV void gemm_store(const struct gemm_args &a, const struct gemm_warp<MI, NI> &w
 template <class D, int BN, int WN>
 static __global__ void __launch_bounds__(GEMM_THREADS, BN > 64 ? GEMM_BLOCKS : 1)
     gemm_kernel(struct gemm_args a) {
+    await_previous();
     typedef gemm_shape<D, BN> S;
     constexpr int MI = GEMM_BM * WN / 8 / 16, NI = BN / WN / 8;
     SHARED(shared);
@@ -264,10 +265,16 @@ static int gemm_run(struct cuda_device *d, const struct mul_job *j, struct err *
     return gemm_launch<D, 128, 4>(d, a, e);
 }
 
-/* The cell of one type. */
+/* Products with one type, of few tokens by gemv.cuh. */
 template <class D>
 static int mul_quantised(struct cuda_device *d, const struct mul_job *j, struct err *e) {
-    return j->few ? gemv_run<D>(d, j, e) : gemm_run<D>(d, j, e);
+    if (!j->few) return gemm_run<D>(d, j, e);
+    struct few_job f = {};
+    f.m[0] = *j;
+    f.n = 1;
+    return gemv_run<D>(d, &f, e);
 }
+
+#define MUL_QUANTISED(D) { true, mul_quantised<D>, gemv_run<D> }
 
 #endif

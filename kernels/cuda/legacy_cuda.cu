@@ -4,12 +4,12 @@
 #include "cuda/gemm.cuh"
 
 const struct mul_cell *mul_cell_legacy(enum qtype t) {
-    static const struct mul_cell q4_0 = { true, mul_quantised<dec_q4_0> };
-    static const struct mul_cell q4_1 = { true, mul_quantised<dec_q4_1> };
-    static const struct mul_cell q5_0 = { true, mul_quantised<dec_q5_0> };
-    static const struct mul_cell q5_1 = { true, mul_quantised<dec_q5_1> };
-    static const struct mul_cell q6_0 = { true, mul_quantised<dec_q6_0> };
-    static const struct mul_cell q8_0 = { true, mul_quantised<dec_q8_0> };
+    static const struct mul_cell q4_0 = MUL_QUANTISED(dec_q4_0);
+    static const struct mul_cell q4_1 = MUL_QUANTISED(dec_q4_1);
+    static const struct mul_cell q5_0 = MUL_QUANTISED(dec_q5_0);
+    static const struct mul_cell q5_1 = MUL_QUANTISED(dec_q5_1);
+    static const struct mul_cell q6_0 = MUL_QUANTISED(dec_q6_0);
+    static const struct mul_cell q8_0 = MUL_QUANTISED(dec_q8_0);
     switch (t) {
     case QT_q4_0: return &q4_0;
     case QT_q4_1: return &q4_1;

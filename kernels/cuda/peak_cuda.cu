@@ -15,6 +15,7 @@
 #define COPY_BYTES ((size_t)1 << 30)
 
 static __global__ void peak_i8_kernel(int *out, int turns) {
+    await_previous();
     int d[CHAINS][4] = { { 0 } };
     const uint32_t a[4] = { 0x01010101u, 0x01010101u, 0x01010101u, 0x01010101u };
     const uint32_t b[2] = { 0x01010101u * (threadIdx.x & 1), 0x01010101u };
@@ -29,6 +30,7 @@ static __global__ void peak_i8_kernel(int *out, int turns) {
 }
 
 static __global__ void peak_f16_kernel(int *out, int turns) {
+    await_previous();
     float d[CHAINS][4] = { { 0 } };
     const uint32_t a[4] = { 0x3C003C00u, 0x3C003C00u, 0x3C003C00u, 0x3C003C00u };
     const uint32_t b[2] = { 0x3C003C00u * (threadIdx.x & 1), 0x3C003C00u };
@@ -43,6 +45,7 @@ static __global__ void peak_f16_kernel(int *out, int turns) {
 }
 
 static __global__ void peak_f32_kernel(int *out, int turns) {
+    await_previous();
     float d[CHAINS];
     for (int i = 0; i < CHAINS; i++)
         d[i] = (float)(threadIdx.x + i);
@@ -57,6 +60,7 @@ static __global__ void peak_f32_kernel(int *out, int turns) {
 }
 
 static __global__ void peak_copy_kernel(uint4 *to, const uint4 *from, size_t n) {
+    await_previous();
     const size_t step = (size_t)gridDim.x * THREADS;
     for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step)
         to[i] = from[i];

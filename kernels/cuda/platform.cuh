@@ -23,6 +23,20 @@
 
 #define DEV static __device__ __forceinline__
 
+/* ---- launches ---------------------------------------------------------------------------------- */
+
+/* Launches may overlap (LAUNCH in device.cuh): the blocks of a kernel begin when all those of the one
+ * before it have begun. So every thread of every kernel calls this before it touches memory of the
+ * device; but what no kernel writes, weights, it may fetch earlier. */
+DEV void await_previous(void) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_await_previous();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* ---- shared memory ---------------------------------------------------------------------------- */
 
 /* The block's dynamic shared memory, 16-byte aligned. */
@@ -184,11 +198,27 @@ DEV float exp2_fast(float x) {
 #endif
 }
 
+DEV float swiglu(float gate, float up) {
+    return gate / (1.0f + expf(-gate)) * up;
+}
+
 /* Sums and maxima of a warp; every lane gets the result, whose order of summation is fixed. */
 template <class T> DEV T warp_sum(T x) {
 #pragma unroll
     for (int m = WARP / 2; m > 0; m /= 2)
         x += __shfl_xor_sync(FULL_WARP, x, m);
+    return x;
+}
+
+/* Sum over a block of N threads; every thread gets it. `part` is shared memory for N / 32 numbers. */
+template <int N, class T> DEV T block_sum(T x, T *part) {
+    x = warp_sum(x);
+    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
+    __syncthreads();
+    x = part[0];
+    for (int i = 1; i < N / WARP; i++)
+        x += part[i];
+    __syncthreads();
     return x;
 }
 

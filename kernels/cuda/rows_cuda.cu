@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * rows_cuda.cu - get_rows and set_rows: rows of any type as f32, and rows of f32 into a cache;
- * contracts in op.h, bit for bit ref.
+ * rows_cuda.cu - get_rows: rows of any type as f32; contract in op.h, bit for bit ref.
  *
- * Memory bound and small. get_rows of a quantised type: grid [n / 32 / 128, rows], a thread a
+ * Memory bound and small. Of a quantised type: grid [n / 32 / 128, rows], a thread a
  * sub-block; the others a thread an element. */
 #include "cuda/decoders.cuh"
 #include "cuda/elements.cuh"
@@ -27,6 +26,7 @@ DEV int is_negative(dec_iq3_kt, const uint8_t *blk, int b, int i) {
 }
 
 template <class D> static __global__ void get_rows_kernel(struct rows_args a) {
+    await_previous();
     const int64_t sub = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
     if (sub >= a.n / 32) return;
     const uint8_t *row = (const uint8_t *)a.src + (size_t)a.ids[t] * a.src_stride;
@@ -39,6 +39,7 @@ template <class D> static __global__ void get_rows_kernel(struct rows_args a) {
 }
 
 template <class E> static __global__ void get_elements_kernel(struct rows_args a) {
+    await_previous();
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
     if (i >= a.n) return;
     const char *row = a.src + (size_t)a.ids[t] * a.src_stride;
@@ -84,78 +85,6 @@ int op_get_rows_run(struct cuda_device *d, const struct node *n, struct err *e) 
                                      table.n };
         LAUNCH(c.kernel, dim3(div_up(div_up(a.n, c.per_thread), THREADS), (unsigned)m), THREADS, 0,
                a);
-    }
-out:
-    return rc;
-}
-
-/* ---- set_rows -------------------------------------------------------------------------------- */
-
-struct store_f32 {
-    static __device__ __forceinline__ void put(char *row, int64_t i, float x) {
-        ((float *)row)[i] = x;
-    }
-};
-struct store_f16 { /* a NaN keeps its upper bits, as f32_to_f16 does */
-    static __device__ __forceinline__ void put(char *row, int64_t i, float x) {
-        const uint32_t u = bits_of(x);
-        const uint16_t nan = (uint16_t)((u >> 16 & 0x8000u) | 0x7E00u | (u >> 13 & 0x1FFu));
-        ((uint16_t *)row)[i] = (u & 0x7FFFFFFFu) > 0x7F800000u ? nan : to_f16(x);
-    }
-};
-
-struct store_args {
-    const char *src;
-    size_t src_stride;
-    const int32_t *cell; /* rows of dst */
-    char *dst;
-    size_t dst_stride;
-    int64_t n;
-};
-
-template <class S> static __global__ void set_rows_kernel(struct store_args a) {
-    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
-    if (i >= a.n) return;
-    S::put(a.dst + (size_t)a.cell[t] * a.dst_stride, i,
-           ((const float *)(a.src + (size_t)t * a.src_stride))[i]);
-}
-
-/* q8_0 as legacy_ref.c quantises it: d = amax / 127, q = x * (1 / d) rounded half away from zero, d
- * then rounded to binary16; a block with a NaN or infinity gets a NaN scale. A warp a block. */
-static __global__ void set_rows_q8_0_kernel(struct store_args a) {
-    const int lane = (int)threadIdx.x % WARP;
-    const int64_t b = (int64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP, t = blockIdx.y;
-    if (b >= a.n / 32) return; /* a whole warp */
-    const float v = ((const float *)(a.src + (size_t)t * a.src_stride))[32 * b + lane];
-    const float amax = warp_max_nan(fabsf(v));
-    const bool finite = (bits_of(amax) & 0x7F800000u) != 0x7F800000u;
-    const float d = amax / 127.0f, id = d != 0 ? 1.0f / d : 0.0f;
-    char *blk = a.dst + (size_t)a.cell[t] * a.dst_stride + 34 * b;
-    blk[2 + lane] = (char)(finite ? (int)roundf(v * id) : 0);
-    if (lane == 0) *(uint16_t *)blk = finite ? to_f16(d) : (uint16_t)0x7E00u;
-}
-
-int op_set_rows_run(struct cuda_device *d, const struct node *n, struct err *e) {
-    int rc = 0;
-    const struct dtensor x = device_tensor(d, n->src[0]), cell = device_tensor(d, n->src[1]);
-    const struct dtensor dst = device_tensor(d, n->dst);
-    for (int64_t t = 0; t < x.rows; t += MAX_GRID_ROWS) {
-        const int64_t m = x.rows - t < MAX_GRID_ROWS ? x.rows - t : MAX_GRID_ROWS;
-        const struct store_args a = { x.p + (size_t)t * x.stride,
-                                      x.stride,
-                                      (const int32_t *)cell.p + t,
-                                      dst.p,
-                                      dst.stride,
-                                      x.n };
-        const dim3 grid(div_up(x.n, THREADS), (unsigned)m);
-        auto f32 = &set_rows_kernel<store_f32>;
-        auto f16 = &set_rows_kernel<store_f16>;
-        if (dst.type == QT_f32)
-            LAUNCH(f32, grid, THREADS, 0, a);
-        else if (dst.type == QT_f16)
-            LAUNCH(f16, grid, THREADS, 0, a);
-        else
-            LAUNCH(set_rows_q8_0_kernel, grid, THREADS, 0, a);
     }
 out:
     return rc;

@@ -7,7 +7,9 @@
  * attention walks over, is rounded up to a power of two and part of the key. */
 #include "cuda/run.cuh"
 
-static const struct mul_cell *mul_cell(enum qtype t) {
+#include "cuda/fuse.cuh"
+
+const struct mul_cell *mul_cell(enum qtype t) {
     const struct mul_cell *c = mul_cell_trellis(t);
     if (!c) c = mul_cell_legacy(t);
     return c ? c : mul_cell_floats(t);
@@ -130,40 +132,49 @@ static bool has_images(const struct cuda_device *d, const struct node *n) {
 /* ---- one node --------------------------------------------------------------------------------
  */
 
-static bool overlap(const char *p, size_t n, const char *q, size_t m) {
-    return p < q + m && q < p + n;
+int mul_job_of(struct cuda_device *d, const struct node *n, struct mul_job *j, struct err *e) {
+    int rc = 0;
+    j->w = device_tensor(d, n->src[0]);
+    j->x = device_tensor(d, n->src[1]);
+    j->dst = device_tensor(d, n->dst);
+    j->gain = (float)qtype_info(j->w.type)->gain;
+    j->few = node_tokens(n) <= FEW_TOKENS;
+    if (mul_cell(j->w.type)->needs_acts) TRY(acts_quantize(d, &j->x, &j->acts, e));
+out:
+    return rc;
 }
 
 static int run_mul_mat(struct cuda_device *d, const struct node *n, struct err *e) {
     int rc = 0;
-    const struct mul_cell *c = mul_cell((enum qtype)n->src[0]->type);
     struct mul_job j;
-    j.w = device_tensor(d, n->src[0]);
-    j.x = device_tensor(d, n->src[1]);
-    j.dst = device_tensor(d, n->dst);
-    j.gain = (float)qtype_info(j.w.type)->gain;
-    j.few = node_tokens(n) <= FEW_TOKENS;
-    if (c->needs_acts) TRY(acts_quantize(d, &j.x, &j.acts, e));
-    TRY(uses_blas(d, n) ? blas_mul(d, &j, e) : c->run(d, &j, e));
+    TRY(mul_job_of(d, n, &j, e));
+    TRY(uses_blas(d, n) ? blas_mul(d, &j, e) : mul_cell(j.w.type)->run(d, &j, e));
 out:
     return rc;
 }
 
 static int run_node(struct cuda_device *d, const struct node *n, struct err *e) {
-    const int rc = n->op == OP_mul_mat ? run_mul_mat(d, n, e) : op_of(n->op)(d, n, e);
+    return n->op == OP_mul_mat ? run_mul_mat(d, n, e) : op_of(n->op)(d, n, e);
+}
+
+/* q, k and v are products of the same rows: those stay quantised until they are overwritten. */
+static void overwrite(struct cuda_device *d, const struct node *n) {
     const struct dtensor y = device_tensor(d, n->dst);
-    /* q, k and v are products of the same rows: those stay quantised until they are overwritten */
-    if (d->acts_of && overlap(y.p, y.stride * (size_t)y.rows, (const char *)d->acts_of, 1))
-        d->acts_of = NULL;
-    return rc;
+    const char *acts_of = (const char *)d->acts_of;
+    if (acts_of && acts_of >= y.p && acts_of < y.p + y.stride * (size_t)y.rows) d->acts_of = NULL;
 }
 
 static int run_nodes(struct cuda_device *d, const struct node *const *nodes, int n,
                      struct err *e) {
     int rc = 0;
     d->acts_of = NULL;
-    for (int i = 0; i < n; i++)
-        TRY(run_node(d, nodes[i], e));
+    for (int i = 0; i < n;) {
+        const struct fusion f = fuse_find(nodes + i, n - i);
+        TRY(f.run ? f.run(d, &f, e) : run_node(d, nodes[i], e));
+        for (int k = 0; k < f.n_nodes && !f.acts; k++)
+            overwrite(d, nodes[i + k]);
+        i += f.n_nodes;
+    }
 out:
     d->acts_of = NULL;
     return rc;

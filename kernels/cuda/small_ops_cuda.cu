@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * small_ops_cuda.cu - rms_norm, add, swiglu, rope_table, rope, lse; contracts in op.h.
+ * small_ops_cuda.cu - add, swiglu, rope_table, lse; contracts in op.h.
  *
  * Everything here reads and writes its rows once and is memory bound, but for the log-sum-exp,
  * whose exponentials are in binary64 as the contract says. A row is summed by one warp or one block
@@ -28,79 +28,10 @@ static struct row_args rows_of(const struct dtensor *x, const struct dtensor *y,
     return a;
 }
 
-/* Sum over the block's 8 warps; every thread gets it. `part` is shared memory for 8 numbers. */
-template <class T> DEV T block_sum(T x, T *part) {
-    x = warp_sum(x);
-    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
-    __syncthreads();
-    x = part[0];
-    for (int i = 1; i < THREADS / WARP; i++)
-        x += part[i];
-    __syncthreads();
-    return x;
-}
-
-/* ---- rms_norm: a warp a vector up to 512, a block a vector above ------------------------------
- */
-
-#define NORM_WARP_MAX 512
-
-struct norm_args {
-    struct row_args r;
-    const float *weight;
-    int64_t n_vec; /* vectors of a row */
-    float eps;
-};
-
-static __global__ void norm_warp_kernel(struct norm_args a, int64_t n_all) {
-    const int lane = (int)threadIdx.x % WARP;
-    const int64_t v = (int64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP, n = a.r.n;
-    if (v >= n_all) return; /* a whole warp */
-    const int64_t at = v % a.n_vec * n;
-    const float *x = (const float *)(a.r.a + (size_t)(v / a.n_vec) * a.r.a_stride) + at;
-    float *y = (float *)(a.r.dst + (size_t)(v / a.n_vec) * a.r.dst_stride) + at;
-    float sum = 0;
-    for (int64_t i = lane; i < n; i += WARP)
-        sum = fmaf(x[i], x[i], sum);
-    const float scale = 1.0f / sqrtf(warp_sum(sum) / (float)n + a.eps);
-    for (int64_t i = lane; i < n; i += WARP)
-        y[i] = x[i] * scale * a.weight[i];
-}
-
-static __global__ void norm_block_kernel(struct norm_args a, int64_t n_all) {
-    SHARED(shared);
-    (void)n_all;
-    const int64_t v = blockIdx.x, n = a.r.n, at = v % a.n_vec * n;
-    const float *x = (const float *)(a.r.a + (size_t)(v / a.n_vec) * a.r.a_stride) + at;
-    float *y = (float *)(a.r.dst + (size_t)(v / a.n_vec) * a.r.dst_stride) + at;
-    float sum = 0;
-    for (int64_t i = threadIdx.x; i < n; i += THREADS)
-        sum = fmaf(x[i], x[i], sum);
-    const float scale = 1.0f / sqrtf(block_sum(sum, (float *)shared) / (float)n + a.eps);
-    for (int64_t i = threadIdx.x; i < n; i += THREADS)
-        y[i] = x[i] * scale * a.weight[i];
-}
-
-int op_rms_norm_run(struct cuda_device *d, const struct node *n, struct err *e) {
-    int rc = 0;
-    const struct dtensor x = device_tensor(d, n->src[0]), w = device_tensor(d, n->src[1]);
-    const struct dtensor dst = device_tensor(d, n->dst);
-    struct norm_args a = { rows_of(&x, NULL, &dst, 0), (const float *)w.p,
-                           x.n / n->p.rms_norm.n, n->p.rms_norm.eps };
-    const int64_t n_all = a.n_vec * x.rows;
-    a.r.n = n->p.rms_norm.n;
-    if (a.r.n <= NORM_WARP_MAX)
-        LAUNCH(norm_warp_kernel, div_up(n_all, THREADS / WARP), THREADS, 0, a, n_all);
-    else
-        LAUNCH(norm_block_kernel, (unsigned)n_all, THREADS, THREADS / WARP * sizeof(float), a,
-               n_all);
-out:
-    return rc;
-}
-
 /* ---- element by element ----------------------------------------------------------------------- */
 
 static __global__ void add_kernel(struct row_args r) {
+    await_previous();
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
     if (i >= r.n) return;
     ((float *)(r.dst + (size_t)t * r.dst_stride))[i] =
@@ -109,11 +40,12 @@ static __global__ void add_kernel(struct row_args r) {
 }
 
 static __global__ void swiglu_kernel(struct row_args r) {
+    await_previous();
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
     if (i >= r.n) return;
     const float g = ((const float *)(r.a + (size_t)t * r.a_stride))[i];
     const float u = ((const float *)(r.b + (size_t)t * r.b_stride))[i];
-    ((float *)(r.dst + (size_t)t * r.dst_stride))[i] = g / (1.0f + expf(-g)) * u;
+    ((float *)(r.dst + (size_t)t * r.dst_stride))[i] = swiglu(g, u);
 }
 
 static int element_op(struct cuda_device *d, const struct node *n, void (*kernel)(struct row_args),
@@ -138,7 +70,7 @@ int op_swiglu_run(struct cuda_device *d, const struct node *n, struct err *e) {
     return element_op(d, n, swiglu_kernel, e);
 }
 
-/* ---- rope ------------------------------------------------------------------------------------- */
+/* ---- rope_table ------------------------------------------------------------------------------- */
 
 struct table_args {
     const int32_t *pos;
@@ -150,6 +82,7 @@ struct table_args {
 };
 
 static __global__ void rope_table_kernel(struct table_args a) {
+    await_previous();
     const int i = (int)(blockIdx.x * THREADS + threadIdx.x);
     const int64_t t = blockIdx.y;
     if (i >= a.n_rot / 2) return;
@@ -203,48 +136,6 @@ out:
     return rc;
 }
 
-struct rope_args {
-    struct row_args r; /* b: the table */
-    int n_rot, hd, step, other;
-};
-
-/* A thread rotates one pair, or copies one element behind the rotated ones. */
-static __global__ void rope_kernel(struct rope_args a) {
-    const int64_t t = blockIdx.y;
-    const int per_head = a.n_rot / 2 + a.hd - a.n_rot;
-    const int64_t k = (int64_t)blockIdx.x * THREADS + threadIdx.x, head = k / per_head;
-    const int i = (int)(k % per_head);
-    if (head * a.hd >= a.r.n) return;
-    const float *x = (const float *)(a.r.a + (size_t)t * a.r.a_stride) + head * a.hd;
-    const float *cs = (const float *)(a.r.b + (size_t)t * a.r.b_stride);
-    float *y = (float *)(a.r.dst + (size_t)t * a.r.dst_stride) + head * a.hd;
-    if (i >= a.n_rot / 2) {
-        y[i + a.n_rot / 2] = x[i + a.n_rot / 2];
-        return;
-    }
-    const float p = x[a.step * i], q = x[a.step * i + a.other];
-    y[a.step * i] = p * cs[2 * i] - q * cs[2 * i + 1];
-    y[a.step * i + a.other] = p * cs[2 * i + 1] + q * cs[2 * i];
-}
-
-int op_rope_run(struct cuda_device *d, const struct node *n, struct err *e) {
-    int rc = 0;
-    const struct dtensor x = device_tensor(d, n->src[0]), table = device_tensor(d, n->src[1]);
-    const struct dtensor dst = device_tensor(d, n->dst);
-    const bool neox = n->p.rope.mode == ROPE_NEOX;
-    const int n_rot = n->p.rope.n_rot, hd = (int)n->p.rope.n_embd_head;
-    const int64_t work = n->p.rope.n_head * (n_rot / 2 + hd - n_rot);
-    for (int64_t t = 0; t < dst.rows; t += MAX_GRID_ROWS) {
-        const int64_t m = dst.rows - t < MAX_GRID_ROWS ? dst.rows - t : MAX_GRID_ROWS;
-        struct rope_args a = { rows_of(&x, &table, &dst, t), n_rot, hd, neox ? 1 : 2,
-                               neox ? n_rot / 2 : 1 };
-        a.r.n = n->p.rope.n_head * hd;
-        LAUNCH(rope_kernel, dim3(div_up(work, THREADS), (unsigned)m), THREADS, 0, a);
-    }
-out:
-    return rc;
-}
-
 /* ---- lse: a block a row ----------------------------------------------------------------------- */
 
 struct top {
@@ -273,6 +164,7 @@ DEV struct top warp_top(struct top x) {
  * largest number that is not compared with a NaN: rows with a NaN are NaN, and their index is
  * whatever the comparison of ref leaves, which starts at element 0. */
 static __global__ void lse_kernel(struct row_args r) {
+    await_previous();
     SHARED(shared);
     const float *x = (const float *)(r.a + (size_t)blockIdx.x * r.a_stride);
     struct top best = { -INFINITY, 0x7FFFFFFF };
@@ -299,7 +191,7 @@ static __global__ void lse_kernel(struct row_args r) {
     double sum = 0;
     for (int64_t i = threadIdx.x; i < r.n; i += THREADS)
         sum += exp((double)x[i] - max);
-    sum = block_sum(sum, sums);
+    sum = block_sum<THREADS>(sum, sums);
     if (threadIdx.x > 0) return;
     double *out = (double *)(r.dst + (size_t)blockIdx.x * r.dst_stride);
     out[0] = max;

@@ -4,9 +4,9 @@
 #include "cuda/gemm.cuh"
 
 const struct mul_cell *mul_cell_trellis(enum qtype t) {
-    static const struct mul_cell iq2_kt = { true, mul_quantised<dec_iq2_kt> };
-    static const struct mul_cell iq3_kt = { true, mul_quantised<dec_iq3_kt> };
-    static const struct mul_cell iq4_kt = { true, mul_quantised<dec_iq4_kt> };
+    static const struct mul_cell iq2_kt = MUL_QUANTISED(dec_iq2_kt);
+    static const struct mul_cell iq3_kt = MUL_QUANTISED(dec_iq3_kt);
+    static const struct mul_cell iq4_kt = MUL_QUANTISED(dec_iq4_kt);
     switch (t) {
     case QT_iq2_kt: return &iq2_kt;
     case QT_iq3_kt: return &iq3_kt;

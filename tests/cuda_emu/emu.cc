@@ -24,6 +24,7 @@ struct fiber {
     void *args; /* of the collective it waits for */
     struct copy *copies; /* in the background, [n_copies] */
     int n_copies, max_copies, group;
+    bool awaited; /* the kernel before this one */
 };
 
 struct copy {
@@ -123,6 +124,7 @@ static void fiber_main(void) {
     struct fiber *me = &b.fiber[b.cur];
     struct warp *w = &b.warp[b.cur / 32];
     if (me->n_copies) stop("a thread ended before its copies");
+    if (!me->awaited) stop("a thread ended that never waited for the kernel before its own");
     me->state = DONE;
     b.n_done++;
     w->n_done++;
@@ -164,10 +166,15 @@ static void run_block(size_t shared_bytes) {
         f->state = RUNNABLE;
         f->thread = dim3(u % d.x, u / d.x % d.y, u / d.x / d.y);
         f->n_copies = f->group = 0;
+        f->awaited = false;
     }
     b.cur = b.step > 0 ? 0 : b.n - 1;
     emu_now.thread = b.fiber[b.cur].thread;
     emu_switch(&b.main_sp, b.fiber[b.cur].sp);
+}
+
+void emu_await_previous(void) {
+    b.fiber[b.cur].awaited = true;
 }
 
 unsigned char *emu_shared(void) {
@@ -449,8 +456,16 @@ struct emu_graph {
 
 static emu_graph *capture;
 
+static long n_launches;
+
+/* For tests: kernels that have run so far. */
+extern "C" __attribute__((visibility("default"))) long emu_launches(void) {
+    return n_launches;
+}
+
 static void run_now(const struct emu_node *k) {
     setup();
+    n_launches++;
     access_device(true);
     if (k->block.x * k->block.y * k->block.z > MAX_THREADS || k->shared > MAX_SHARED ||
         k->block.x % 32)

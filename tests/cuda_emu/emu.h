@@ -9,9 +9,11 @@
  *   - an access behind (rounded up to 16 bytes) an allocation or the dynamic shared memory;
  *   - host code that touches device memory, which is only accessible between a launch or copy and
  *     the next synchronisation;
- *   - copies in the background that are not aligned, or that nobody waits for.
+ *   - copies in the background that are not aligned, or that nobody waits for;
+ *   - threads that never wait for the kernel before theirs (await_previous).
  * Shared memory starts out as NaN. GGAUGE_EMU_ORDER=reverse runs threads from the last to the first,
  * so that a missing barrier changes results; a warp runs until the block has to wait. GGAUGE_EMU_MEMORY=bytes limits the device's memory.
+ * emu_launches() tells a test that opens the library how many kernels have run.
  *
  * One host thread at a time. x86-64 alone. */
 #ifndef GGAUGE_EMU_H
@@ -65,6 +67,8 @@ extern emu_grid emu_now; /* of the thread that runs */
 #define gridDim emu_now.grid_dim
 
 unsigned char *emu_shared(void);
+/* Kernels may overlap on a card; a thread that ends without it stops the program. */
+void emu_await_previous(void);
 /* Happens when it is waited for, and not before. */
 void emu_cp_async(void *shared, const void *global, unsigned n);
 void emu_cp_async_commit(void);

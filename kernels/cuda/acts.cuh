@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ * acts.cuh - where activations become 8-bit integers: a kernel of their own (acts_cuda.cu), or the
+ * one that makes the activations (fused_cuda.cu, attn_few_cuda.cu).
+ *
+ * The numbers are those of q8_2_x4 (act.h; act_ref.c is the definition), so a product differs from
+ * one of a CPU column by the order of its sum alone. Only the layout is another: integers of a row
+ * in one piece, then all scales, then all scales times sums. */
+#ifndef GGAUGE_ACTS_CUH
+#define GGAUGE_ACTS_CUH
+
+#include "cuda/device.cuh"
+
+struct acts_out {
+    int8_t *q; /* [n_tok, n], NULL = nobody wants them */
+    float *d, *s; /* [n_tok, n / 32] */
+};
+
+/* Element `lane` of block b of token t, by all lanes of a warp. */
+DEV void acts_put(const struct acts_out &out, int64_t t, int64_t n, int64_t b, float v) {
+    const int lane = (int)threadIdx.x % WARP;
+    const float amax = warp_max_nan(fabsf(v));
+    /* bf16, to nearest even; a NaN or infinity becomes the scale and poisons every product */
+    const uint32_t u = bits_of(amax / 127.0f);
+    const bool nan = (u & 0x7FFFFFFFu) > 0x7F800000u;
+    const float d = f32_of((nan ? u | 0x400000u : u + 0x7FFFu + (u >> 16 & 1u)) & 0xFFFF0000u);
+    const float inverse = d != 0 ? 1.0f / d : 0.0f;
+    const bool finite = (bits_of(amax) & 0x7F800000u) != 0x7F800000u;
+    const int q = finite ? (int)fmaxf(-128.0f, fminf(127.0f, rintf(v * inverse))) : 1;
+    const int sum = warp_sum(q);
+    out.q[t * n + 32 * b + lane] = (int8_t)q;
+    if (lane == 0) {
+        out.d[t * (n / 32) + b] = d;
+        out.s[t * (n / 32) + b] = d * (float)sum;
+    }
+}
+
+/* The same from token t on, of rows of n. */
+static inline struct acts_out acts_from(const struct acts_out &out, int64_t t, int64_t n) {
+    return { out.q + t * n, out.d + t * (n / 32), out.s + t * (n / 32) };
+}
+
+/* Room for the activations of x in the scratch memory, which is large enough. */
+struct acts_out acts_room(const struct cuda_device *d, const struct dtensor *x);
+/* They are there, until x is overwritten. */
+void acts_made(struct cuda_device *d, const struct dtensor *x);
+
+#endif
