@@ -94,6 +94,65 @@ HOST_DEVICE int hd_byte_sum(uint32_t a, int c) {
 #endif
 }
 
+/* c + the products of four signed bytes. */
+HOST_DEVICE int hd_dot4(uint32_t a, uint32_t b, int c) {
+#if defined(__CUDA_ARCH__)
+    return __dp4a((int)a, (int)b, c);
+#else
+    for (int i = 0; i < 4; i++)
+        c += (int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i);
+    return c;
+#endif
+}
+
+/* c + the lower or the upper half of a pair of 16-bit numbers. */
+HOST_DEVICE uint32_t hd_half_plus(uint32_t pair, int upper, uint32_t c) {
+#if defined(__CUDA_ARCH__)
+    return __dp2a_lo(pair, upper ? 0x0100u : 0x0001u, c);
+#else
+    return c + (upper ? pair >> 16 : pair & 0xFFFFu);
+#endif
+}
+
+/* y | (x & mask) as one instruction, which a compiler that moves constants about does not find. */
+HOST_DEVICE uint32_t hd_or_masked(uint32_t y, uint32_t x, uint32_t mask) {
+#if defined(__CUDA_ARCH__)
+    asm("lop3.b32 %0, %1, %2, %0, 0xEA;" : "+r"(y) : "r"(x), "r"(mask));
+    return y;
+#else
+    return y | (x & mask);
+#endif
+}
+
+/* Byte k of x, four times. */
+HOST_DEVICE uint32_t hd_repeat4(uint32_t x, int k) {
+#if defined(__CUDA_ARCH__)
+    return __byte_perm(x, 0, 0x1111u * (unsigned)k);
+#else
+    return (x >> 8 * k & 255u) * 0x01010101u;
+#endif
+}
+
+/* Bytes 2 i and 2 i + 1 of low as the lower, those of high as the upper halves of two 16-bit numbers.
+ */
+HOST_DEVICE uint32_t hd_zip2(uint32_t low, uint32_t high, int i) {
+#if defined(__CUDA_ARCH__)
+    return __byte_perm(low, high, i ? 0x7362u : 0x5140u);
+#else
+    const uint32_t a = low >> 16 * i, b = high >> 16 * i;
+    return (a & 255u) | (b & 255u) << 8 | (a >> 8 & 255u) << 16 | (b >> 8 & 255u) << 24;
+#endif
+}
+
+/* 255 in every byte of x whose top bit is set, 0 in the others. */
+HOST_DEVICE uint32_t hd_sign_mask(uint32_t x) {
+#if defined(__CUDA_ARCH__)
+    return __byte_perm(x, 0, 0xBA98u);
+#else
+    return (x >> 7 & 0x01010101u) * 255u;
+#endif
+}
+
 /* The low bytes of four numbers as one word. */
 HOST_DEVICE uint32_t hd_pack4(int a, int b, int c, int d) {
 #if defined(__CUDA_ARCH__)

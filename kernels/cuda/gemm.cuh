@@ -137,6 +137,13 @@ template <int MI, int NI> struct gemm_warp {
     int m0, n0, lane;
 };
 
+template <int WN, int MI, int NI> DEV void gemm_place(struct gemm_warp<MI, NI> &w) {
+    const int thread = thread_now(), warp = thread / WARP;
+    w.lane = thread % WARP;
+    w.m0 = warp / WN * 16 * MI;
+    w.n0 = warp % WN * 8 * NI;
+}
+
 /* Sub-block s of the turn whose activations are in half h. */
 template <class D, int BN, int MI, int NI>
 DEV void gemm_multiply(struct gemm_warp<MI, NI> &w, int s, int h, unsigned char *shared) {
@@ -210,11 +217,8 @@ static __global__ void __launch_bounds__(GEMM_THREADS, BN > 64 ? GEMM_BLOCKS : 1
     constexpr int MI = GEMM_BM * WN / 8 / 16, NI = BN / WN / 8;
     SHARED(shared);
     const int t0 = (int)blockIdx.x * BN, r0 = (int)blockIdx.y * GEMM_BM;
-    const int warp = (int)threadIdx.x / WARP;
     struct gemm_warp<MI, NI> w;
-    w.lane = (int)threadIdx.x % WARP;
-    w.m0 = warp / WN * 16 * MI;
-    w.n0 = warp % WN * 8 * NI;
+    gemm_place<WN>(w);
 #pragma unroll
     for (int i = 0; i < MI * NI * 4; i++)
         w.acc[i / (NI * 4)][i / 4 % NI][i % 4] = 0;
@@ -242,6 +246,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS, BN > 64 ? GEMM_BLOCKS : 1
         for (int s = 0; s < (left < GEMM_SUBS ? left : GEMM_SUBS); s++)
             gemm_multiply<D, BN, MI, NI>(w, s, c % 2, shared);
     }
+    gemm_place<WN>(w); /* again, so that no register has to keep it */
     gemm_store<MI, NI>(a, w, r0, t0);
 }
 

@@ -19,7 +19,7 @@
 #include "cuda/decoders.cuh"
 
 #define GEMV_WARPS 4
-#define GEMV_ROWS 2   /* of a warp */
+#define GEMV_ROWS 2 /* of a warp */
 #define GEMV_STAGES 4
 
 struct gemv_matrix {
@@ -33,7 +33,7 @@ struct gemv_matrix {
 
 struct gemv_args {
     struct gemv_matrix m[FEW_MATRICES]; /* whoever has no rows has no blocks either */
-    int64_t n;
+    int n;
     struct acts x;
     int n_tok;
     float gain;
@@ -45,51 +45,108 @@ struct gemv_args {
     size_t out_stride;
 };
 
-template <class D> struct gemv_shape {
+template <class D, int ROWS> struct gemv_shape {
     static constexpr int CHUNK = 32 / D::PER * D::BYTES; /* bytes of 32 sub-blocks */
     static constexpr int SLOT = CHUNK + 32;              /* and where they begin and end */
-    static constexpr size_t SHARED_BYTES = (size_t)GEMV_WARPS * GEMV_STAGES * GEMV_ROWS * SLOT;
+    static constexpr int STAGE = ROWS * SLOT;
+    static constexpr size_t SHARED_BYTES = (size_t)GEMV_WARPS * GEMV_STAGES * STAGE;
     static_assert(CHUNK % 16 == 0, "a chunk is a whole number of copies");
 };
 
-/* Start the copies of chunk c of both rows, if there is one. */
-template <class D>
-DEV void gemv_load(const uint8_t *const *row, int64_t n_sub, int64_t c, uint8_t *slot, int lane) {
-    typedef gemv_shape<D> S;
-    const int64_t left = n_sub - 32 * c;
-    if (left > 0) {
-        const int bytes = (int)(left < 32 ? left : 32) / D::PER * D::BYTES;
+/* A row, and what a lane copies of it: 16 bytes out of every 512 of a chunk. */
+struct gemv_row {
+    const uint8_t *from; /* the lane's first piece of the next chunk */
+    int off;             /* where in its first 16 bytes a chunk begins */
+    float scale;
+};
+
+template <class D> DEV struct gemv_row gemv_row_at(const uint8_t *row, int lane) {
+    const uint8_t *p = row + D::META;
+    const int off = (int)((uintptr_t)p & 15);
+    return { p - off + 16 * lane, off, row_scale<D>(row) };
+}
+
+/* Start the copies of the next chunk of all rows, of which n_sub sub-blocks are left, to the lane's
+ * place. */
+template <class D, int ROWS>
+DEV void gemv_load(struct gemv_row *row, int n_sub, shared_place to, int lane) {
+    typedef gemv_shape<D, ROWS> S;
+    const int bytes = n_sub >= 32 ? S::CHUNK : n_sub > 0 ? n_sub / D::PER * D::BYTES : -16;
 #pragma unroll
-        for (int r = 0; r < GEMV_ROWS; r++) {
-            const uint8_t *from = row[r] + D::META + c * S::CHUNK;
-            const int off = (int)((uintptr_t)from & 15);
-            for (int i = 16 * lane; i < off + bytes; i += 16 * WARP)
-                cp_async16(slot + r * S::SLOT + i, from - off + i);
-        }
+    for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+        for (int i = 0; i < S::SLOT; i += 16 * WARP)
+            if (i + 16 * lane < row[r].off + bytes)
+                cp_async16_to(to + r * S::SLOT + i, row[r].from + i);
+        row[r].from += S::CHUNK;
     }
     cp_async_commit();
 }
 
-/* One sub-block of both rows with all tokens. */
-template <class D, int NT>
-DEV void gemv_sub_block(const struct gemv_args &a, const struct decoded *w, int64_t sub,
-                        float acc[GEMV_ROWS][NT]) {
-    const int64_t n_sub = a.n / 32;
+/* The activations of sub-block `sub` of token t. */
+struct gemv_acts {
+    uint32_t q[8];
+    float d;
+};
+
+DEV struct gemv_acts gemv_acts_of(const struct gemv_args &a, int t, int sub) {
+    const uint4 *x = (const uint4 *)(a.x.q + (size_t)t * a.n + 32 * sub);
+    const uint4 x0 = x[0], x1 = x[1];
+    return { { x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w },
+             a.x.d[(size_t)t * (a.n / 32) + sub] };
+}
+
+/* Types that multiply one token without decoded weights: NAME_dot of decode_trellis.h. */
+template <class D> struct gemv_dot {
+    static constexpr bool HAS = false;
+};
+#define GEMV_DOT(name)                                                                             \
+    template <> struct gemv_dot<dec_##name> {                                                      \
+        static constexpr bool HAS = true;                                                          \
+        static __device__ __forceinline__ void dot(int n, const uint8_t *const *blk, int b,        \
+                                                   const uint32_t *x, int *sum) {                  \
+            name##_dot(n, blk, b, x, sum);                                                         \
+        }                                                                                          \
+        static __device__ __forceinline__ float scale(const uint8_t *blk, int b, float d) {        \
+            return name##_scale(blk, b, d);                                                        \
+        }                                                                                          \
+    };
+GEMV_DOT(iq2_kt)
+GEMV_DOT(iq3_kt)
+GEMV_DOT(iq4_kt)
+
+/* Sub-block b of the blocks blk of all rows, sub-block `sub` of the rows, with all tokens; x: the
+ * first one's activations. */
+template <class D, int NT, int ROWS>
+DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
+                        const struct gemv_row *row, int b, int sub, const struct gemv_acts &x0,
+                        float acc[ROWS][NT]) {
+    if constexpr (NT == 1 && gemv_dot<D>::HAS) {
+        int sum[ROWS];
+        gemv_dot<D>::dot(ROWS, blk, b, x0.q, sum);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            acc[r][0] = fmaf(gemv_dot<D>::scale(blk[r], b, row[r].scale) * x0.d, (float)sum[r],
+                             acc[r][0]);
+        return;
+    }
+    struct decoded w[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        D::decode(blk[r], b, row[r].scale, &w[r]);
 #pragma unroll
     for (int t = 0; t < NT; t++) {
-        const int64_t tok = t < a.n_tok ? t : 0;
-        const uint4 *x = (const uint4 *)(a.x.q + tok * a.n + 32 * sub);
-        const uint4 x0 = x[0], x1 = x[1];
-        const float d = a.x.d[tok * n_sub + sub];
-        const uint32_t xs[8] = { x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w };
+        const struct gemv_acts x = t ? gemv_acts_of(a, t < a.n_tok ? t : 0, sub) : x0;
 #pragma unroll
-        for (int r = 0; r < GEMV_ROWS; r++) {
+        for (int r = 0; r < ROWS; r++) {
             int sum = 0;
 #pragma unroll
             for (int i = 0; i < 8; i++)
-                sum = dot4(w[r].q[i], xs[i], sum);
-            acc[r][t] = fmaf(w[r].scale * d, (float)sum, acc[r][t]);
-            if (D::MIN) acc[r][t] = fmaf(w[r].min, a.x.s[tok * n_sub + sub], acc[r][t]);
+                sum = hd_dot4(w[r].q[i], x.q[i], sum);
+            acc[r][t] = fmaf(w[r].scale * x.d, (float)sum, acc[r][t]);
+            if (D::MIN)
+                acc[r][t] = fmaf(w[r].min, a.x.s[(size_t)(t < a.n_tok ? t : 0) * (a.n / 32) + sub],
+                                 acc[r][t]);
         }
     }
 }
@@ -103,90 +160,103 @@ DEV struct gemv_matrix gemv_matrix_of(const struct gemv_args &a) {
     return m;
 }
 
-/* Results y of row r of m, one for each token. */
+/* Results y of row r, one for each token. */
 template <int NT>
-DEV void gemv_store(const struct gemv_args &a, const struct gemv_matrix &m, int64_t r,
+DEV void gemv_store(const struct gemv_args &a, char *dst, size_t dst_stride, int64_t r,
                     const float *y) {
 #pragma unroll
     for (int t = 0; t < NT; t++) {
         if (t >= a.n_tok) continue;
-        ((float *)(m.dst + (size_t)t * m.dst_stride))[r] = y[t];
+        ((float *)(dst + (size_t)t * dst_stride))[r] = y[t];
         if (a.add)
             ((float *)(a.out + (size_t)t * a.out_stride))[r] =
                 y[t] + ((const float *)(a.add + (size_t)t * a.add_stride))[r];
     }
 }
 
-template <class D, int NT>
+template <class D, int NT, int ROWS>
 static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) gemv_kernel(struct gemv_args a) {
-    typedef gemv_shape<D> S;
+    typedef gemv_shape<D, ROWS> S;
     SHARED(shared);
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
-    uint8_t *slots = shared + (size_t)warp * GEMV_STAGES * GEMV_ROWS * S::SLOT;
+    uint8_t *slots = shared + warp * GEMV_STAGES * S::STAGE;
     const struct gemv_matrix m = gemv_matrix_of(a);
-    const int64_t v = (int64_t)(blockIdx.x - m.first_block) * GEMV_WARPS + warp;
-    /* rows r0 and r0 + 1 of a matrix, or row r0 of both */
-    const int64_t r0 = a.glu ? v : v * GEMV_ROWS;
+    /* ROWS rows of a matrix, or half of them and the same of the other one */
+    const int n_own = a.glu ? ROWS / 2 : ROWS;
+    const int64_t r0 = ((int64_t)(blockIdx.x - m.first_block) * GEMV_WARPS + warp) * n_own;
     if (r0 >= m.n_rows) {
         await_previous();
         return;
     }
-    const bool second = a.glu || r0 + 1 < m.n_rows;
-    const uint8_t *row[GEMV_ROWS];
-    float scale[GEMV_ROWS], acc[GEMV_ROWS][NT];
-    row[0] = m.w + (size_t)r0 * m.w_stride;
-    row[1] = a.glu ? a.m[1].w + (size_t)r0 * a.m[1].w_stride : row[0] + (second ? m.w_stride : 0);
+    struct gemv_row row[ROWS];
+    float acc[ROWS][NT];
 #pragma unroll
-    for (int r = 0; r < GEMV_ROWS; r++) {
-        scale[r] = row_scale<D>(row[r]);
+    for (int i = 0; i < ROWS; i++) {
+        const bool other = a.glu && i >= ROWS / 2;
+        const int64_t r = r0 + (other ? i - ROWS / 2 : i);
+        row[i] = gemv_row_at<D>((other ? a.m[1].w : m.w) + (size_t)(r < m.n_rows ? r : r0) *
+                                                               (other ? a.m[1].w_stride : m.w_stride),
+                                lane);
 #pragma unroll
         for (int t = 0; t < NT; t++)
-            acc[r][t] = 0;
+            acc[i][t] = 0;
     }
-    const int64_t n_sub = a.n / 32, n_chunks = (n_sub + 31) / 32;
+    const int n_sub = a.n / 32;
+    const shared_place place = place_of(slots) + 16 * lane;
+#pragma unroll
     for (int s = 0; s < GEMV_STAGES - 1; s++)
-        gemv_load<D>(row, n_sub, s, slots + s * GEMV_ROWS * S::SLOT, lane);
+        gemv_load<D, ROWS>(row, n_sub - 32 * s, place + s * S::STAGE, lane);
     await_previous(); /* who makes the activations */
-    for (int64_t c = 0; c < n_chunks; c++) {
-        const int64_t next = c + GEMV_STAGES - 1;
-        gemv_load<D>(row, n_sub, next, slots + next % GEMV_STAGES * GEMV_ROWS * S::SLOT, lane);
+    int now = 0, next = (GEMV_STAGES - 1) * S::STAGE; /* places of stages */
+#pragma unroll 1
+    for (int sub = lane; sub - lane < n_sub; sub += 32) {
+        gemv_load<D, ROWS>(row, n_sub - sub + lane - 32 * (GEMV_STAGES - 1), place + next, lane);
+        const struct gemv_acts x = gemv_acts_of(a, 0, sub < n_sub ? sub : 0);
         cp_async_wait<GEMV_STAGES - 1>();
         __syncwarp();
-        const uint8_t *slot = slots + c % GEMV_STAGES * GEMV_ROWS * S::SLOT;
-        const int64_t sub = 32 * c + lane;
         if (sub < n_sub) {
-            struct decoded w[GEMV_ROWS];
+            const uint8_t *blk[ROWS];
 #pragma unroll
-            for (int r = 0; r < GEMV_ROWS; r++) {
-                const uint8_t *from = row[r] + D::META + c * S::CHUNK;
-                D::decode(slot + r * S::SLOT + ((uintptr_t)from & 15) + lane / D::PER * D::BYTES,
-                          lane % D::PER, scale[r], &w[r]);
-            }
-            gemv_sub_block<D, NT>(a, w, sub, acc);
+            for (int r = 0; r < ROWS; r++)
+                blk[r] = slots + now + r * S::SLOT + row[r].off + lane / D::PER * D::BYTES;
+            gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, acc);
         }
         __syncwarp(); /* the slot is filled again by the next turn */
+        next = now;
+        now = now == (GEMV_STAGES - 1) * S::STAGE ? 0 : now + S::STAGE;
     }
 #pragma unroll
-    for (int r = 0; r < GEMV_ROWS; r++)
+    for (int r = 0; r < ROWS; r++)
 #pragma unroll
         for (int t = 0; t < NT; t++)
             acc[r][t] = a.gain * warp_sum(acc[r][t]);
     if (lane > 0) return;
-    gemv_store<NT>(a, m, r0, acc[0]);
-    if (!second) return;
-    gemv_store<NT>(a, a.glu ? a.m[1] : m, a.glu ? r0 : r0 + 1, acc[1]);
 #pragma unroll
-    for (int t = 0; t < NT; t++)
-        if (a.glu && t < a.n_tok)
-            ((float *)(a.out + (size_t)t * a.out_stride))[r0] = swiglu(acc[0][t], acc[1][t]);
+    for (int i = 0; i < ROWS; i++) {
+        if (i >= n_own || r0 + i >= m.n_rows) continue;
+        gemv_store<NT>(a, m.dst, m.dst_stride, r0 + i, acc[i]);
+        if (i >= ROWS / 2 || !a.glu) continue;
+        gemv_store<NT>(a, a.m[1].dst, a.m[1].dst_stride, r0 + i, acc[i + ROWS / 2]);
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+            if (t < a.n_tok)
+                ((float *)(a.out + (size_t)t * a.out_stride))[r0 + i] =
+                    swiglu(acc[i][t], acc[i + ROWS / 2][t]);
+    }
 }
 
-template <class D, int NT>
-static int gemv_launch(struct cuda_device *d, const struct gemv_args &a, unsigned n_blocks,
-                       struct err *e) {
+/* Fills in where the blocks of each matrix begin. */
+template <class D, int NT, int ROWS>
+static int gemv_launch(struct cuda_device *d, struct gemv_args a, struct err *e) {
     int rc = 0;
-    auto kernel = &gemv_kernel<D, NT>;
-    LAUNCH(kernel, n_blocks, GEMV_WARPS * WARP, gemv_shape<D>::SHARED_BYTES, a);
+    unsigned n_blocks = 0;
+    auto kernel = &gemv_kernel<D, NT, ROWS>;
+    for (int i = 0; i < FEW_MATRICES; i++) {
+        const bool none = !a.m[i].w || (a.glu && i > 0);
+        a.m[i].first_block = none ? ~0u : n_blocks;
+        if (!none) n_blocks += div_up(a.m[i].n_rows, GEMV_WARPS * (a.glu ? ROWS / 2 : ROWS));
+    }
+    LAUNCH(kernel, n_blocks, GEMV_WARPS * WARP, (gemv_shape<D, ROWS>::SHARED_BYTES), a);
 out:
     return rc;
 }
@@ -195,28 +265,28 @@ out:
 template <class D>
 static int gemv_run(struct cuda_device *d, const struct few_job *f, struct err *e) {
     struct gemv_args a = {};
-    unsigned n_blocks = 0;
-    const bool glu = f->n == 2 && f->out;
-    for (int i = 0; i < FEW_MATRICES; i++) {
+    int64_t n_rows = 0;
+    for (int i = 0; i < f->n; i++) {
         const struct mul_job *j = &f->m[i];
-        a.m[i].first_block = ~0u;
-        if (i >= f->n) continue;
-        a.m[i] = { (const uint8_t *)j->w.p, j->w.stride, j->w.rows, j->dst.p, j->dst.stride,
-                   glu && i > 0 ? ~0u : n_blocks };
-        if (a.m[i].first_block == n_blocks)
-            n_blocks += div_up(j->w.rows, GEMV_WARPS * (glu ? 1 : GEMV_ROWS));
+        a.m[i] = { (const uint8_t *)j->w.p, j->w.stride, j->w.rows, j->dst.p, j->dst.stride, 0 };
+        n_rows += j->w.rows;
     }
-    a.n = f->m[0].w.n;
+    a.n = (int)f->m[0].w.n;
     a.x = f->m[0].acts;
     a.n_tok = (int)f->m[0].x.rows;
     a.gain = f->m[0].gain;
-    a.glu = glu;
+    a.glu = f->n == 2 && f->out;
     if (f->out) a.out = f->out->p, a.out_stride = f->out->stride;
     if (f->add) a.add = f->add->p, a.add_stride = f->add->rows == 1 ? 0 : f->add->stride;
-    if (a.n_tok <= 1) return gemv_launch<D, 1>(d, a, n_blocks, e);
-    if (a.n_tok <= 2) return gemv_launch<D, 2>(d, a, n_blocks, e);
-    if (a.n_tok <= 4) return gemv_launch<D, 4>(d, a, n_blocks, e);
-    return gemv_launch<D, 8>(d, a, n_blocks, e);
+    if (a.n_tok <= 1) {
+        if constexpr (gemv_dot<D>::HAS)
+            if (n_rows >= (int64_t)GEMV_WARPS * KT_DOT_ROWS * 2 * d->prop.multiProcessorCount)
+                return gemv_launch<D, 1, KT_DOT_ROWS>(d, a, e);
+        return gemv_launch<D, 1, GEMV_ROWS>(d, a, e);
+    }
+    if (a.n_tok <= 2) return gemv_launch<D, 2, GEMV_ROWS>(d, a, e);
+    if (a.n_tok <= 4) return gemv_launch<D, 4, GEMV_ROWS>(d, a, e);
+    return gemv_launch<D, 8, GEMV_ROWS>(d, a, e);
 }
 
 #endif

@@ -37,6 +37,17 @@ DEV void await_previous(void) {
 #endif
 }
 
+/* threadIdx.x, read anew: no register keeps it from one call to the next. */
+DEV int thread_now(void) {
+#if defined(GGAUGE_CUDA_EMU)
+    return (int)threadIdx.x;
+#else
+    int t;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(t));
+    return t;
+#endif
+}
+
 /* ---- shared memory ---------------------------------------------------------------------------- */
 
 /* The block's dynamic shared memory, 16-byte aligned. */
@@ -46,25 +57,38 @@ DEV void await_previous(void) {
 #define SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #endif
 
-/* 16 (4) bytes from device to shared memory in the background; both 16-byte (4-byte) aligned. */
-DEV void cp_async16(void *shared, const void *global) {
+/* A place in shared memory, in the form that copies want: keep it if there are many. */
 #if defined(GGAUGE_CUDA_EMU)
-    emu_cp_async(shared, global, 16);
+typedef unsigned char *shared_place;
 #else
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                     (unsigned)__cvta_generic_to_shared(shared)),
-                 "l"(global)
-                 : "memory");
+typedef uint32_t shared_place;
 #endif
+DEV shared_place place_of(void *shared) {
+#if defined(GGAUGE_CUDA_EMU)
+    return (unsigned char *)shared;
+#else
+    return (uint32_t)__cvta_generic_to_shared(shared);
+#endif
+}
+
+/* 16 (4) bytes from device to shared memory in the background; both 16-byte (4-byte) aligned. */
+DEV void cp_async16_to(shared_place to, const void *global) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_cp_async(to, global, 16);
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+#endif
+}
+
+DEV void cp_async16(void *shared, const void *global) {
+    cp_async16_to(place_of(shared), global);
 }
 
 DEV void cp_async4(void *shared, const void *global) {
 #if defined(GGAUGE_CUDA_EMU)
     emu_cp_async(shared, global, 4);
 #else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
-                     (unsigned)__cvta_generic_to_shared(shared)),
-                 "l"(global)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(place_of(shared)), "l"(global)
                  : "memory");
 #endif
 }
@@ -141,17 +165,6 @@ DEV void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 }
 
 /* ---- arithmetic ------------------------------------------------------------------------------- */
-
-/* c + the products of four signed bytes. */
-DEV int dot4(uint32_t a, uint32_t b, int c) {
-#if defined(GGAUGE_CUDA_EMU)
-    for (int i = 0; i < 4; i++)
-        c += (int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i);
-    return c;
-#else
-    return __dp4a((int)a, (int)b, c);
-#endif
-}
 
 DEV uint16_t to_f16(float x) {
 #if defined(GGAUGE_CUDA_EMU)

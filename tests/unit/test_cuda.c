@@ -160,6 +160,19 @@ static void long_rows(void **state) {
     }
 }
 
+/* So many rows that a warp has more of them: one token has the bits that it has among others, whose
+ * warps have fewer. */
+static void many_rows(void **state) {
+    struct op_fixture *f = *state;
+    for (int t = 0; t < QT_count; t++) {
+        if (!has_product(t)) continue;
+        struct product p = product(f, (enum qtype)t, 263, 768, 2, FILL_RANDOM);
+        check_product(f, &p, FILL_RANDOM, false);
+        check_alone(f, &p);
+        fixture_reset(f);
+    }
+}
+
 /* Aligned floats take a way of their own. */
 static void aligned_floats(void **state) {
     struct op_fixture *f = *state;
@@ -312,15 +325,11 @@ static void out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),
-        cmocka_unit_test(long_rows),
-        cmocka_unit_test(aligned_floats),
-        cmocka_unit_test(float_blas),
-        cmocka_unit_test(shared_activations),
-        cmocka_unit_test(recorded),
-        cmocka_unit_test(images),
-        cmocka_unit_test(out_of_memory),
-        cmocka_unit_test(device_time),
+        cmocka_unit_test(products),      cmocka_unit_test(long_rows),
+        cmocka_unit_test(many_rows),     cmocka_unit_test(aligned_floats),
+        cmocka_unit_test(float_blas),    cmocka_unit_test(shared_activations),
+        cmocka_unit_test(recorded),      cmocka_unit_test(images),
+        cmocka_unit_test(out_of_memory), cmocka_unit_test(device_time),
         cmocka_unit_test(peaks),
     };
     return cmocka_run_group_tests_name("cuda", tests, setup, teardown);

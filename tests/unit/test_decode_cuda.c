@@ -146,12 +146,55 @@ static void floats(void **state) {
             fail_msg("f16 %04x", h);
 }
 
+/* Products without decoded weights are those of the decoded ones. */
+static void dots(void **state) {
+    (void)state;
+    static const struct {
+        size_t bytes;
+        void (*dot)(int n, const uint8_t *const *blk, int b, const uint32_t *x, int *sum);
+        void (*decode)(const uint8_t *blk, int b, float d, struct decoded *o);
+        float (*scale)(const uint8_t *blk, int b, float d);
+    } types[] = {
+        { sizeof(struct blk_iq2_kt), iq2_kt_dot, iq2_kt_decode, iq2_kt_scale },
+        { sizeof(struct blk_iq3_kt), iq3_kt_dot, iq3_kt_decode, iq3_kt_scale },
+        { sizeof(struct blk_iq4_kt), iq4_kt_dot, iq4_kt_decode, iq4_kt_scale },
+    };
+    struct rng rng = { 20250629 };
+    for (int round = 0; round < 12000; round++) {
+        const size_t k = (size_t)round % N_ELEMS(types);
+        const int n = 1 + round / 3 % KT_DOT_ROWS, b = round / 12 % 8;
+        uint32_t rows[KT_DOT_ROWS][32], x[8]; /* blocks begin at multiples of 4 */
+        const uint8_t *blk[KT_DOT_ROWS];
+        int sum[KT_DOT_ROWS];
+        for (int r = 0; r < KT_DOT_ROWS; r++) {
+            assert_true(types[k].bytes <= sizeof rows[r]);
+            for (int i = 0; i < 32; i++)
+                rows[r][i] = (uint32_t)rng_u64(&rng);
+            blk[r] = (const uint8_t *)rows[r];
+        }
+        for (int i = 0; i < 8; i++) /* the largest there are, too */
+            x[i] = round % 50 == 0   ? 0x80808080u
+                   : round % 50 == 1 ? 0x7F7F7F7Fu
+                                     : (uint32_t)rng_u64(&rng);
+        types[k].dot(n, blk, b, x, sum);
+        for (int r = 0; r < n; r++) {
+            struct decoded o;
+            int want = 0;
+            types[k].decode(blk[r], b, 0.25f, &o);
+            for (int i = 0; i < 32; i++)
+                want += decoded_int(&o, i) * (int8_t)(x[i / 4] >> 8 * (i % 4));
+            if (sum[r] != want)
+                fail_msg("type %zu, %d rows, sub-block %d, row %d: %d, expected %d", k, n, b, r,
+                         sum[r], want);
+            assert_true(types[k].scale(blk[r], b, 0.25f) == o.scale);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden),
-        cmocka_unit_test(random_blocks),
-        cmocka_unit_test(every_index),
-        cmocka_unit_test(floats),
+        cmocka_unit_test(golden), cmocka_unit_test(random_blocks), cmocka_unit_test(every_index),
+        cmocka_unit_test(dots),   cmocka_unit_test(floats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
