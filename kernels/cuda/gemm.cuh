@@ -8,9 +8,10 @@
  * weights, twice BN x 144 bytes of activations, scales: 62 to 85 KiB at BN = 128, so 2 blocks fit on
  * an SM of 228 KiB.
  *
- * Exact scales: the int32 sum of 32 products becomes binary32 without a conversion (the sum starts
- * at the bits of 1.5 * 2^23 and stays below 2^22), then fma(scale_w * scale_x, sum, acc). These 3
- * operations a result bound the kernel: about 28 % of an H100's int8 peak.
+ * Exact scales: the int32 sum of 32 products becomes binary32 without a conversion, because it starts
+ * at the bits of m = 1.5 * 2^23 and stays within 2^22 of them: fma(m + sum, scale_x, -m * scale_x) is
+ * scale_x * sum, rounded once, since a scale of 8 bits times m is exact. fma(scale_w, that, acc) is the
+ * second and last operation of a result; these two and decoding bound the kernel.
  *
  * A result adds sub-blocks in order, so it depends neither on BN nor on where in a tile it is. */
 #ifndef GGAUGE_GEMM_CUH
@@ -61,139 +62,167 @@ template <class D, int BN> struct gemm_shape {
                          BYTES = AT_D + 2 * KINDS * X_SCALES;
 };
 
-/* Start the copies of raw piece p of the tile's rows. */
+/* First row of the block's tile. */
+DEV int gemm_row0(void) {
+    return block_now().y * GEMM_BM;
+}
+
+/* Row r, or the last one there is. */
+DEV const uint8_t *gemm_row(const struct gemm_args &a, int r) {
+    return a.w + (size_t)(unsigned)(r < a.n_rows ? r : a.n_rows - 1) * a.w_stride;
+}
+
+/* Start the copies of raw piece p of the tile's rows: 8 threads a row. */
 template <class D, int BN>
-DEV void gemm_load_raw(const struct gemm_args &a, int r0, int p, unsigned char *shared) {
+DEV void gemm_load_raw(const struct gemm_args &a, int p, unsigned char *shared) {
     typedef gemm_shape<D, BN> S;
     const int left = a.n / 32 - p * S::RAW_SUBS;
     const int bytes = (left < S::RAW_SUBS ? left : S::RAW_SUBS) / D::PER * D::BYTES;
-    /* 8 threads a row */
-    for (int r = (int)threadIdx.x / 8; r < GEMM_BM; r += GEMM_THREADS / 8) {
-        const int row = r0 + r < a.n_rows ? r0 + r : a.n_rows - 1;
-        const uint8_t *from = a.w + (size_t)row * a.w_stride + D::META + (size_t)p * S::RAW;
+    const unsigned thread = thread_now();
+    const int r = (int)(thread / 8), at = 16 * (int)(thread % 8);
+    const shared_place to = place_of(shared + r * S::RAW_PITCH + at);
+#pragma unroll
+    for (int k = 0; k < GEMM_BM; k += GEMM_THREADS / 8) {
+        const uint8_t *from = gemm_row(a, gemm_row0() + r + k) + (D::META + p * S::RAW);
         const int off = (int)((uintptr_t)from & 15);
-        for (int i = 16 * ((int)threadIdx.x % 8); i < off + bytes; i += 16 * 8)
-            cp_async16(shared + r * S::RAW_PITCH + i, from - off + i);
+        from += at - off;
+#pragma unroll
+        for (int i = 0; i < S::RAW + 15; i += 16 * 8)
+            if (i + at < off + bytes) cp_async16_to(to + k * S::RAW_PITCH + i, from + i);
     }
 }
 
-/* Start the copies of the activations of turn c, into half h. */
+/* Start the copies of the activations of turn c, into the half that is its own: 8 threads a token, then 4. */
 template <class D, int BN>
-DEV void gemm_load_x(const struct gemm_args &a, int t0, int c, int h,
-                     unsigned char *shared) {
+DEV void gemm_load_x(const struct gemm_args &a, int c, unsigned char *shared) {
     typedef gemm_shape<D, BN> S;
-    const int n_sub = a.n / 32, k0 = c * GEMM_BK;
-#pragma unroll 1 /* registers are the products' */
-    for (int i = (int)threadIdx.x; i < BN * (GEMM_BK / 16); i += GEMM_THREADS) {
-        const int t = i / (GEMM_BK / 16), at = 16 * (i % (GEMM_BK / 16));
-        const int tok = t0 + t < a.n_tok ? t0 + t : a.n_tok - 1;
-        if (k0 + at < a.n)
-            cp_async16(shared + S::AT_X + h * S::X + t * GEMM_PITCH + at,
-                       a.x.q + (size_t)tok * a.n + k0 + at);
+    const unsigned thread = thread_now();
+    const int at = 16 * (int)(thread % 8), t = (int)(thread / 8);
+    const int t0 = block_now().x * BN, h = c % 2;
+    const int n_sub = a.n / 32, sub = c * GEMM_SUBS + (int)(thread % GEMM_SUBS);
+    const shared_place q = place_of(shared + S::AT_X + h * S::X + t * GEMM_PITCH + at);
+    const shared_place d = place_of(shared + S::AT_D + h * S::X_SCALES + 4 * (int)thread);
+#pragma unroll
+    for (int k = 0; k < BN; k += GEMM_THREADS / 8) {
+        const int tok = t0 + t + k < a.n_tok ? t0 + t + k : a.n_tok - 1;
+        if (t + k < BN && c * GEMM_BK + at < a.n)
+            cp_async16_to(q + k * GEMM_PITCH,
+                          a.x.q + (size_t)(unsigned)tok * (unsigned)a.n + (c * GEMM_BK + at));
     }
-#pragma unroll 1
-    for (int i = (int)threadIdx.x; i < BN * GEMM_SUBS; i += GEMM_THREADS) {
-        const int t = i / GEMM_SUBS, sub = c * GEMM_SUBS + i % GEMM_SUBS;
-        const int tok = t0 + t < a.n_tok ? t0 + t : a.n_tok - 1;
-        if (sub >= n_sub) continue;
-        cp_async4(shared + S::AT_D + h * S::X_SCALES + 4 * i, a.x.d + (size_t)tok * n_sub + sub);
-        if (D::MIN)
-            cp_async4(shared + S::AT_S + h * S::X_SCALES + 4 * i, a.x.s + (size_t)tok * n_sub + sub);
+#pragma unroll
+    for (int k = 0; k < BN; k += GEMM_THREADS / GEMM_SUBS) {
+        const int u = (int)(thread / GEMM_SUBS) + k;
+        const int tok = t0 + u < a.n_tok ? t0 + u : a.n_tok - 1;
+        if (u >= BN || sub >= n_sub) continue;
+        const size_t i = (size_t)(unsigned)tok * (unsigned)n_sub + sub;
+        cp_async4_to(d + 4 * GEMM_SUBS * k, a.x.d + i);
+        if (D::MIN) cp_async4_to(d + (S::AT_S - S::AT_D + 4 * GEMM_SUBS * k), a.x.s + i);
     }
 }
 
-/* Where in its first 16 bytes raw piece p of a row begins. */
-template <class D, int BN> DEV int gemm_offset(const struct gemm_args &a, int row, int p) {
-    typedef gemm_shape<D, BN> S;
-    const unsigned low = (unsigned)(uintptr_t)a.w + (unsigned)row * (unsigned)a.w_stride;
-    return (int)((low + D::META + (unsigned)(p * S::RAW)) & 15);
-}
-
-/* Decode the sub-blocks of turn c from the raw bytes. */
+/* Decode the sub-blocks of turn c from the raw bytes: a thread takes one of every 64th row. */
 template <class D, int BN>
-DEV void gemm_decode(const struct gemm_args &a, int r0, int c, unsigned char *shared) {
+DEV void gemm_decode(const struct gemm_args &a, int c, unsigned char *shared) {
     typedef gemm_shape<D, BN> S;
+    const unsigned thread = thread_now();
+    const int s = (int)(thread % GEMM_SUBS);
+    const int sub = c % S::TURNS * GEMM_SUBS + s;
+    if (c * GEMM_SUBS + s >= a.n / 32) return;
 #pragma unroll 1
-    for (int i = (int)threadIdx.x; i < GEMM_BM * GEMM_SUBS; i += GEMM_THREADS) {
-        const int r = i / GEMM_SUBS, s = i % GEMM_SUBS;
-        if (c * GEMM_SUBS + s >= a.n / 32) continue;
-        const int row = r0 + r < a.n_rows ? r0 + r : a.n_rows - 1;
-        const int off = gemm_offset<D, BN>(a, row, c / S::TURNS);
-        const int sub = c % S::TURNS * GEMM_SUBS + s;
+    for (int r = (int)(thread / GEMM_SUBS); r < GEMM_BM; r += GEMM_THREADS / GEMM_SUBS) {
+        const int at = gemm_row0() + r;
+        const unsigned row = (unsigned)(at < a.n_rows ? at : a.n_rows - 1);
+        /* where in its first 16 bytes the raw piece begins */
+        const unsigned off = ((unsigned)(uintptr_t)a.w + row * (unsigned)a.w_stride +
+                              (unsigned)(D::META + c / S::TURNS * S::RAW)) & 15;
         struct decoded o;
         D::decode(shared + r * S::RAW_PITCH + off + sub / D::PER * D::BYTES, sub % D::PER,
                   D::META ? ((const float *)(shared + S::AT_ROW))[r] : 0, &o);
         uint4 *to = (uint4 *)(shared + S::AT_W + r * GEMM_PITCH + 32 * s);
         to[0] = make_uint4(o.q[0], o.q[1], o.q[2], o.q[3]);
         to[1] = make_uint4(o.q[4], o.q[5], o.q[6], o.q[7]);
-        ((float *)(shared + S::AT_SCALE))[i] = o.scale;
-        if (D::MIN) ((float *)(shared + S::AT_MIN))[i] = o.min;
+        ((float *)(shared + S::AT_SCALE))[GEMM_SUBS * r + s] = o.scale;
+        if (D::MIN) ((float *)(shared + S::AT_MIN))[GEMM_SUBS * r + s] = o.min;
     }
 }
 
 /* A warp's part of a tile: MI x 16 rows from row m0 on, NI x 8 tokens from token n0 on. */
-template <int MI, int NI> struct gemm_warp {
-    float acc[MI][NI][4];
+struct gemm_warp {
     int m0, n0, lane;
 };
 
-template <int WN, int MI, int NI> DEV void gemm_place(struct gemm_warp<MI, NI> &w) {
-    const int thread = thread_now(), warp = thread / WARP;
-    w.lane = thread % WARP;
-    w.m0 = warp / WN * 16 * MI;
-    w.n0 = warp % WN * 8 * NI;
+template <int WN, int MI, int NI> DEV struct gemm_warp gemm_warp_now(void) {
+    const unsigned thread = thread_now();
+    const int warp = (int)(thread / WARP);
+    return { warp / WN * 16 * MI, warp % WN * 8 * NI, (int)(thread % WARP) };
 }
 
-/* Sub-block s of the turn whose activations are in half h. */
-template <class D, int BN, int MI, int NI>
-DEV void gemm_multiply(struct gemm_warp<MI, NI> &w, int s, int h, unsigned char *shared) {
+/* Where a lane finds its parts of a sub-block in shared memory, in bytes. */
+struct gemm_at {
+    int w, x;   /* rows of tiles for ldmatrix */
+    int ws, xd; /* scales of its first row and its first token */
+};
+
+template <class D, int BN> DEV struct gemm_at gemm_at_of(const struct gemm_warp &w, int c) {
     typedef gemm_shape<D, BN> S;
-    const int lane = w.lane, g = lane / 4, t = 2 * (lane % 4);
-    const unsigned char *W = shared + S::AT_W + 32 * s, *x = shared + S::AT_X + h * S::X + 32 * s;
-    const float *ws = (const float *)(shared + S::AT_SCALE) + s;
-    const float *wm = (const float *)(shared + S::AT_MIN) + s;
-    const float *xd = (const float *)(shared + S::AT_D + h * S::X_SCALES) + s;
-    const float *xs = (const float *)(shared + S::AT_S + h * S::X_SCALES) + s;
-    uint32_t b[NI][2];
+    const int lane = w.lane, h = c % 2;
+    return { S::AT_W + (w.m0 + lane % 16) * GEMM_PITCH + 16 * (lane / 16),
+             S::AT_X + h * S::X + (w.n0 + lane % 8 + 8 * (lane / 16)) * GEMM_PITCH +
+                 16 * (lane / 8 % 2),
+             S::AT_SCALE + (w.m0 + lane / 4) * GEMM_SUBS * 4,
+             S::AT_D + h * S::X_SCALES + (w.n0 + 2 * (lane % 4)) * GEMM_SUBS * 4 };
+}
+
+/* Add the products of a sub-block, two tokens' tiles at a time: registers are the sums'. */
+template <class D, int BN, int MI, int NI>
+DEV void gemm_multiply(const struct gemm_at &at, const unsigned char *shared,
+                       float acc[MI][NI][4]) {
+    typedef gemm_shape<D, BN> S;
+    const float *ws = (const float *)(shared + at.ws), *xd = (const float *)(shared + at.xd);
+    const float *wm = ws + (S::AT_MIN - S::AT_SCALE) / 4, *xs = xd + (S::AT_S - S::AT_D) / 4;
 #pragma unroll
-    for (int j = 0; j < NI; j += 2) {
-        uint32_t r[4];
-        ldmatrix4(r, x + (w.n0 + 8 * j + lane % 8 + 8 * (lane / 16)) * GEMM_PITCH +
-                         16 * (lane / 8 % 2));
-        b[j][0] = r[0], b[j][1] = r[1], b[j + 1][0] = r[2], b[j + 1][1] = r[3];
-    }
+    for (int j0 = 0; j0 < NI; j0 += 2) {
+        uint32_t b[4];
+        float d[2][2], md[2][2];
+        if (j0 > 0) __syncwarp(); /* or everything is fetched before the first product, and spills */
+        ldmatrix4(b, shared + at.x + 8 * j0 * GEMM_PITCH);
 #pragma unroll
-    for (int i = 0; i < MI; i++) {
-        uint32_t A[4];
-        const int row = w.m0 + 16 * i;
-        ldmatrix4(A, W + (row + lane % 16) * GEMM_PITCH + 16 * (lane / 16));
-        const float s0 = ws[(row + g) * GEMM_SUBS], s1 = ws[(row + g + 8) * GEMM_SUBS];
+        for (int j = 0; j < 4; j++) {
+            d[j / 2][j % 2] = xd[(8 * (j0 + j / 2) + j % 2) * GEMM_SUBS];
+            md[j / 2][j % 2] = -f32_of(GEMM_MAGIC) * d[j / 2][j % 2];
+        }
 #pragma unroll
-        for (int j = 0; j < NI; j++) {
-            int p[4];
-            const int tok = w.n0 + 8 * j + t;
-            mma_s8(p, A, b[j], GEMM_MAGIC);
-            const float d0 = xd[tok * GEMM_SUBS], d1 = xd[(tok + 1) * GEMM_SUBS];
-            const float scale[4] = { s0 * d0, s0 * d1, s1 * d0, s1 * d1 };
-            float *acc = w.acc[i][j];
+        for (int i = 0; i < MI; i++) {
+            uint32_t A[4];
+            if (i > 0 && i % 2 == 0) __syncwarp();
+            ldmatrix4(A, shared + at.w + 16 * i * GEMM_PITCH);
+            const float s0 = ws[16 * i * GEMM_SUBS], s1 = ws[(16 * i + 8) * GEMM_SUBS];
 #pragma unroll
-            for (int k = 0; k < 4; k++)
-                acc[k] = fmaf(scale[k], f32_of((uint32_t)p[k]) - f32_of(GEMM_MAGIC), acc[k]);
-            if (D::MIN) {
-                const float m0 = wm[(row + g) * GEMM_SUBS], m1 = wm[(row + g + 8) * GEMM_SUBS];
-                const float x0 = xs[tok * GEMM_SUBS], x1 = xs[(tok + 1) * GEMM_SUBS];
-                acc[0] = fmaf(m0, x0, acc[0]);
-                acc[1] = fmaf(m0, x1, acc[1]);
-                acc[2] = fmaf(m1, x0, acc[2]);
-                acc[3] = fmaf(m1, x1, acc[3]);
+            for (int j = 0; j < 2; j++) {
+                int p[4];
+                float *y = acc[i][j0 + j];
+                mma_s8(p, A, b + 2 * j, GEMM_MAGIC);
+#pragma unroll
+                for (int k = 0; k < 4; k++)
+                    y[k] = fmaf(k < 2 ? s0 : s1,
+                                fmaf(f32_of((uint32_t)p[k]), d[j][k % 2], md[j][k % 2]), y[k]);
+                if (D::MIN) {
+                    const float m0 = wm[16 * i * GEMM_SUBS], m1 = wm[(16 * i + 8) * GEMM_SUBS];
+                    const float x0 = xs[8 * (j0 + j) * GEMM_SUBS];
+                    const float x1 = xs[(8 * (j0 + j) + 1) * GEMM_SUBS];
+                    y[0] = fmaf(m0, x0, y[0]);
+                    y[1] = fmaf(m0, x1, y[1]);
+                    y[2] = fmaf(m1, x0, y[2]);
+                    y[3] = fmaf(m1, x1, y[3]);
+                }
             }
         }
     }
 }
 
 template <int MI, int NI>
-DEV void gemm_store(const struct gemm_args &a, const struct gemm_warp<MI, NI> &w, int r0,
-                    int t0) {
+DEV void gemm_store(const struct gemm_args &a, const struct gemm_warp &w, int r0, int t0,
+                    float acc[MI][NI][4]) {
 #pragma unroll
     for (int i = 0; i < MI; i++)
 #pragma unroll
@@ -204,7 +233,7 @@ DEV void gemm_store(const struct gemm_args &a, const struct gemm_warp<MI, NI> &w
                 const int tok = t0 + w.n0 + 8 * j + 2 * (w.lane % 4) + k % 2;
                 if (row < a.n_rows && tok < a.n_tok)
                     ((float *)(a.dst + (size_t)tok * a.dst_stride))[row] =
-                        a.gain * w.acc[i][j][k];
+                        a.gain * acc[i][j][k];
             }
 }
 
@@ -212,42 +241,42 @@ DEV void gemm_store(const struct gemm_args &a, const struct gemm_warp<MI, NI> &w
 template <class D, int BN, int WN>
 static __global__ void __launch_bounds__(GEMM_THREADS, BN > 64 ? GEMM_BLOCKS : 1)
     gemm_kernel(struct gemm_args a) {
-    await_previous();
     typedef gemm_shape<D, BN> S;
     constexpr int MI = GEMM_BM * WN / 8 / 16, NI = BN / WN / 8;
     SHARED(shared);
-    const int t0 = (int)blockIdx.x * BN, r0 = (int)blockIdx.y * GEMM_BM;
-    struct gemm_warp<MI, NI> w;
-    gemm_place<WN>(w);
+    float acc[MI][NI][4];
 #pragma unroll
     for (int i = 0; i < MI * NI * 4; i++)
-        w.acc[i / (NI * 4)][i / 4 % NI][i % 4] = 0;
+        acc[i / (NI * 4)][i / 4 % NI][i % 4] = 0;
     if (D::META && (int)threadIdx.x < GEMM_BM) {
-        const int r = r0 + (int)threadIdx.x;
+        const int r = (int)blockIdx.y * GEMM_BM + (int)threadIdx.x;
         ((float *)(shared + S::AT_ROW))[threadIdx.x] =
             row_scale<D>(a.w + (size_t)(r < a.n_rows ? r : a.n_rows - 1) * a.w_stride);
     }
-    const int n_turns = (a.n + GEMM_BK - 1) / GEMM_BK;
-    gemm_load_raw<D, BN>(a, r0, 0, shared);
-    gemm_load_x<D, BN>(a, t0, 0, 0, shared);
+    gemm_load_raw<D, BN>(a, 0, shared);
+    await_previous(); /* who makes the activations */
+    gemm_load_x<D, BN>(a, 0, shared);
     cp_async_commit();
-    for (int c = 0; c < n_turns; c++) {
+    for (int k0 = 0; k0 < a.n; k0 += GEMM_BK) {
+        const int c = (int)((unsigned)k0 / GEMM_BK);
         cp_async_wait<0>();
         __syncthreads(); /* what was fetched is there, and the last turn's weights were used */
-        gemm_decode<D, BN>(a, r0, c, shared);
+        gemm_decode<D, BN>(a, c, shared);
         __syncthreads(); /* the weights are there, and raw bytes were used */
-        if (c + 1 < n_turns) {
-            if ((c + 1) % S::TURNS == 0) gemm_load_raw<D, BN>(a, r0, (c + 1) / S::TURNS, shared);
-            gemm_load_x<D, BN>(a, t0, c + 1, (c + 1) % 2, shared);
+        if (k0 + GEMM_BK < a.n) {
+            if ((c + 1) % S::TURNS == 0) gemm_load_raw<D, BN>(a, (c + 1) / S::TURNS, shared);
+            gemm_load_x<D, BN>(a, c + 1, shared);
         }
         cp_async_commit();
-        const int left = a.n / 32 - c * GEMM_SUBS;
-#pragma unroll 1 /* 16 products a turn of the loop are enough, and more would spill */
-        for (int s = 0; s < (left < GEMM_SUBS ? left : GEMM_SUBS); s++)
-            gemm_multiply<D, BN, MI, NI>(w, s, c % 2, shared);
+        struct gemm_at at = gemm_at_of<D, BN>(gemm_warp_now<WN, MI, NI>(), c);
+        const int left = a.n - k0 < GEMM_BK ? a.n - k0 : GEMM_BK;
+#pragma unroll 1 /* 16 products a turn of the loop are enough */
+        for (int s = 0; s < left; s += 32) {
+            gemm_multiply<D, BN, MI, NI>(at, shared, acc);
+            at.w += 32, at.x += 32, at.ws += 4, at.xd += 4;
+        }
     }
-    gemm_place<WN>(w); /* again, so that no register has to keep it */
-    gemm_store<MI, NI>(a, w, r0, t0);
+    gemm_store<MI, NI>(a, gemm_warp_now<WN, MI, NI>(), gemm_row0(), block_now().x * BN, acc);
 }
 
 template <class D, int BN, int WN>

@@ -37,16 +37,29 @@ DEV void await_previous(void) {
 #endif
 }
 
-/* threadIdx.x, read anew: no register keeps it from one call to the next. */
-DEV int thread_now(void) {
+/* threadIdx.x and blockIdx, read anew: no registers keep them from one call to the next. */
+struct block_place {
+    int x, y;
+};
 #if defined(GGAUGE_CUDA_EMU)
-    return (int)threadIdx.x;
+DEV unsigned thread_now(void) {
+    return threadIdx.x;
+}
+DEV struct block_place block_now(void) {
+    return { (int)blockIdx.x, (int)blockIdx.y };
+}
 #else
-    int t;
+DEV unsigned thread_now(void) {
+    unsigned t;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(t));
     return t;
-#endif
 }
+DEV struct block_place block_now(void) {
+    struct block_place b;
+    asm volatile("mov.u32 %0, %%ctaid.x; mov.u32 %1, %%ctaid.y;" : "=r"(b.x), "=r"(b.y));
+    return b;
+}
+#endif
 
 /* ---- shared memory ---------------------------------------------------------------------------- */
 
@@ -84,12 +97,11 @@ DEV void cp_async16(void *shared, const void *global) {
     cp_async16_to(place_of(shared), global);
 }
 
-DEV void cp_async4(void *shared, const void *global) {
+DEV void cp_async4_to(shared_place to, const void *global) {
 #if defined(GGAUGE_CUDA_EMU)
-    emu_cp_async(shared, global, 4);
+    emu_cp_async(to, global, 4);
 #else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(place_of(shared)), "l"(global)
-                 : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(global) : "memory");
 #endif
 }
 
