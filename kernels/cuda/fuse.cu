@@ -52,7 +52,8 @@ static struct fusion find_norm(const struct node *const *nodes, int n) {
         for (int i = 0; i < 2 && tensor_rows(norm->dst) > 1; i++)
             can = can && (apart(norm->dst, add->src[i]) || same_rows(norm->dst, add->src[i]));
     }
-    return { can ? at + 1 : 1, can ? run_norm : NULL, nodes, acts };
+    if (!can) return { 1, NULL, nodes, false };
+    return { at + 1, run_norm, nodes, acts };
 }
 
 /* ---- products of few tokens --------------------------------------------------------------------

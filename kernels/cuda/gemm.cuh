@@ -105,7 +105,7 @@ DEV void gemm_load_x(const struct gemm_args &a, int c, unsigned char *shared) {
 #pragma unroll
     for (int k = 0; k < BN; k += GEMM_THREADS / 8) {
         const int tok = t0 + t + k < a.n_tok ? t0 + t + k : a.n_tok - 1;
-        if (t + k < BN && c * GEMM_BK + at < a.n)
+        if ((BN % (GEMM_THREADS / 8) == 0 || t + k < BN) && c * GEMM_BK + at < a.n)
             cp_async16_to(q + k * GEMM_PITCH,
                           a.x.q + (size_t)(unsigned)tok * (unsigned)a.n + (c * GEMM_BK + at));
     }
@@ -113,7 +113,7 @@ DEV void gemm_load_x(const struct gemm_args &a, int c, unsigned char *shared) {
     for (int k = 0; k < BN; k += GEMM_THREADS / GEMM_SUBS) {
         const int u = (int)(thread / GEMM_SUBS) + k;
         const int tok = t0 + u < a.n_tok ? t0 + u : a.n_tok - 1;
-        if (u >= BN || sub >= n_sub) continue;
+        if ((BN % (GEMM_THREADS / GEMM_SUBS) != 0 && u >= BN) || sub >= n_sub) continue;
         const size_t i = (size_t)(unsigned)tok * (unsigned)n_sub + sub;
         cp_async4_to(d + 4 * GEMM_SUBS * k, a.x.d + i);
         if (D::MIN) cp_async4_to(d + (S::AT_S - S::AT_D + 4 * GEMM_SUBS * k), a.x.s + i);
