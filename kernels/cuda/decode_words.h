@@ -124,44 +124,45 @@ HOST_DEVICE uint32_t hd_or_masked(uint32_t y, uint32_t x, uint32_t mask) {
 #endif
 }
 
+/* PTX prmt: nibble i of the selector says which byte of b:a is byte i of the result, 0..3 of a and 4..7
+ * of b; with its top bit it is the sign of that byte, eight times. (CUDA's __byte_perm ignores that
+ * bit.) The selectors below are the same on the host, where they are tested. */
+HOST_DEVICE uint32_t hd_permute(uint32_t a, uint32_t b, uint32_t selector) {
+#if defined(__CUDA_ARCH__)
+    uint32_t y;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(selector));
+    return y;
+#else
+    const uint64_t bytes = (uint64_t)b << 32 | a;
+    uint32_t y = 0;
+    for (int i = 0; i < 4; i++) {
+        const uint32_t s = selector >> 4 * i & 15u, byte = (uint32_t)(bytes >> 8 * (s & 7u)) & 255u;
+        y |= (s & 8u ? byte >> 7 ? 255u : 0u : byte) << 8 * i;
+    }
+    return y;
+#endif
+}
+
 /* Byte k of x, four times. */
 HOST_DEVICE uint32_t hd_repeat4(uint32_t x, int k) {
-#if defined(__CUDA_ARCH__)
-    return __byte_perm(x, 0, 0x1111u * (unsigned)k);
-#else
-    return (x >> 8 * k & 255u) * 0x01010101u;
-#endif
+    return hd_permute(x, 0, 0x1111u * (unsigned)k);
 }
 
 /* Bytes 2 i and 2 i + 1 of low as the lower, those of high as the upper halves of two 16-bit numbers.
  */
 HOST_DEVICE uint32_t hd_zip2(uint32_t low, uint32_t high, int i) {
-#if defined(__CUDA_ARCH__)
-    return __byte_perm(low, high, i ? 0x7362u : 0x5140u);
-#else
-    const uint32_t a = low >> 16 * i, b = high >> 16 * i;
-    return (a & 255u) | (b & 255u) << 8 | (a >> 8 & 255u) << 16 | (b >> 8 & 255u) << 24;
-#endif
+    return hd_permute(low, high, i ? 0x7362u : 0x5140u);
 }
 
 /* 255 in every byte of x whose top bit is set, 0 in the others. */
 HOST_DEVICE uint32_t hd_sign_mask(uint32_t x) {
-#if defined(__CUDA_ARCH__)
-    return __byte_perm(x, 0, 0xBA98u);
-#else
-    return (x >> 7 & 0x01010101u) * 255u;
-#endif
+    return hd_permute(x, 0, 0xBA98u);
 }
 
 /* The low bytes of four numbers as one word. */
 HOST_DEVICE uint32_t hd_pack4(int a, int b, int c, int d) {
-#if defined(__CUDA_ARCH__)
-    return __byte_perm(__byte_perm((unsigned)a, (unsigned)b, 0x0040),
-                       __byte_perm((unsigned)c, (unsigned)d, 0x0040), 0x5410);
-#else
-    return ((uint32_t)a & 255u) | ((uint32_t)b & 255u) << 8 | ((uint32_t)c & 255u) << 16 |
-           (uint32_t)d << 24;
-#endif
+    return hd_permute(hd_permute((uint32_t)a, (uint32_t)b, 0x0040u),
+                      hd_permute((uint32_t)c, (uint32_t)d, 0x0040u), 0x5410u);
 }
 
 /* Bits 0..3 of x as the low bits of four bytes. */

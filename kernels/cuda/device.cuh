@@ -149,7 +149,8 @@ struct few_job {
                                         m[1], goes to out; NULL = nothing more is wanted */
 };
 
-/* What multiplies with one type. */
+/* What multiplies with one type. Weights are fetched while earlier kernels still run, so none of them
+ * may write weights: those come by push alone. */
 struct mul_cell {
     bool needs_acts;
     int (*run)(struct cuda_device *d, const struct mul_job *j, struct err *e);

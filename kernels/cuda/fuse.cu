@@ -22,7 +22,7 @@ static bool apart(const struct tensor *a, const struct tensor *b) {
 }
 
 static bool same_rows(const struct tensor *a, const struct tensor *b) {
-    return a->data == b->data && a->row_bytes == b->row_bytes;
+    return a->data == b->data && a->row_bytes == b->row_bytes && tensor_rows(a) == tensor_rows(b);
 }
 
 /* Whether n is a product with the rows of x as integers. */

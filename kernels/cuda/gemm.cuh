@@ -10,7 +10,8 @@
  *
  * Exact scales: the int32 sum of 32 products becomes binary32 without a conversion, because it starts
  * at the bits of m = 1.5 * 2^23 and stays within 2^22 of them: fma(m + sum, scale_x, -m * scale_x) is
- * scale_x * sum, rounded once, since a scale of 8 bits times m is exact. fma(scale_w, that, acc) is the
+ * scale_x * sum, rounded once, since a scale of 8 bits times m is exact (up to 2^104: activations above
+ * 1e33 become a NaN). fma(scale_w, that, acc) is the
  * second and last operation of a result; these two and decoding bound the kernel.
  *
  * A result adds sub-blocks in order, so it depends neither on BN nor on where in a tile it is. */
