@@ -117,14 +117,42 @@ ALWAYS_INLINE void int8_store(__m512 sum, float *dst, int64_t n_rows, bool add) 
     _mm512_mask_storeu_ps(dst, lanes, sum);
 }
 
-/* Fetch bytes [offset, offset + n_bytes) of what takes the place of row r in the next 16 rows: the
- * processor does not foresee 16 short streams by itself. Past the last row it is a hint that does
- * no harm. Into the second level: the first is full of what is in use. */
-ALWAYS_INLINE void int8_prefetch(const char *const row[INT8_ROWS], int r, int64_t offset,
-                                 int64_t n_bytes) {
-    const uintptr_t at = (uintptr_t)row[r] + (uintptr_t)(INT8_ROWS * (row[1] - row[0]) + offset);
-    for (int64_t i = 0; i < n_bytes; i += 64)
-        _mm_prefetch((const void *)(at + (uintptr_t)i), _MM_HINT_T1);
+/* Fetches the 16 rows behind 16 others while those are used, a chunk of a row with every step, into
+ * the second level: the first is full of what is in use. Behind the last row it is a hint that does no
+ * harm.
+ *
+ *   in order of memory   lets the processor's own prefetcher join in, which does not foresee 16 short
+ *                        streams at once; a line then occupies one of the core's few line buffers for
+ *                        as long as the second level takes, not memory. 4 rows further ahead, since
+ *                        the last row's first chunk is wanted as soon as the first row's.
+ *   in order of use      IQ4_KT, whose arithmetic takes longer than its memory, is 3 % faster so. */
+struct int8_ahead {
+    uintptr_t p;
+    int64_t chunk;          /* bytes of a step */
+    int64_t step, to_next;  /* from one to the next; and after n of them */
+    int64_t left, n;
+};
+
+#define INT8_LEAD 4 /* rows */
+
+/* n chunks of each row, from byte `offset` on. */
+ALWAYS_INLINE struct int8_ahead int8_ahead_of(const char *const row[INT8_ROWS], int64_t offset,
+                                              int64_t chunk, int64_t n, bool in_order_of_use) {
+    const int64_t stride = row[1] - row[0];
+    const uintptr_t at = (uintptr_t)row[0] + (uintptr_t)(INT8_ROWS * stride + offset);
+    if (in_order_of_use)
+        return (struct int8_ahead){ at,        chunk,     stride, chunk - (INT8_ROWS - 1) * stride,
+                                    INT8_ROWS, INT8_ROWS };
+    return (struct int8_ahead){ at + (uintptr_t)(INT8_LEAD * stride), chunk, chunk,
+                                stride - (n - 1) * chunk, n, n };
+}
+
+ALWAYS_INLINE void int8_fetch(struct int8_ahead *a) {
+    for (int64_t i = 0; i < a->chunk; i += 64)
+        _mm_prefetch((const void *)(a->p + (uintptr_t)i), _MM_HINT_T1);
+    const bool last = --a->left == 0;
+    a->p += (uintptr_t)(last ? a->to_next : a->step);
+    if (last) a->left = a->n;
 }
 
 static inline size_t int8_scratch(int64_t n) {

@@ -144,14 +144,18 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
 
 /* The functions and the cell of type NAME from NAME_halves. */
 #define LEGACY_CELL(NAME, BIAS, HAS_MIN)                                                           \
+    /* Four blocks a step. */                                                                      \
+    ALWAYS_INLINE struct int8_ahead NAME##_ahead(const char *const *row, int64_t k0, int64_t nk) { \
+        const int64_t size = sizeof(struct blk_##NAME);                                            \
+        return int8_ahead_of(row, k0 / 32 * size, 4 * size, (nk + 127) / 128, false);              \
+    }                                                                                              \
     ALWAYS_INLINE void NAME##_panels(const char *const *row, __m512i offsets, int64_t b,           \
-                                     int count, struct int8_panel *p) {                            \
+                                     int count, struct int8_ahead *ahead, struct int8_panel *p) {  \
         __m512i w[2][INT8_ROWS];                                                                   \
         UNROLL                                                                                     \
         for (int r = 0; r < INT8_ROWS; r++) {                                                      \
             __m512i halves[2];                                                                     \
-            int8_prefetch(row, r, b *(int64_t)sizeof(struct blk_##NAME),                           \
-                          count *(int64_t)sizeof(struct blk_##NAME));                              \
+            int8_fetch(ahead);                                                                     \
             NAME##_halves((const struct blk_##NAME *)row[r] + b, count, halves);                   \
             w[0][r] = halves[0];                                                                   \
             w[1][r] = halves[1];                                                                   \
@@ -168,12 +172,13 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
     static void NAME##_panel(const char *const *row, int64_t k0, int64_t nk, void *panel) {        \
         const __m512i offsets = row_offsets(row);                                                  \
         struct int8_panel *p = panel;                                                              \
+        struct int8_ahead ahead = NAME##_ahead(row, k0, nk);                                       \
         const int64_t end = (k0 + nk) / 32;                                                        \
         int64_t b = k0 / 32;                                                                       \
         for (; b + 4 <= end; b += 4, p += 4)                                                       \
-            NAME##_panels(row, offsets, b, 4, p);                                                  \
+            NAME##_panels(row, offsets, b, 4, &ahead, p);                                          \
         for (; b < end; b++, p++)                                                                  \
-            NAME##_panels(row, offsets, b, 1, p);                                                  \
+            NAME##_panels(row, offsets, b, 1, &ahead, p);                                          \
     }                                                                                              \
     static void NAME##_stream(const char *x, size_t x_stride, int64_t n_tok, int64_t n,            \
                               int64_t k0, int64_t nk, void *acts) {                                \
@@ -182,15 +187,14 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
     }                                                                                              \
     ALWAYS_INLINE __m512 NAME##_blocks(const struct int8_rows *p, __m512i offsets,                 \
                                        const struct int8_stream *a, int64_t b, int count,          \
-                                       __m512 sum) {                                               \
+                                       struct int8_ahead *ahead, __m512 sum) {                     \
         const int64_t b0 = p->k0 / 32 + b;                                                         \
         const __m512i lo = load512(a->q + 32 * b), hi = load512(a->q + 32 * b + 64);               \
         __m512i acc[INT8_ROWS], isum[4];                                                           \
         UNROLL                                                                                     \
         for (int r = 0; r < INT8_ROWS; r++) {                                                      \
             __m512i w[2];                                                                          \
-            int8_prefetch(p->row, r, b0 *(int64_t)sizeof(struct blk_##NAME),                       \
-                          4 * sizeof(struct blk_##NAME));                                          \
+            int8_fetch(ahead);                                                                     \
             NAME##_halves((const struct blk_##NAME *)p->row[r] + b0, count, w);                    \
             acc[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[0], lo);                        \
             acc[r] = _mm512_dpbusd_epi32(acc[r], w[1], hi);                                        \
@@ -212,12 +216,13 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
         const struct int8_rows *p = panel;                                                         \
         const int64_t n_blocks = nk / 32;                                                          \
         const __m512i offsets = row_offsets(p->row);                                               \
+        struct int8_ahead ahead = NAME##_ahead(p->row, p->k0, nk);                                 \
         for (int64_t b = 0; b < n_blocks; out.add = true) {                                        \
             const int64_t end = gemm_min(b + INT8_PART / 32, n_blocks);                            \
             __m512 sum = _mm512_setzero_ps();                                                      \
             for (; b + 4 <= end; b += 4)                                                           \
-                sum = NAME##_blocks(p, offsets, acts, b, 4, sum);                                  \
-            if (b < end) sum = NAME##_blocks(p, offsets, acts, b, (int)(end - b), sum);            \
+                sum = NAME##_blocks(p, offsets, acts, b, 4, &ahead, sum);                          \
+            if (b < end) sum = NAME##_blocks(p, offsets, acts, b, (int)(end - b), &ahead, sum);    \
             b = end;                                                                               \
             int8_store(sum, out.dst, out.n_rows, out.add);                                         \
         }                                                                                          \

@@ -293,8 +293,8 @@ typedef void (*kt_visit)(const struct kt_format *f, const struct kt_block *u, in
 
 /* Call `visit` for every sub-block of blocks [first, end) of 16 rows. With each goes one step of
  * unpacking the next block, because shuffles keep only one of the two vector ports busy, and the
- * fetching of two rows of the 16 after these, because a burst of fetches would stop everything
- * else. */
+ * fetching of two blocks of the 16 rows after these, because a burst of fetches would stop
+ * everything else. */
 ALWAYS_INLINE void kt_for_blocks(const struct kt_format *f, const char *const row[INT8_ROWS],
                                  int64_t first, int64_t end, kt_visit visit, void *arg) {
     struct kt_block u[2];
@@ -308,12 +308,13 @@ ALWAYS_INLINE void kt_for_blocks(const struct kt_format *f, const char *const ro
     for (int step = 0; step < 8; step++)
         kt_unpack(f, row, at, step, &m, &u[0]);
     if (f->halves == 1) u[0].nibbles = kt_nibbles_of_rows(row, at);
+    struct int8_ahead ahead = int8_ahead_of(row, at, f->block_bytes, end - first, f->halves == 2);
     struct kt_block *now = &u[0], *next = &u[1];
     for (int64_t i = first; i < end; i++, at += f->block_bytes) {
         UNROLL
         for (int b = 0; b < 8; b++) {
-            int8_prefetch(row, 2 * b, at, f->block_bytes);
-            int8_prefetch(row, 2 * b + 1, at, f->block_bytes);
+            int8_fetch(&ahead);
+            int8_fetch(&ahead);
             if (i + 1 < end) {
                 kt_unpack(f, row, at + f->block_bytes, b, &m, next);
                 if (f->halves == 1 && b == 0)
