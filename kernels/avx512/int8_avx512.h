@@ -33,6 +33,7 @@
  * few want rows to be read as far as they go. */
 #define INT8_K_MANY INT8_PART
 #define INT8_K_FEW 4096
+#define INT8_K_ONE 16384 /* and one token, whose activations a stream may repeat */
 /* Largest seen of a row, n up to 28672: 2.6e-13, from adding in f32. */
 #define INT8_TOL_NMSE 1e-12
 
@@ -52,12 +53,12 @@ struct int8_acts {
     int32_t start[INT8_TOKENS][INT8_K_FEW / 32]; /* - bias * sum of q */
 };
 
-/* One token's activations of a block of k, in the order that the type's stream wants. */
+/* One token's activations of a block of k, in the order that the type's stream wants, `times` each. */
 struct int8_stream {
-    int8_t q[4 * INT8_K_FEW];
-    float d[INT8_K_FEW / 32];
-    float s[INT8_K_FEW / 32];
-    int32_t start[INT8_K_FEW / 32];
+    int8_t q[INT8_K_ONE];
+    float d[INT8_K_ONE / 32];
+    float s[INT8_K_ONE / 32];
+    int32_t start[INT8_K_ONE / 32];
 };
 
 /* 16 rows that are read where they lie. */
@@ -163,7 +164,7 @@ static inline size_t int8_scratch(int64_t n) {
 
 /* The cell of type NAME from NAME_panel, NAME_stream and NAME_stream_tile, which are the `panel`,
  * `acts` and `tile` of struct gemm for panels and for one token's stream. */
-#define INT8_CELL(NAME, BIAS, HAS_MIN)                                                             \
+#define INT8_CELL(NAME, BIAS, HAS_MIN, TIMES)                                                             \
     static void NAME##_acts(const char *x, size_t x_stride, int64_t n_tok, int64_t n, int64_t k0,  \
                             int64_t nk, void *acts) {                                              \
         int8_fill_acts_avx512(BIAS, x, x_stride, n_tok, n, k0, nk, acts);                          \
@@ -196,7 +197,7 @@ static inline size_t int8_scratch(int64_t n) {
                                     const void *x, size_t x_stride, float *dst, void *scratch) {   \
         static const struct gemm g = { .rows = INT8_ROWS,                                          \
                                        .tokens = 1,                                                \
-                                       .k_block = INT8_K_FEW,                                      \
+                                       .k_block = INT8_K_ONE / (TIMES),                                      \
                                        .n_panels = 2 * INT8_TILES,                                   \
                                        .panel_bytes = sizeof(struct int8_rows),                    \
                                        .panel = int8_point_at_rows,                                \

@@ -389,7 +389,7 @@ ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_bl
                       kt_add_products, &s);                                                        \
         if (s.b % (INT8_PART / 32)) int8_store(s.sum, out.dst, out.n_rows, s.out.add);             \
     }                                                                                              \
-    INT8_CELL(NAME, KT_OFFSET, false)
+    INT8_CELL(NAME, KT_OFFSET, false, TIMES)
 
 KT_CELL(iq2_kt, 1, -1, IQ2_KT_GAIN, 4);
 KT_CELL(iq3_kt, 1, offsetof(struct blk_iq3_kt, sg), IQ3_KT_GAIN, 1);
