@@ -46,8 +46,7 @@ static void *open_library(void) {
 static struct blas *blas_open(struct cuda_device *d) {
 #if defined(GGAUGE_CUDA_EMU)
     struct blas *b = (struct blas *)calloc(1, sizeof *b);
-    if (b) b->gemm = emu_gemm;
-    (void)d;
+    if (b) *b = { (blas_handle)d->stream, NULL, emu_gemm };
     return b;
 #else
     void *so = open_library();

@@ -100,9 +100,8 @@ static inline cudaError_t device_launch(const struct cuda_device *d, void (*kern
 #if defined(GGAUGE_CUDA_EMU)
 #define LAUNCH(kernel, grid, block, shared, ...)                                                   \
     do {                                                                                           \
-        (void)d;                                                                                   \
         auto launch_ = [=](auto... args) {                                                         \
-            emu_launch(grid, block, shared, [=]() { kernel(args...); });                           \
+            emu_launch(d->stream, grid, block, shared, [=]() { kernel(args...); });                \
         };                                                                                         \
         launch_(__VA_ARGS__);                                                                      \
         TRY(cu_check(cudaGetLastError(), #kernel, __FILE__, __LINE__, e));                         \

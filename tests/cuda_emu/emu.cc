@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: MIT
- * emu.cc - fibers, memory and collectives of the emulated device; see emu.h. */
+ * emu.cc - fibers and collectives of the emulated device; see emu.h. */
 #include "emu.h"
 
 #include <stdio.h>
 #include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/fp16.h"
 
 #define MAX_THREADS 1024
 #define STACK_BYTES ((size_t)128 << 10)
-#define MAX_SHARED ((size_t)227 << 10)
+#define MAX_SHARED EMU_MAX_SHARED
 
 emu_grid emu_now;
 
@@ -49,7 +47,7 @@ static struct {
     emu_task *task;
 } b;
 
-[[noreturn]] static void stop(const char *what) {
+[[noreturn]] void emu_stop(const char *what) {
     fprintf(stderr, "emulated device: %s (block %u %u %u, thread %d)\n", what, emu_now.block.x,
             emu_now.block.y, emu_now.block.z, b.cur);
     abort();
@@ -109,7 +107,7 @@ static void yield_fiber(void) {
             return;
         }
     }
-    stop("no thread can go on: a barrier or a collective that some never reach");
+    emu_stop("no thread can go on: a barrier or a collective that some never reach");
 }
 
 static void release_block(void) {
@@ -123,16 +121,16 @@ static void fiber_main(void) {
     b.task->run();
     struct fiber *me = &b.fiber[b.cur];
     struct warp *w = &b.warp[b.cur / 32];
-    if (me->n_copies) stop("a thread ended before its copies");
-    if (!me->awaited) stop("a thread ended that never waited for the kernel before its own");
+    if (me->n_copies) emu_stop("a thread ended before its copies");
+    if (!me->awaited) emu_stop("a thread ended that never waited for the kernel before its own");
     me->state = DONE;
     b.n_done++;
     w->n_done++;
-    if (w->n_arrived) stop("a lane ended while others of its warp wait for it");
+    if (w->n_arrived) emu_stop("a lane ended while others of its warp wait for it");
     release_block();
     if (b.n_done == b.n) emu_switch(&me->sp, b.main_sp);
     yield_fiber();
-    stop("a thread that had ended went on");
+    emu_stop("a thread that had ended went on");
 }
 
 static void setup(void) {
@@ -142,7 +140,7 @@ static void setup(void) {
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     char *s = (char *)mmap(NULL, MAX_SHARED + 4 * page, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (b.stacks == MAP_FAILED || s == MAP_FAILED) stop("out of memory");
+    if (b.stacks == MAP_FAILED || s == MAP_FAILED) emu_stop("out of memory");
     b.shared_end = s + (MAX_SHARED + 2 * page) / page * page;
     mprotect(b.shared_end, page, PROT_NONE);
 }
@@ -183,11 +181,11 @@ unsigned char *emu_shared(void) {
 
 void emu_cp_async(void *to, const void *from, unsigned n) {
     struct fiber *f = &b.fiber[b.cur];
-    if (((uintptr_t)to | (uintptr_t)from) % n) stop("a copy to shared memory that is not aligned");
+    if (((uintptr_t)to | (uintptr_t)from) % n) emu_stop("a copy to shared memory that is not aligned");
     if (f->n_copies == f->max_copies) {
         f->max_copies = f->max_copies ? 2 * f->max_copies : 64;
         f->copies = (struct copy *)realloc(f->copies, (size_t)f->max_copies * sizeof *f->copies);
-        if (!f->copies) stop("out of memory");
+        if (!f->copies) emu_stop("out of memory");
     }
     memset(to, 0xFF, n); /* whoever does not wait reads this */
     f->copies[f->n_copies++] = { to, from, n, f->group };
@@ -237,8 +235,8 @@ void emu_warp(void *args, void (*fn)(void **lanes)) {
     struct fiber *me = &b.fiber[b.cur];
     struct warp *w = &b.warp[b.cur / 32];
     const int first = b.cur / 32 * 32;
-    if (w->n_done) stop("a collective of a warp of which lanes have ended");
-    if (w->n_arrived && w->fn != fn) stop("lanes of a warp meet in different collectives");
+    if (w->n_done) emu_stop("a collective of a warp of which lanes have ended");
+    if (w->n_arrived && w->fn != fn) emu_stop("lanes of a warp meet in different collectives");
     w->fn = fn;
     me->args = args;
     me->state = AT_WARP;
@@ -295,7 +293,7 @@ static void do_ldmatrix(void **l) {
 }
 
 void emu_ldmatrix4(uint32_t r[4], const void *row, bool trans) {
-    if ((uintptr_t)row % 16) stop("a matrix that is not aligned");
+    if ((uintptr_t)row % 16) emu_stop("a matrix that is not aligned");
     struct matrices a = { row, r, trans };
     emu_warp(&a, do_ldmatrix);
 }
@@ -379,82 +377,8 @@ void emu_mma_f16(float d[4], const uint32_t a[4], const uint32_t bb[2]) {
     emu_warp(&p, do_mma_f16);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------
+/* ---- a launch -----------------------------------------------------------------------------------
  */
-
-#define MAX_ALLOCATIONS 8192
-
-struct allocation {
-    char *map, *data;
-    size_t map_bytes, n;
-};
-
-static struct allocation allocations[MAX_ALLOCATIONS];
-static int n_allocations;
-static size_t n_allocated;
-static bool is_open; /* device memory is accessible */
-
-static void access_device(bool on) {
-    if (on == is_open) return;
-    is_open = on;
-    for (int i = 0; i < n_allocations; i++)
-        mprotect(allocations[i].map, allocations[i].map_bytes - 4096,
-                 on ? PROT_READ | PROT_WRITE : PROT_NONE);
-}
-
-static size_t memory_limit(void) {
-    const char *s = getenv("GGAUGE_EMU_MEMORY");
-    return s ? (size_t)strtoull(s, NULL, 10) : (size_t)8 << 30;
-}
-
-cudaError_t cudaMemGetInfo(size_t *n_free, size_t *total) {
-    *total = memory_limit();
-    *n_free = *total > n_allocated ? *total - n_allocated : 0;
-    return cudaSuccess;
-}
-
-/* The end is at a page that cannot be touched, the begin at a multiple of 16 bytes. */
-cudaError_t cudaMalloc(void **p, size_t n) {
-    const size_t page = 4096, bytes = (n + 15) / 16 * 16;
-    *p = NULL;
-    if (n_allocated + n > memory_limit()) return cudaErrorMemoryAllocation;
-    if (n_allocations == MAX_ALLOCATIONS) stop("too many allocations");
-    const size_t map_bytes = (bytes + page - 1) / page * page + page;
-    char *m = (char *)mmap(NULL, map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (m == MAP_FAILED) return cudaErrorMemoryAllocation;
-    if (is_open) mprotect(m, map_bytes - page, PROT_READ | PROT_WRITE);
-    allocations[n_allocations++] = { m, m + map_bytes - page - bytes, map_bytes, n };
-    n_allocated += n;
-    *p = m + map_bytes - page - bytes;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFree(void *p) {
-    for (int i = 0; i < n_allocations; i++) {
-        if (allocations[i].data != p) continue;
-        munmap(allocations[i].map, allocations[i].map_bytes);
-        n_allocated -= allocations[i].n;
-        allocations[i] = allocations[--n_allocations];
-        return cudaSuccess;
-    }
-    return p ? cudaErrorInvalidValue : cudaSuccess;
-}
-
-/* ---- work that is submitted, or kept in a graph ------------------------------------------------
- */
-
-struct emu_node {
-    dim3 grid, block;
-    size_t shared;
-    emu_task *task;
-};
-
-struct emu_graph {
-    struct emu_node *node;
-    int n, max, n_refs;
-};
-
-static emu_graph *capture;
 
 static long n_launches;
 
@@ -463,16 +387,15 @@ extern "C" __attribute__((visibility("default"))) long emu_launches(void) {
     return n_launches;
 }
 
-static void run_now(const struct emu_node *k) {
+void emu_run(const struct emu_kernel *k) {
     setup();
     n_launches++;
-    access_device(true);
     if (k->block.x * k->block.y * k->block.z > MAX_THREADS || k->shared > MAX_SHARED ||
         k->block.x % 32)
-        stop("a launch beyond what a device can do");
+        emu_stop("a launch beyond what a device can do");
     const char *order = getenv("GGAUGE_EMU_ORDER");
     b.step = order && !strcmp(order, "reverse") ? -1 : 1;
-    b.task = k->task;
+    b.task = k->task.get();
     emu_now.block_dim = k->block;
     emu_now.grid_dim = k->grid;
     for (unsigned z = 0; z < k->grid.z; z++)
@@ -481,216 +404,4 @@ static void run_now(const struct emu_node *k) {
                 emu_now.block = dim3(x, y, z);
                 run_block(k->shared);
             }
-}
-
-static void submit(const struct emu_node *k) {
-    if (!capture) {
-        run_now(k);
-        delete k->task;
-        return;
-    }
-    if (capture->n == capture->max) {
-        capture->max = capture->max ? 2 * capture->max : 64;
-        capture->node =
-            (struct emu_node *)realloc(capture->node, (size_t)capture->max * sizeof *capture->node);
-        if (!capture->node) stop("out of memory");
-    }
-    capture->node[capture->n++] = *k;
-}
-
-static cudaError_t last_error;
-
-void emu_submit(dim3 grid, dim3 block, size_t shared_bytes, emu_task *task) {
-    const struct emu_node k = { grid, block, shared_bytes, task };
-    if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 ||
-        grid.x > 2147483647u) {
-        last_error = cudaErrorInvalidValue;
-        delete task;
-        return;
-    }
-    submit(&k);
-}
-
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind kind,
-                            cudaStream_t) {
-    if (capture && kind != cudaMemcpyDeviceToDevice) stop("a host copy while a graph is captured");
-    if (capture) stop("copies in a graph are not emulated");
-    access_device(true);
-    memmove(dst, src, n);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemsetAsync(void *dst, int v, size_t n, cudaStream_t) {
-    if (capture) stop("memset in a graph is not emulated");
-    access_device(true);
-    memset(dst, v, n);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    if (capture) stop("a synchronisation while a graph is captured");
-    access_device(false);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
-    if (capture) return cudaErrorInvalidValue;
-    capture = (emu_graph *)calloc(1, sizeof *capture);
-    capture->n_refs = 1;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g) {
-    *g = capture;
-    capture = NULL;
-    return *g ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
-    g->n_refs++;
-    *x = g;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t) {
-    for (int i = 0; i < x->n; i++)
-        run_now(&x->node[i]);
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphDestroy(cudaGraph_t g) {
-    if (--g->n_refs) return cudaSuccess;
-    for (int i = 0; i < g->n; i++)
-        delete g->node[i].task;
-    free(g->node);
-    free(g);
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) {
-    return cudaGraphDestroy(x);
-}
-
-/* ---- the rest ----------------------------------------------------------------------------------
- */
-
-struct emu_event {
-    struct timespec t;
-};
-
-const char *cudaGetErrorString(cudaError_t e) {
-    return e == cudaSuccess               ? "no error"
-           : e == cudaErrorMemoryAllocation ? "out of memory"
-                                            : "invalid argument";
-}
-
-cudaError_t cudaGetLastError(void) {
-    const cudaError_t e = last_error;
-    last_error = cudaSuccess;
-    return e;
-}
-
-cudaError_t cudaGetDeviceCount(int *n) {
-    const char *s = getenv("GGAUGE_EMU_DEVICES");
-    *n = s ? atoi(s) : 1;
-    return cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int) {
-    return cudaSuccess;
-}
-
-/* Where no card can be, so that nobody takes the facts of one for those of the emulation. */
-cudaError_t cudaDeviceGetPCIBusId(char *buf, int n, int i) {
-    snprintf(buf, (size_t)n, "FFFF:%02X:00.0", (unsigned)i & 0xFF);
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
-    memset(p, 0, sizeof *p);
-    snprintf(p->name, sizeof p->name, "emulated on the host");
-    p->totalGlobalMem = memory_limit();
-    p->sharedMemPerBlockOptin = MAX_SHARED;
-    p->major = 9;
-    p->multiProcessorCount = 4;
-    return cudaSuccess;
-}
-
-cudaError_t cudaDriverGetVersion(int *v) {
-    *v = 0;
-    return cudaSuccess;
-}
-
-cudaError_t cudaRuntimeGetVersion(int *v) {
-    *v = 0;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    *s = (cudaStream_t)calloc(1, 1);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t s) {
-    free(s);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreate(cudaEvent_t *e) {
-    *e = (cudaEvent_t)calloc(1, sizeof **e);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t e) {
-    free(e);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
-    clock_gettime(CLOCK_MONOTONIC, &e->t);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t x, cudaEvent_t y) {
-    *ms = (float)((double)(y->t.tv_sec - x->t.tv_sec) * 1e3 +
-                  (double)(y->t.tv_nsec - x->t.tv_nsec) * 1e-6);
-    return cudaSuccess;
-}
-
-/* ---- cuBLAS -----------------------------------------------------------------------------------
- */
-
-static float blas_element(const void *p, int type, size_t i) {
-    switch (type) {
-    case 0: return ((const float *)p)[i];
-    case 2: return f16_to_f32(((const f16_t *)p)[i]);
-    case 14: return bf16_to_f32(((const bf16_t *)p)[i]);
-    default: stop("a type that the emulated cuBLAS does not know");
-    }
-}
-
-int emu_gemm(struct cublasContext *, int op_a, int op_b, int m, int n, int k, const void *alpha,
-             const void *a, int type_a, int lda, const void *bb, int type_b, int ldb,
-             const void *beta, void *c, int type_c, int ldc, int compute, int algo) {
-    if (op_a != 1 || op_b != 0 || type_c != 0 || compute != 68 || algo != -1 || lda < k ||
-        ldb < k || ldc < m || type_a != type_b)
-        return 7; /* CUBLAS_STATUS_INVALID_VALUE */
-    if (capture) stop("cuBLAS while a graph is captured");
-    access_device(true);
-    const float al = *(const float *)alpha, be = *(const float *)beta;
-    float *out = (float *)c;
-    for (int j = 0; j < n; j++)
-        for (int i = 0; i < m; i++) {
-            float sum = 0;
-            for (int x = 0; x < k; x++)
-                sum += blas_element(a, type_a, (size_t)i * lda + x) *
-                       blas_element(bb, type_b, (size_t)j * ldb + x);
-            float *y = &out[i + (size_t)j * ldc];
-            *y = al * sum + (be != 0 ? be * *y : 0); /* C is not read where beta is 0 */
-        }
-    return 0;
 }

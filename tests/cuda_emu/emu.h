@@ -7,13 +7,25 @@
  * to arrive carries out for all. What stops the program with a message:
  *   - lanes of a warp in different collectives, threads that wait for others that are gone;
  *   - an access behind (rounded up to 16 bytes) an allocation or the dynamic shared memory;
- *   - host code that touches device memory, which is only accessible between a launch or copy and
- *     the next synchronisation;
+ *   - host code that touches device memory, which is only accessible while work is carried out, up
+ *     to the next synchronisation;
  *   - copies in the background that are not aligned, or that nobody waits for;
- *   - threads that never wait for the kernel before theirs (await_previous).
+ *   - threads that never wait for the kernel before theirs (await_previous);
+ *   - page-locked memory that is given up while a copy from or to it is under way.
  * Shared memory starts out as NaN. GGAUGE_EMU_ORDER=reverse runs threads from the last to the first,
- * so that a missing barrier changes results; a warp runs until the block has to wait. GGAUGE_EMU_MEMORY=bytes limits the device's memory.
- * emu_launches() tells a test that opens the library how many kernels have run.
+ * so that a missing barrier changes results; a warp runs until the block has to wait.
+ *
+ * Work of a stream is queued, and carried out as late as it may: when the host waits for it, or for
+ * what waits for it. With GGAUGE_EMU_SEED=number it is carried out at times of its own, in an order
+ * of the streams that the number decides, so that a dependency that nobody declared shows in the
+ * results, for some number or without. A copy from page-locked memory reads it when it is carried
+ * out; one from other memory has read it when the call returns, one to other memory is complete
+ * then, as on a card.
+ *
+ * GGAUGE_EMU_MEMORY=bytes limits the device's memory, GGAUGE_EMU_LOCKED=bytes what can be
+ * page-locked. GGAUGE_EMU_TRACE=file gets a line for every wait of the host: what for, and how much
+ * was carried out and is left. emu_launches() tells a test that opens the library how many kernels
+ * have run.
  *
  * One host thread at a time. x86-64 alone. */
 #ifndef GGAUGE_EMU_H
@@ -24,6 +36,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <memory>
 
 #define __global__
 #define __device__
@@ -113,11 +127,18 @@ void emu_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]);
 
 /* ---- runtime ---------------------------------------------------------------------------------- */
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
+enum cudaError_t {
+    cudaSuccess,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorNotReady = 600,
+    cudaErrorHostMemoryAlreadyRegistered = 712,
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed };
-enum { cudaStreamNonBlocking = 1 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum { cudaHostRegisterPortable = 1, cudaHostAllocPortable = 1 };
 
 struct cudaDeviceProp {
     char name[256];
@@ -128,6 +149,9 @@ typedef struct emu_stream *cudaStream_t;
 typedef struct emu_event *cudaEvent_t;
 typedef struct emu_graph *cudaGraph_t, *cudaGraphExec_t;
 
+/* Visible outside of the plug-in, for the test of the emulation itself. */
+#pragma GCC visibility push(default)
+extern "C" {
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaGetDeviceCount(int *n);
@@ -138,13 +162,19 @@ cudaError_t cudaDriverGetVersion(int *v);
 cudaError_t cudaRuntimeGetVersion(int *v);
 cudaError_t cudaMemGetInfo(size_t *n_free, size_t *total);
 cudaError_t cudaMalloc(void **p, size_t n);
-cudaError_t cudaFree(void *p);
+cudaError_t cudaFree(void *p); /* when all work is done */
+cudaError_t cudaHostRegister(void *p, size_t n, unsigned flags);
+cudaError_t cudaHostUnregister(void *p);
+cudaError_t cudaHostAlloc(void **p, size_t n, unsigned flags);
+cudaError_t cudaFreeHost(void *p);
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind k, cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *dst, int v, size_t n, cudaStream_t s);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
 cudaError_t cudaEventCreate(cudaEvent_t *e);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
@@ -155,11 +185,17 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned lon
 cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s);
 cudaError_t cudaGraphDestroy(cudaGraph_t g);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
+}
+#pragma GCC visibility pop
+
+#define EMU_MAX_SHARED ((size_t)227 << 10)
+
 template <class F> static inline cudaError_t cudaFuncSetAttribute(F, cudaFuncAttribute, int n) {
-    return n <= 227 << 10 ? cudaSuccess : cudaErrorInvalidValue;
+    return (size_t)n <= EMU_MAX_SHARED ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-/* cublasGemmEx for A transposed, B not, and float results; products are added in binary32. */
+/* cublasGemmEx for A transposed, B not, and float results; products are added in binary32. The
+ * handle is the stream. */
 int emu_gemm(struct cublasContext *h, int op_a, int op_b, int m, int n, int k, const void *alpha,
              const void *a, int type_a, int lda, const void *b, int type_b, int ldb,
              const void *beta, void *c, int type_c, int ldc, int compute, int algo);
@@ -169,14 +205,26 @@ struct emu_task {
     virtual void run(void) = 0;
     virtual ~emu_task() {}
 };
-void emu_submit(dim3 grid, dim3 block, size_t shared_bytes, emu_task *task); /* owns task */
-template <class F> static inline void emu_launch(dim3 grid, dim3 block, size_t shared, F fn) {
+struct emu_kernel {
+    dim3 grid, block;
+    size_t shared;
+    std::shared_ptr<emu_task> task;
+};
+void emu_submit(cudaStream_t s, const struct emu_kernel *k);
+template <class F>
+static inline void emu_launch(cudaStream_t s, dim3 grid, dim3 block, size_t shared, F fn) {
     struct task : emu_task {
         F f;
         explicit task(F g) : f(g) {}
         void run(void) override { f(); }
     };
-    emu_submit(grid, block, shared, new task(fn));
+    const struct emu_kernel k = { grid, block, shared, std::make_shared<task>(fn) };
+    emu_submit(s, &k);
 }
+
+/* ---- between emu.cc and emu_runtime.cc ---------------------------------------------------------- */
+
+void emu_run(const struct emu_kernel *k);
+[[noreturn]] void emu_stop(const char *what);
 
 #endif
