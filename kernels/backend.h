@@ -80,12 +80,15 @@ const struct peak_cell *peak_cell_find(enum column c, enum peak p, enum column *
 /* One device that runs graphs. The CPU columns share one implementation (cpu.c), cuda is cuda.c.
  *
  * Nodes name memory of the host. A device has images of ranges of it (cuda_plugin.h); for a CPU
- * column memory is its own image, and the four calls about images do nothing. */
+ * column memory is its own image, and the calls about images do nothing. */
 struct backend {
     const struct backend_ops *ops;
     enum column col;
     void *impl; /* owned by the implementation */
 };
+
+/* Page-locking is by whole pages, of any size a machine has, which nobody else may have a part of. */
+#define EXCHANGE_ALIGN ((size_t)64 << 10)
 
 struct backend_ops {
     void (*release)(struct backend *b);
@@ -93,10 +96,18 @@ struct backend_ops {
      * names it in messages. */
     int (*mirror)(struct backend *b, const void *p, size_t n_bytes, const char *what,
                   struct err *e);
+    /* The same for memory that goes back and forth all the time; both p and n_bytes are best
+     * multiples of EXCHANGE_ALIGN. */
+    int (*exchange)(struct backend *b, const void *p, size_t n_bytes, const char *what,
+                    struct err *e);
     void (*unmirror)(struct backend *b, const void *p);
-    /* Copy bytes of one image from the host, or to it; pull returns when they are there. */
+    /* Copy bytes of one image from the host, or to it. After push the host's bytes may be changed;
+     * pull returns when they are there. From pull_begin to pull_end nobody touches them. In order
+     * with what runs: see cuda_plugin.h. */
     int (*push)(struct backend *b, const void *p, size_t n_bytes, struct err *e);
     int (*pull)(struct backend *b, void *p, size_t n_bytes, struct err *e);
+    int (*pull_begin)(struct backend *b, void *p, size_t n_bytes, struct err *e);
+    int (*pull_end)(struct backend *b, const void *p, struct err *e);
     int (*synchronize)(struct backend *b, struct err *e);
     bool (*supports)(const struct backend *b, const struct node *n);
     /* Run n nodes in order on n_threads threads (of the CPU); results are complete, in the images,

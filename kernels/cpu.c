@@ -245,6 +245,11 @@ static int cpu_pull(struct backend *b, void *p, size_t n_bytes, struct err *e) {
     return 0;
 }
 
+static int cpu_pull_end(struct backend *b, const void *p, struct err *e) {
+    (void)b, (void)p, (void)e;
+    return 0;
+}
+
 static int cpu_synchronize(struct backend *b, struct err *e) {
     (void)b, (void)e;
     return 0;
@@ -257,9 +262,12 @@ static bool cpu_supports(const struct backend *b, const struct node *n) {
 static const struct backend_ops cpu_ops = {
     .release = cpu_release,
     .mirror = cpu_mirror,
+    .exchange = cpu_mirror,
     .unmirror = cpu_unmirror,
     .push = cpu_push,
     .pull = cpu_pull,
+    .pull_begin = cpu_pull,
+    .pull_end = cpu_pull_end,
     .synchronize = cpu_synchronize,
     .supports = cpu_supports,
     .run = cpu_run,

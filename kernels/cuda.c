@@ -121,6 +121,11 @@ static int cuda_mirror(struct backend *b, const void *p, size_t n_bytes, const c
     return plugin.api->mirror(b->impl, p, n_bytes, what, e);
 }
 
+static int cuda_exchange(struct backend *b, const void *p, size_t n_bytes, const char *what,
+                         struct err *e) {
+    return plugin.api->exchange(b->impl, p, n_bytes, what, e);
+}
+
 static void cuda_unmirror(struct backend *b, const void *p) {
     plugin.api->unmirror(b->impl, p);
 }
@@ -131,6 +136,14 @@ static int cuda_push(struct backend *b, const void *p, size_t n_bytes, struct er
 
 static int cuda_pull(struct backend *b, void *p, size_t n_bytes, struct err *e) {
     return plugin.api->pull(b->impl, p, n_bytes, e);
+}
+
+static int cuda_pull_begin(struct backend *b, void *p, size_t n_bytes, struct err *e) {
+    return plugin.api->pull_begin(b->impl, p, n_bytes, e);
+}
+
+static int cuda_pull_end(struct backend *b, const void *p, struct err *e) {
+    return plugin.api->pull_end(b->impl, p, e);
 }
 
 static int cuda_synchronize(struct backend *b, struct err *e) {
@@ -151,9 +164,12 @@ static int cuda_run(struct backend *b, const struct node *const *nodes, int n, i
 static const struct backend_ops cuda_ops = {
     .release = cuda_release,
     .mirror = cuda_mirror,
+    .exchange = cuda_exchange,
     .unmirror = cuda_unmirror,
     .push = cuda_push,
     .pull = cuda_pull,
+    .pull_begin = cuda_pull_begin,
+    .pull_end = cuda_pull_end,
     .synchronize = cuda_synchronize,
     .supports = cuda_supports,
     .run = cuda_run,

@@ -18,7 +18,7 @@
 #include "op.h"
 #include "peak_cell.h"
 
-#define CUDA_PLUGIN_ABI 2
+#define CUDA_PLUGIN_ABI 3
 #define CUDA_PLUGIN_SYMBOL "ggauge_cuda_api"
 #define CUDA_PLUGIN_FILE "libggauge-cuda.so"
 
@@ -49,11 +49,27 @@ struct cuda_api {
     /* Give host memory [p, p + n) an uninitialised image; ranges of images do not overlap. `what`
      * names it in messages: "blk.0.attn_q.weight". */
     int (*mirror)(struct cuda_device *d, const void *p, size_t n, const char *what, struct err *e);
+    /* The same for memory that is copied again and again while nodes run: copies of it go on beside
+     * nodes that do not use it. [p, p + n) is page-locked until unmirror where the system allows it
+     * and both p and n are multiples of EXCHANGE_ALIGN; without, copies are slower. */
+    int (*exchange)(struct cuda_device *d, const void *p, size_t n, const char *what,
+                    struct err *e);
     void (*unmirror)(struct cuda_device *d, const void *p);
-    /* Copy n bytes that lie in one image; ordered with what runs. pull returns when they are there.
-     */
+
+    /* Copy n bytes that lie in one image, in order with all other calls: nodes that were started
+     * before a push see the old bytes, and nodes that are started behind a pull do not change what
+     * it brings.
+     *
+     * push has read the host's bytes when it returns (it need not have written the image), so they
+     * may be changed at once. pull returns when they are there; it waits for what wrote an image of
+     * exchange, but not for nodes that were started later and do not use it; for other images it
+     * waits for everything. pull_begin need not wait: nobody touches the bytes on the host, which
+     * excludes pushing them, until pull_end(p), which returns when all is there that was begun from
+     * the image of p. */
     int (*push)(struct cuda_device *d, const void *p, size_t n, struct err *e);
     int (*pull)(struct cuda_device *d, void *p, size_t n, struct err *e);
+    int (*pull_begin)(struct cuda_device *d, void *p, size_t n, struct err *e);
+    int (*pull_end)(struct cuda_device *d, const void *p, struct err *e);
 
     bool (*supports)(const struct node *n);
     /* Start n nodes in order. key != 0 promises that the same key always means the same nodes (with

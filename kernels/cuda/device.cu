@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cuda/copies.cuh"
 #include "cuda/run.cuh"
 
 #ifndef GGAUGE_CUDA_TARGETS
@@ -58,13 +59,19 @@ static int image_after(const struct cuda_device *d, const char *p) {
     return lo;
 }
 
-char *device_image(const struct cuda_device *d, const void *p, size_t n) {
+/* The image that holds [p, p + n), or NULL. */
+static const struct image *image_of(const struct cuda_device *d, const void *p, size_t n) {
     const char *host = (const char *)p;
     const int i = image_after(d, host) - 1;
     if (i < 0) return NULL;
     const struct image *m = &d->images[i];
     const size_t at = (size_t)(host - m->host);
-    return at <= m->n && n <= m->n - at ? m->dev + at : NULL;
+    return at <= m->n && n <= m->n - at ? m : NULL;
+}
+
+char *device_image(const struct cuda_device *d, const void *p, size_t n) {
+    const struct image *m = image_of(d, p, n);
+    return m ? m->dev + ((const char *)p - m->host) : NULL;
 }
 
 struct dtensor device_tensor(const struct cuda_device *d, const struct tensor *t) {
@@ -73,14 +80,15 @@ struct dtensor device_tensor(const struct cuda_device *d, const struct tensor *t
     return out;
 }
 
-static int mirror(struct cuda_device *d, const void *p, size_t n, const char *what,
-                  struct err *e) {
+static int add_image(struct cuda_device *d, const void *p, size_t n, const char *what,
+                     bool is_exchange, struct err *e) {
     int rc = 0;
     const char *host = (const char *)p;
     const int i = image_after(d, host);
     const struct image *before = i > 0 ? &d->images[i - 1] : NULL;
     const struct image *after = i < d->n_images ? &d->images[i] : NULL;
     char *dev = NULL;
+    struct exchange *exchange = NULL;
     FAIL_IF((before && before->host + before->n > host) || (after && host + n > after->host), e,
             ERR_ARG, "%s: its memory overlaps that of an image on CUDA%d", what, d->index);
     if (d->n_images == d->max_images) {
@@ -92,11 +100,24 @@ static int mirror(struct cuda_device *d, const void *p, size_t n, const char *wh
     }
     TRY(use(d, e));
     TRY(device_malloc(d, n, what, &dev, e));
+    if (is_exchange) TRY(exchange_new(d, p, n, &exchange, e));
     memmove(d->images + i + 1, d->images + i, (size_t)(d->n_images - i) * sizeof *d->images);
-    d->images[i] = { host, n, dev };
+    d->images[i] = { host, n, dev, exchange };
     d->n_images++;
+    dev = NULL;
 out:
+    if (dev) cudaFree(dev);
     return rc;
+}
+
+static int mirror(struct cuda_device *d, const void *p, size_t n, const char *what,
+                  struct err *e) {
+    return add_image(d, p, n, what, false, e);
+}
+
+static int exchange(struct cuda_device *d, const void *p, size_t n, const char *what,
+                    struct err *e) {
+    return add_image(d, p, n, what, true, e);
 }
 
 static void unmirror(struct cuda_device *d, const void *p) {
@@ -104,30 +125,55 @@ static void unmirror(struct cuda_device *d, const void *p) {
     if (i < 0 || d->images[i].host != p) return;
     cudaSetDevice(d->index);
     run_forget(d);
-    cudaStreamSynchronize(d->stream);
+    copies_finish(d, NULL);
+    exchange_free(d, d->images[i].exchange);
     cudaFree(d->images[i].dev);
     d->n_images--;
     memmove(d->images + i, d->images + i + 1, (size_t)(d->n_images - i) * sizeof *d->images);
 }
 
+static int find(struct cuda_device *d, const void *p, size_t n, const struct image **m,
+                struct err *e) {
+    int rc = 0;
+    *m = image_of(d, p, n);
+    FAIL_IF(!*m, e, ERR_ARG, "%zu bytes without an image on CUDA%d", n, d->index);
+    TRY(use(d, e));
+out:
+    return rc;
+}
+
 static int push(struct cuda_device *d, const void *p, size_t n, struct err *e) {
     int rc = 0;
-    char *dev = device_image(d, p, n);
-    FAIL_IF(!dev, e, ERR_ARG, "%zu bytes without an image on CUDA%d", n, d->index);
-    TRY(use(d, e));
-    CU_TRY(cudaMemcpyAsync(dev, p, n, cudaMemcpyHostToDevice, d->stream));
+    const struct image *m;
+    TRY(find(d, p, n, &m, e));
+    TRY(copy_in(d, m->exchange, device_image(d, p, n), p, n, e));
     d->acts_of = NULL;
+out:
+    return rc;
+}
+
+static int pull_begin(struct cuda_device *d, void *p, size_t n, struct err *e) {
+    int rc = 0;
+    const struct image *m;
+    TRY(find(d, p, n, &m, e));
+    TRY(copy_out(d, m->exchange, p, device_image(d, p, n), n, e));
+out:
+    return rc;
+}
+
+static int pull_end(struct cuda_device *d, const void *p, struct err *e) {
+    int rc = 0;
+    const struct image *m;
+    TRY(find(d, p, 1, &m, e));
+    TRY(copy_out_end(d, m->exchange, e));
 out:
     return rc;
 }
 
 static int pull(struct cuda_device *d, void *p, size_t n, struct err *e) {
     int rc = 0;
-    const char *dev = device_image(d, p, n);
-    FAIL_IF(!dev, e, ERR_ARG, "%zu bytes without an image on CUDA%d", n, d->index);
-    TRY(use(d, e));
-    CU_TRY(cudaMemcpyAsync(p, dev, n, cudaMemcpyDeviceToHost, d->stream));
-    CU_TRY(cudaStreamSynchronize(d->stream));
+    TRY(pull_begin(d, p, n, e));
+    TRY(pull_end(d, p, e));
 out:
     return rc;
 }
@@ -157,11 +203,14 @@ out:
 static void device_close(struct cuda_device *d) {
     if (!d) return;
     cudaSetDevice(d->index);
-    if (d->stream) cudaStreamSynchronize(d->stream);
+    if (d->copies) copies_finish(d, NULL);
     run_forget(d);
     blas_close(d->blas);
-    for (int i = 0; i < d->n_images; i++)
+    for (int i = 0; i < d->n_images; i++) {
+        exchange_free(d, d->images[i].exchange);
         cudaFree(d->images[i].dev);
+    }
+    copies_close(d);
     cudaFree(d->acts.p);
     cudaFree(d->parts.p);
     for (int i = 0; i < 2; i++)
@@ -209,6 +258,7 @@ static int device_open(struct cuda_device **out, int index, struct err *e) {
             d->prop.major, d->prop.minor);
     TRY(find_overlap(d, e));
     CU_TRY(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+    TRY(copies_open(d, e));
     CU_TRY(cudaEventCreate(&d->mark[0]));
     CU_TRY(cudaEventCreate(&d->mark[1]));
     *out = d;
@@ -238,10 +288,24 @@ out:
     return rc;
 }
 
+static int run(struct cuda_device *d, const struct node *const *nodes, int n, uint64_t key,
+               struct err *e) {
+    int rc = 0;
+    TRY(use(d, e));
+    TRY(copies_before_run(d, nodes, n, key, e));
+    rc = device_run(d, nodes, n, key, e);
+    {
+        const int after = copies_after_run(d, rc < 0 ? NULL : e); /* of what it has started */
+        if (rc >= 0) rc = after;
+    }
+out:
+    return rc;
+}
+
 static int synchronize(struct cuda_device *d, struct err *e) {
     int rc = 0;
     TRY(use(d, e));
-    CU_TRY(cudaStreamSynchronize(d->stream));
+    TRY(copies_finish(d, e));
 out:
     return rc;
 }
@@ -292,10 +356,13 @@ __attribute__((visibility("default"))) const struct cuda_api *ggauge_cuda_api(vo
     api.info = info;
     api.mirror = mirror;
     api.unmirror = unmirror;
+    api.exchange = exchange;
     api.push = push;
     api.pull = pull;
+    api.pull_begin = pull_begin;
+    api.pull_end = pull_end;
     api.supports = run_supports;
-    api.run = device_run;
+    api.run = run;
     api.synchronize = synchronize;
     api.peak = peak;
     api.mark = mark;

@@ -20,6 +20,7 @@ struct image {
     const char *host;
     size_t n;
     char *dev;
+    struct exchange *exchange; /* NULL = copied once or seldom */
 };
 
 /* Memory that grows and is never shared by two things that are alive at once. */
@@ -34,12 +35,15 @@ struct kept_graph {
 };
 
 struct blas; /* cuBLAS, if it is there */
+struct copies;
+struct exchange; /* both: copies.cuh */
 
 struct cuda_device {
     int index;
     cudaDeviceProp prop;
-    cudaStream_t stream;
-    bool overlaps; /* kernels begin before the ones before them have ended */
+    cudaStream_t stream; /* of the kernels */
+    bool overlaps;       /* kernels begin before the ones before them have ended */
+    struct copies *copies;
     cudaEvent_t mark[2];
     struct image *images; /* [n_images], sorted by host address */
     int n_images, max_images;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * test_cuda.c - the cuda column: products of every type against ref on odd shapes, recorded graphs,
- * images of memory, a device that is full. On the emulated device, or on a card when
- * GGAUGE_CUDA_PLUGIN names the plug-in (make cuda-check). The other ops are in test_ops.c and
- * test_op_attn.c. */
+ * images of memory, copies beside what runs, a device that is full. On the emulated device, or on a
+ * card when GGAUGE_CUDA_PLUGIN names the plug-in (make cuda-check). The other ops are in test_ops.c
+ * and test_op_attn.c. */
+#include <unistd.h>
+
 #include "op_fixture.h"
 
 #include "cuda_plugin.h"
@@ -284,6 +286,286 @@ static void images(void **state) {
     device.ops->unmirror(&device, b);
 }
 
+/* ---- copies beside what runs ------------------------------------------------------------------
+ */
+
+enum { N_ORDERS = 12, N_SUMS = 8 * 1024 };
+
+/* x and the results y, each an exchange of its own. */
+struct sums {
+    struct tensor x, y[2];
+    struct node n[2]; /* y = x + x */
+};
+
+static struct tensor exchange_new(struct backend *b, const char *name) {
+    struct err e = { 0 };
+    struct tensor t = { .type = QT_f32, .ne = { N_SUMS, 1, 1, 1 } };
+    t.row_bytes = N_SUMS * sizeof(float);
+    snprintf(t.name, sizeof t.name, "%s", name);
+    t.data = aligned_alloc(EXCHANGE_ALIGN, EXCHANGE_ALIGN);
+    assert_non_null(t.data);
+    if (b->ops->exchange(b, t.data, EXCHANGE_ALIGN, name, &e)) fail_msg("%s", e.msg);
+    return t;
+}
+
+static void sums_init(struct sums *s, struct backend *b) {
+    s->x = exchange_new(b, "x");
+    for (int i = 0; i < 2; i++) {
+        s->y[i] = exchange_new(b, i ? "y1" : "y0");
+        s->n[i] = (struct node){ .op = OP_add, .dst = &s->y[i], .src = { &s->x, &s->x } };
+    }
+}
+
+static void sums_release(struct sums *s, struct backend *b) {
+    struct tensor *t[] = { &s->x, &s->y[0], &s->y[1] };
+    for (size_t i = 0; i < N_ELEMS(t); i++) {
+        b->ops->unmirror(b, t[i]->data);
+        free(t[i]->data);
+    }
+}
+
+static void fill_with(struct tensor *t, float x) {
+    for (int i = 0; i < N_SUMS; i++)
+        ((float *)t->data)[i] = x + (float)(i % 7);
+}
+
+static void check_sums(const struct tensor *t, float x, const char *what) {
+    for (int i = 0; i < N_SUMS; i++) {
+        const float want = 2 * (x + (float)(i % 7)), have = ((const float *)t->data)[i];
+        if (have != want)
+            fail_msg("%s: element %d is %g, not %g", what, i, (double)have, (double)want);
+    }
+}
+
+/* What is pushed may be written over at once. */
+static void push_x(struct sums *s, struct backend *b, float x) {
+    struct err e = { 0 };
+    fill_with(&s->x, x);
+    if (b->ops->push(b, s->x.data, s->x.row_bytes, &e)) fail_msg("%s", e.msg);
+    fill_with(&s->x, -1000);
+}
+
+static void start(struct backend *b, const struct node *n, uint64_t key) {
+    struct err e = { 0 };
+    if (b->ops->run(b, &n, 1, 1, false, key, &e)) fail_msg("%s", e.msg);
+}
+
+static void pull_begin(struct backend *b, struct tensor *t) {
+    struct err e = { 0 };
+    if (b->ops->pull_begin(b, t->data, t->row_bytes, &e)) fail_msg("%s", e.msg);
+}
+
+static void pull_end(struct backend *b, struct tensor *t) {
+    struct err e = { 0 };
+    if (b->ops->pull_end(b, t->data, &e)) fail_msg("%s", e.msg);
+}
+
+/* Results of a round travel and are looked at while the next round runs. */
+static void rounds(struct sums *s, struct backend *b, bool recorded, const char *what) {
+    enum { N_ROUNDS = 6 };
+    for (int i = 0; i <= N_ROUNDS; i++) {
+        if (i < N_ROUNDS) {
+            push_x(s, b, (float)(10 * i));
+            start(b, &s->n[i % 2], recorded ? 815 + (uint64_t)(i % 2) : 0);
+            pull_begin(b, &s->y[i % 2]);
+        }
+        if (i == 0) continue;
+        pull_end(b, &s->y[(i - 1) % 2]);
+        check_sums(&s->y[(i - 1) % 2], (float)(10 * (i - 1)), what);
+    }
+}
+
+/* The next results are computed where those that travel still are. */
+static void one_result(struct sums *s, struct backend *b, const char *what) {
+    push_x(s, b, 1);
+    start(b, &s->n[0], 0);
+    pull_begin(b, &s->y[0]);
+    push_x(s, b, 2);
+    start(b, &s->n[0], 0);
+    pull_end(b, &s->y[0]);
+    check_sums(&s->y[0], 1, what);
+    pull_begin(b, &s->y[0]);
+    pull_end(b, &s->y[0]);
+    check_sums(&s->y[0], 2, what);
+}
+
+static void there_and_back(struct sums *s, struct backend *b, const char *what) {
+    struct err e = { 0 };
+    push_x(s, b, 3);
+    if (b->ops->pull(b, s->x.data, s->x.row_bytes, &e)) fail_msg("%s", e.msg);
+    for (int i = 0; i < N_SUMS; i++)
+        if (((float *)s->x.data)[i] != 3 + (float)(i % 7)) fail_msg("%s: element %d", what, i);
+}
+
+static void all_orders(struct sums *s, struct backend *b) {
+    for (int seed = -1; seed < N_ORDERS; seed++) { /* -1: as late as may be */
+        char text[32];
+        snprintf(text, sizeof text, "%d", seed);
+        if (seed >= 0) setenv("GGAUGE_EMU_SEED", text, 1);
+        snprintf(text, sizeof text, "order %d", seed);
+        for (int recorded = 0; recorded < 2; recorded++)
+            rounds(s, b, recorded, text);
+        one_result(s, b, text);
+        there_and_back(s, b, text);
+    }
+    unsetenv("GGAUGE_EMU_SEED");
+}
+
+static void exchanges(void **state) {
+    (void)state;
+    struct sums s;
+    sums_init(&s, &device);
+    all_orders(&s, &device);
+    sums_release(&s, &device);
+}
+
+/* Where no memory may be page-locked copies are slower, and no different. */
+static void exchanges_unlocked(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct backend b;
+    struct sums s;
+    setenv("GGAUGE_EMU_LOCKED", "0", 1);
+    if (backend_cuda_init(&b, 0, &e)) fail_msg("%s", e.msg);
+    sums_init(&s, &b);
+    all_orders(&s, &b);
+    sums_release(&s, &b);
+    backend_release(&b);
+    unsetenv("GGAUGE_EMU_LOCKED");
+}
+
+static unsigned char byte_of(size_t i) {
+    return (unsigned char)((uint32_t)i * 2654435761u >> 24);
+}
+
+/* More than fits into all buffers at once, from memory of either kind. */
+static void large_push(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    const size_t n = 289 * EXCHANGE_ALIGN, part = n - 5;
+    unsigned char *p = aligned_alloc(EXCHANGE_ALIGN, n);
+    assert_non_null(p);
+    for (int turn = 0; turn < 4; turn++) {
+        if (turn & 1) setenv("GGAUGE_EMU_SEED", "1", 1);
+        if (turn < 2 ? device.ops->exchange(&device, p, n, "p", &e)
+                     : device.ops->mirror(&device, p, n, "p", &e))
+            fail_msg("%s", e.msg);
+        for (size_t i = 0; i < n; i++)
+            p[i] = byte_of(i);
+        if (device.ops->push(&device, p + 3, part, &e)) fail_msg("%s", e.msg);
+        memset(p, 0, n);
+        if (device.ops->pull(&device, p + 3, part, &e)) fail_msg("%s", e.msg);
+        for (size_t i = 0; i < n; i++)
+            if (p[i] != (i < 3 || i >= 3 + part ? 0 : byte_of(i)))
+                fail_msg("byte %zu, turn %d", i, turn);
+        device.ops->unmirror(&device, p);
+        unsetenv("GGAUGE_EMU_SEED");
+    }
+    free(p);
+}
+
+/* ---- what waits for what: the emulation says how much was carried out -------------------------
+ */
+
+static char trace_path[64];
+
+static void trace_begin(void) {
+    snprintf(trace_path, sizeof trace_path, "/tmp/ggauge_trace_XXXXXX");
+    const int fd = mkstemp(trace_path);
+    assert_true(fd >= 0);
+    close(fd);
+    setenv("GGAUGE_EMU_TRACE", trace_path, 1);
+}
+
+/* Waits for `what` so far; *done and *left of the last one. */
+static int trace_count(const char *what, long *done, long *left) {
+    char line[128];
+    int n = 0;
+    FILE *f = fopen(trace_path, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) {
+        char name[16];
+        long d, l;
+        if (sscanf(line, "%15[a-z]: done %ld, left %ld", name, &d, &l) != 3) fail_msg("%s", line);
+        if (strcmp(name, what)) continue;
+        n++;
+        *done = d;
+        *left = l;
+    }
+    fclose(f);
+    return n;
+}
+
+static void trace_end(void) {
+    unsetenv("GGAUGE_EMU_TRACE");
+    remove(trace_path);
+}
+
+static bool is_emulated(void) {
+    struct err e = { 0 };
+    struct cuda_info info;
+    assert_int_equal(backend_cuda_info(&device, &info, &e), 0);
+    return info.emulated;
+}
+
+static void waits(void **state) {
+    (void)state;
+    struct sums s;
+    struct err e = { 0 };
+    long done = -1, left = -1;
+    if (!is_emulated()) skip();
+    sums_init(&s, &device);
+    trace_begin();
+    push_x(&s, &device, 1);
+    start(&device, &s.n[0], 0);
+    pull_begin(&device, &s.y[0]);
+    push_x(&s, &device, 2); /* behind the first sums, but the host goes on */
+    start(&device, &s.n[1], 0);
+    assert_int_equal(trace_count("copy", &done, &left), 0);
+    assert_int_equal(trace_count("stream", &done, &left), 0);
+    if (trace_count("event", &done, &left)) assert_int_equal(done, 0);
+    pull_end(&device, &s.y[0]); /* not for the second sums */
+    assert_true(trace_count("event", &done, &left) > 0);
+    assert_true(done > 0 && left > 0);
+    check_sums(&s.y[0], 1, "the first sums");
+    assert_int_equal(device.ops->synchronize(&device, &e), 0);
+    assert_true(trace_count("stream", &done, &left) > 0);
+    assert_int_equal(left, 0);
+    trace_end();
+    sums_release(&s, &device);
+}
+
+/* Memory of two devices stays locked until both have given it up. */
+static void locked_for_two(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    struct backend two[2];
+    struct tensor t;
+    long done, left;
+    if (!is_emulated()) skip();
+    setenv("GGAUGE_EMU_DEVICES", "2", 1);
+    for (int i = 0; i < 2; i++)
+        if (backend_cuda_init(&two[i], i, &e)) fail_msg("%s", e.msg);
+    t = exchange_new(&two[0], "t");
+    assert_int_equal(two[1].ops->exchange(&two[1], t.data, EXCHANGE_ALIGN, "t", &e), 0);
+    trace_begin();
+    for (int i = 0; i < 2; i++) {
+        pull_begin(&two[i], &t);
+        pull_end(&two[i], &t);
+        assert_int_equal(trace_count("copy", &done, &left), 0); /* to memory that is not locked */
+        two[i].ops->unmirror(&two[i], t.data);
+    }
+    assert_int_equal(device.ops->mirror(&device, t.data, EXCHANGE_ALIGN, "t", &e), 0);
+    pull_begin(&device, &t);
+    assert_int_equal(trace_count("copy", &done, &left), 1);
+    device.ops->unmirror(&device, t.data);
+    trace_end();
+    free(t.data);
+    for (int i = 0; i < 2; i++)
+        backend_release(&two[i]);
+    unsetenv("GGAUGE_EMU_DEVICES");
+}
+
 static void device_time(void **state) {
     struct op_fixture *f = *state;
     struct err e = { 0 };
@@ -310,9 +592,7 @@ static void peaks(void **state) {
 static void out_of_memory(void **state) {
     (void)state;
     struct err e = { 0 };
-    struct cuda_info info;
-    assert_int_equal(backend_cuda_info(&device, &info, &e), 0);
-    if (!info.emulated) skip();
+    if (!is_emulated()) skip();
     setenv("GGAUGE_EMU_MEMORY", "1048576", 1);
     const int rc = device.ops->mirror(&device, &e, (size_t)3 << 20, "blk.0.ffn_up.weight", &e);
     unsetenv("GGAUGE_EMU_MEMORY");
@@ -325,12 +605,14 @@ static void out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),      cmocka_unit_test(long_rows),
-        cmocka_unit_test(many_rows),     cmocka_unit_test(aligned_floats),
-        cmocka_unit_test(float_blas),    cmocka_unit_test(shared_activations),
-        cmocka_unit_test(recorded),      cmocka_unit_test(images),
-        cmocka_unit_test(out_of_memory), cmocka_unit_test(device_time),
-        cmocka_unit_test(peaks),
+        cmocka_unit_test(products),       cmocka_unit_test(long_rows),
+        cmocka_unit_test(many_rows),      cmocka_unit_test(aligned_floats),
+        cmocka_unit_test(float_blas),     cmocka_unit_test(shared_activations),
+        cmocka_unit_test(recorded),       cmocka_unit_test(images),
+        cmocka_unit_test(exchanges),      cmocka_unit_test(exchanges_unlocked),
+        cmocka_unit_test(large_push),     cmocka_unit_test(waits),
+        cmocka_unit_test(locked_for_two), cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(device_time),    cmocka_unit_test(peaks),
     };
     return cmocka_run_group_tests_name("cuda", tests, setup, teardown);
 }
