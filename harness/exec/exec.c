@@ -3,7 +3,8 @@
  *
  * A micro-batch is two graphs: the body up to result_norm, kept from one micro-batch to the next
  * while its shape stays the same, and the head (output matrix and log-sum-exp), run over slices of
- * rows. */
+ * rows. On a device there are two heads: while the answers of one travel back and are looked at,
+ * the device works on the other's slice or on the next micro-batch. */
 #include "exec/exec.h"
 
 #include "cuda_plugin.h"
@@ -18,9 +19,19 @@
 #define HEAD_MIN_ROWS 16
 
 struct block {
-    void *data;
+    void *raw, *data; /* allocated, and from a multiple of EXCHANGE_ALIGN on */
     size_t n_bytes;
 };
+
+struct head {
+    struct graph graph;
+    struct split split;
+    struct block data;
+    int64_t n_waiting; /* rows that were computed and not yet answered */
+    int32_t *token;    /* [head_rows] theirs, in the batch */
+};
+
+#define HEADS 2
 
 struct exec {
     const struct model *m;
@@ -30,9 +41,11 @@ struct exec {
     struct backend place[PLACES_MAX]; /* [0] the CPU */
     struct nvml *cards;
     struct kv_cache kv;
-    struct graph body, head;
-    struct split body_split, head_split;
-    struct block body_data, head_data, head_in;
+    struct graph body;
+    struct split body_split;
+    struct block body_data, head_in;
+    struct head head[HEADS];
+    int n_heads, turn; /* in use; the next one */
     int64_t head_rows; /* rows of a slice */
     struct observer *observer;
     int64_t tokens_as; /* of the batch computed last */
@@ -45,7 +58,7 @@ struct exec {
 static void release_block(struct exec *x, struct block *b) {
     for (int i = 0; b->data && i < x->map.n_places; i++)
         if (x->place[i].ops) x->place[i].ops->unmirror(&x->place[i], b->data);
-    heap_free(b->data);
+    heap_free(b->raw);
     *b = (struct block){ 0 };
 }
 
@@ -55,11 +68,14 @@ static int reserve(struct exec *x, struct block *b, size_t n_bytes, const char *
     int rc = 0;
     if (n_bytes <= b->n_bytes) return 0;
     release_block(x, b);
-    b->data = heap_alloc(n_bytes, e);
-    if (!b->data) return ERR_NOMEM;
-    b->n_bytes = n_bytes;
+    const size_t whole = (n_bytes + EXCHANGE_ALIGN - 1) / EXCHANGE_ALIGN * EXCHANGE_ALIGN;
+    b->raw = heap_alloc(whole + EXCHANGE_ALIGN, e);
+    if (!b->raw) return ERR_NOMEM;
+    b->data =
+        (char *)b->raw + (EXCHANGE_ALIGN - (uintptr_t)b->raw % EXCHANGE_ALIGN) % EXCHANGE_ALIGN;
+    b->n_bytes = whole;
     for (int i = 0; i < x->map.n_places; i++)
-        TRY(x->place[i].ops->mirror(&x->place[i], b->data, n_bytes, what, e));
+        TRY(x->place[i].ops->exchange(&x->place[i], b->data, whole, what, e));
 out:
     if (rc < 0) release_block(x, b);
     return rc;
@@ -77,15 +93,33 @@ out:
     return rc;
 }
 
-static int build_head(struct exec *x, int64_t n_rows, struct err *e) {
+static int build_head(struct exec *x, struct head *h, int64_t n_rows, struct err *e) {
     int rc = 0;
-    if (x->head.n_nodes && x->head.n_out == n_rows) return 0;
-    TRY(graph_build_head(&x->head, x->m, n_rows, e));
-    TRY(reserve(x, &x->head_data, x->head.data_bytes, "logits", e));
-    graph_place(&x->head, x->head_data.data);
-    split_graph(&x->head_split, &x->head);
+    if (h->graph.n_nodes && h->graph.n_out == n_rows) return 0;
+    TRY(graph_build_head(&h->graph, x->m, n_rows, e));
+    TRY(reserve(x, &h->data, h->graph.data_bytes, "logits", e));
+    graph_place(&h->graph, h->data.data);
+    split_graph(&h->split, &h->graph);
 out:
-    if (rc < 0) x->head.n_nodes = 0;
+    if (rc < 0) h->graph.n_nodes = 0;
+    return rc;
+}
+
+static int reserve_heads(struct exec *x, struct err *e) {
+    int rc = 0;
+    const size_t row = (size_t)x->m->hp.n_vocab * sizeof(float);
+    x->head_rows = (int64_t)(HEAD_BYTES / row);
+    if (x->head_rows < HEAD_MIN_ROWS) x->head_rows = HEAD_MIN_ROWS;
+    if (x->head_rows > x->p.n_ubatch) x->head_rows = x->p.n_ubatch;
+    x->n_heads = 1;
+    for (int i = 0; i < x->n_heads; i++) {
+        struct head *h = &x->head[i];
+        TRY(build_head(x, h, x->head_rows, e));
+        h->token = heap_calloc((size_t)x->head_rows, sizeof *h->token, e);
+        if (!h->token) return ERR_NOMEM;
+        if (h->split.where[h->graph.n_nodes - 1] > 0) x->n_heads = HEADS;
+    }
+out:
     return rc;
 }
 
@@ -99,11 +133,7 @@ static int reserve_all(struct exec *x, struct err *e) {
         FAIL_IF(rc < 0, e, rc == ERR_NOMEM ? ERR_NOMEM : rc, "%s%s", e ? e->msg : "",
                 rc == ERR_NOMEM ? "; lower -ub" : "");
     }
-    size_t row = (size_t)x->m->hp.n_vocab * sizeof(float);
-    x->head_rows = (int64_t)(HEAD_BYTES / row);
-    if (x->head_rows < HEAD_MIN_ROWS) x->head_rows = HEAD_MIN_ROWS;
-    if (x->head_rows > n) x->head_rows = n;
-    TRY(build_head(x, x->head_rows, e));
+    TRY(reserve_heads(x, e));
 out:
     return rc;
 }
@@ -150,8 +180,8 @@ static int mirror_weights(struct exec *x, const struct split *s, const struct gr
             const struct tensor *t = n->src[k];
             if (!t || !model_has(x->m, t)) continue;
             const size_t n_bytes = t->row_bytes * (size_t)tensor_rows(t);
-            struct err have;
-            if (x->place[at].ops->push(&x->place[at], t->data, n_bytes, &have) == 0) continue;
+            struct err none; /* a byte of it tells whether it has an image */
+            if (x->place[at].ops->push(&x->place[at], t->data, 1, &none) == 0) continue;
             TRY(x->place[at].ops->mirror(&x->place[at], t->data, n_bytes, t->name, e));
             TRY(x->place[at].ops->push(&x->place[at], t->data, n_bytes, e));
         }
@@ -194,14 +224,17 @@ int exec_new(struct exec **out, const struct model *m, const struct exec_params 
         if (x->map.layer[il] == 0) kv_touch(&x->kv, il);
     TRY(mirror_cache(x, e));
     TRY(graph_init(&x->body, m, &x->kv, e));
-    TRY(graph_init(&x->head, m, NULL, e));
     TRY(split_init(&x->body_split, &x->map, x->place, x->body.max_nodes, &x->fault, e));
-    TRY(split_init(&x->head_split, &x->map, x->place, x->head.max_nodes, &x->fault, e));
+    for (int i = 0; i < HEADS; i++) {
+        struct head *h = &x->head[i];
+        TRY(graph_init(&h->graph, m, NULL, e));
+        TRY(split_init(&h->split, &x->map, x->place, h->graph.max_nodes, &x->fault, e));
+    }
     x->in = heap_calloc(5 * (size_t)p->n_ubatch, sizeof *x->in, e);
     FAIL_IF(!x->in, e, ERR_NOMEM, "out of memory for a micro-batch of %d tokens", p->n_ubatch);
     TRY(reserve_all(x, e));
     TRY(mirror_weights(x, &x->body_split, &x->body, e));
-    TRY(mirror_weights(x, &x->head_split, &x->head, e));
+    TRY(mirror_weights(x, &x->head[0].split, &x->head[0].graph, e));
     *out = x;
 out:
     if (rc < 0) exec_free(x);
@@ -211,16 +244,20 @@ out:
 void exec_free(struct exec *x) {
     if (!x) return;
     release_block(x, &x->body_data);
-    release_block(x, &x->head_data);
+    for (int i = 0; i < HEADS; i++)
+        release_block(x, &x->head[i].data);
     release_block(x, &x->head_in);
     for (int i = 0; i < x->map.n_places; i++)
         backend_release(&x->place[i]);
     nvml_close(x->cards);
     kv_release(&x->kv);
     split_release(&x->body_split);
-    split_release(&x->head_split);
     graph_release(&x->body);
-    graph_release(&x->head);
+    for (int i = 0; i < HEADS; i++) {
+        split_release(&x->head[i].split);
+        graph_release(&x->head[i].graph);
+        heap_free(x->head[i].token);
+    }
     place_release(&x->map);
     thread_pool_free(x->pool);
     heap_free(x->in);
@@ -295,14 +332,17 @@ out:
     return rc;
 }
 
-/* Row r of the slice is token i0 + rows[r] of the batch, or i0 + r without rows. */
-static int answer_rows(struct exec *x, int64_t n_rows, const int32_t *rows, int64_t i0,
-                       arm_answer_fn fn, void *arg, struct err *e) {
+/* Wait for the rows of a slice and hand them out. */
+static int answer(struct head *h, arm_answer_fn fn, void *arg, struct err *e) {
     int rc = 0;
-    for (int64_t r = 0; r < n_rows; r++) {
-        const double *lse = tensor_row(x->head.lse, r);
-        struct arm_answer a = { .i = (int)(i0 + (rows ? rows[r] : r)),
-                                .logits = tensor_row(x->head.logits, r),
+    const int64_t n = h->n_waiting;
+    h->n_waiting = 0;
+    for (int i = 0; n > 0 && i < h->graph.n_nodes; i++) /* logits and their sum */
+        TRY(split_to_host_end(&h->split, i, e));
+    for (int64_t r = 0; r < n; r++) {
+        const double *lse = tensor_row(h->graph.lse, r);
+        struct arm_answer a = { .i = h->token[r],
+                                .logits = tensor_row(h->graph.logits, r),
                                 .max = lse[0],
                                 .lse = lse[1],
                                 .top1 = (int32_t)lse[2] };
@@ -312,48 +352,81 @@ out:
     return rc;
 }
 
+/* Of all slices, in the order in which they were computed. */
+static int answer_all(struct exec *x, arm_answer_fn fn, void *arg, struct err *e) {
+    int rc = 0;
+    for (int i = 0; i < x->n_heads; i++)
+        TRY(answer(&x->head[(x->turn + i) % x->n_heads], fn, arg, e));
+out:
+    return rc;
+}
+
+/* Nobody waits for answers of an earlier call that failed. */
+static void forget_answers(struct exec *x) {
+    x->turn = 0;
+    for (int i = 0; i < x->n_heads; i++)
+        x->head[i].n_waiting = 0;
+}
+
 static void round_as(struct exec *x, struct graph *g) {
     graph_round_as(g, x->tokens_as);
     if (x->p.weights_as != COL_none) graph_weights_as(g, x->p.weights_as);
 }
 
-/* Let the head read m rows at `norm`, valid at the places `valid`; the host's own memory gets
- * images of a copy. */
-static int head_source(struct exec *x, void *norm, int64_t m, uint32_t valid, bool is_host,
-                       struct err *e) {
+/* Let a head read m rows at `norm`, valid at the places `valid`; the host's own memory gets images
+ * of a copy. */
+static int head_source(struct exec *x, struct head *h, void *norm, int64_t m, uint32_t valid,
+                       bool is_host, struct err *e) {
     int rc = 0;
-    struct tensor *in = x->head.in_norm;
+    struct tensor *in = h->graph.in_norm;
     in->data = norm;
     if (is_host && x->map.n_places > 1) {
         TRY(reserve(x, &x->head_in, (size_t)x->head_rows * in->row_bytes, "rows of the head", e));
         in->data = x->head_in.data;
         memcpy(in->data, norm, (size_t)m * in->row_bytes);
     }
-    x->head_split.outer = in;
-    x->head_split.outer_valid = valid;
+    h->split.outer = in;
+    h->split.outer_valid = valid;
+out:
+    return rc;
+}
+
+/* Compute a slice of m rows; without fn the log-sum-exp is left out. */
+static int run_slice(struct exec *x, struct head *h, void *norm, int64_t m, bool is_host,
+                     bool has_fn, struct err *e) {
+    int rc = 0;
+    const struct split *s = &x->body_split;
+    const uint32_t valid = is_host ? SPLIT_HOST : s->valid[x->body.n_nodes - 1];
+    TRY(build_head(x, h, m, e));
+    round_as(x, &h->graph);
+    TRY(head_source(x, h, norm, m, valid, is_host, e));
+    const int n_nodes = has_fn ? h->graph.n_nodes : h->graph.n_nodes - 1;
+    TRY(run_graph(x, &h->split, n_nodes, !is_host, e));
+    for (int i = 0; has_fn && i < n_nodes; i++)
+        TRY(split_to_host_begin(&h->split, i, e));
 out:
     return rc;
 }
 
 /* Run the head over n rows of result_norm in slices: of the body, or (is_host) of memory of the
- * host. Without fn the log-sum-exp is left out. */
+ * host. Row r is token i0 + rows[r] of the batch, or i0 + r without rows. The last answers may be
+ * left for answer_all. */
 static int run_head(struct exec *x, void *norm, int64_t n, bool is_host, const int32_t *rows,
                     int64_t i0, arm_answer_fn fn, void *arg, struct err *e) {
     int rc = 0;
-    const struct split *s = &x->body_split;
-    const uint32_t valid = is_host ? SPLIT_HOST : s->valid[x->body.n_nodes - 1];
     for (int64_t r = 0; r < n; r += x->head_rows) {
-        int64_t m = n - r < x->head_rows ? n - r : x->head_rows;
-        TRY(build_head(x, m, e));
-        round_as(x, &x->head);
-        const size_t at = (size_t)r * x->head.in_norm->row_bytes;
-        TRY(head_source(x, (char *)norm + at, m, valid, is_host, e));
-        const int n_nodes = fn ? x->head.n_nodes : x->head.n_nodes - 1;
-        TRY(run_graph(x, &x->head_split, n_nodes, !is_host, e));
-        for (int i = 0; fn && i < n_nodes; i++) /* logits and their sum */
-            TRY(split_to_host(&x->head_split, i, e));
-        if (fn) TRY(answer_rows(x, m, rows ? rows + r : NULL, rows ? i0 : i0 + r, fn, arg, e));
+        struct head *h = &x->head[x->turn];
+        const int64_t m = n - r < x->head_rows ? n - r : x->head_rows;
+        float *from = (float *)norm + r * x->m->hp.n_embd;
+        x->turn = (x->turn + 1) % x->n_heads;
+        TRY(answer(h, fn, arg, e));
+        TRY(run_slice(x, h, from, m, is_host, fn != NULL, e));
+        for (int64_t k = 0; fn && k < m; k++)
+            h->token[k] = (int32_t)(i0 + (rows ? rows[r + k] : r + k));
+        h->n_waiting = fn ? m : 0;
     }
+    /* a host that computes does not answer meanwhile, and who looks on gets all of it in order */
+    if (x->n_heads == 1 || x->observer) TRY(answer_all(x, fn, arg, e));
 out:
     return rc;
 }
@@ -375,11 +448,13 @@ int exec_decode(struct exec *x, const struct arm_batch *b, arm_answer_fn fn, voi
                 struct err *e) {
     int rc = 0, n_out;
     const int32_t *out_rows = x->in + 4 * (size_t)x->p.n_ubatch;
+    forget_answers(x);
     for (int i0 = 0; i0 < b->n; i0 += x->p.n_ubatch) {
         TRY(run_body(x, b, i0, &n_out, e));
         if (n_out == 0) continue;
         TRY(run_head(x, x->body.result_norm->data, n_out, false, out_rows, i0, fn, arg, e));
     }
+    TRY(answer_all(x, fn, arg, e));
     for (int i = 1; i < x->map.n_places; i++) /* whoever measures time measures all of it */
         TRY(x->place[i].ops->synchronize(&x->place[i], e));
 out:
@@ -421,7 +496,9 @@ int exec_rows(struct exec *x, int64_t r0, int64_t n, arm_answer_fn fn, void *arg
     FAIL_IF(r0 < 0 || n < 0 || n > x->n_held || r0 > x->n_held - n, e, ERR_ARG,
             "%lld rows from %lld on were asked for, %lld are held", (long long)n, (long long)r0,
             (long long)x->n_held);
+    forget_answers(x);
     TRY(run_head(x, x->held + r0 * x->m->hp.n_embd, n, true, NULL, 0, fn, arg, e));
+    TRY(answer_all(x, fn, arg, e));
 out:
     return rc;
 }
@@ -459,8 +536,8 @@ int exec_cells(struct exec *x, char *buf, size_t n_bytes, struct err *e) {
     buf[0] = '\0';
     TRY(build_body(x, x->p.n_ubatch, x->p.n_ubatch, e));
     TRY(add_cells(x, &x->body_split, buf, n_bytes, e));
-    TRY(build_head(x, x->head_rows, e));
-    TRY(add_cells(x, &x->head_split, buf, n_bytes, e));
+    TRY(build_head(x, &x->head[0], x->head_rows, e));
+    TRY(add_cells(x, &x->head[0].split, buf, n_bytes, e));
     const struct fault_info *fault = fault_info(x->p.fault);
     size_t used = strlen(buf);
     FAIL_IF(fault && used + sizeof " FAULT:" + strlen(fault->name) > n_bytes, e, ERR_NOMEM,
@@ -474,8 +551,8 @@ int exec_placement(struct exec *x, char *buf, size_t n_bytes, struct err *e) {
     int rc = 0, n_nodes[PLACES_MAX] = { 0 };
     size_t used = 0;
     TRY(build_body(x, x->p.n_ubatch, x->p.n_ubatch, e));
-    TRY(build_head(x, x->head_rows, e));
-    const struct split *s[] = { &x->body_split, &x->head_split };
+    TRY(build_head(x, &x->head[0], x->head_rows, e));
+    const struct split *s[] = { &x->body_split, &x->head[0].split };
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < s[k]->g->n_nodes; i++)
             n_nodes[s[k]->where[i]]++;

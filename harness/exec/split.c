@@ -48,15 +48,21 @@ static size_t bytes_of(const struct tensor *t) {
     return t->row_bytes * (size_t)tensor_rows(t);
 }
 
+/* The place that t is pulled from. */
+static struct backend *source_of(const struct split *s, uint32_t valid) {
+    int from = 1;
+    while (!(valid >> from & 1))
+        from++;
+    return &s->place[from];
+}
+
 /* Make t, valid at the places *valid, valid at place `at`. */
 static int fetch(struct split *s, const struct tensor *t, uint32_t *valid, int at, struct err *e) {
     int rc = 0;
     if (*valid >> at & 1) return 0;
     if (!(*valid & SPLIT_HOST)) {
-        int from = 1;
-        while (!(*valid >> from & 1))
-            from++;
-        TRY(s->place[from].ops->pull(&s->place[from], t->data, bytes_of(t), e));
+        struct backend *from = source_of(s, *valid);
+        TRY(from->ops->pull(from, t->data, bytes_of(t), e));
         *valid |= SPLIT_HOST;
     }
     if (at > 0) TRY(s->place[at].ops->push(&s->place[at], t->data, bytes_of(t), e));
@@ -67,6 +73,26 @@ out:
 
 int split_to_host(struct split *s, int node, struct err *e) {
     return fetch(s, s->g->nodes[node]->dst, &s->valid[node], 0, e);
+}
+
+int split_to_host_begin(struct split *s, int node, struct err *e) {
+    int rc = 0;
+    const struct tensor *t = s->g->nodes[node]->dst;
+    if (s->valid[node] & SPLIT_HOST) return 0;
+    struct backend *from = source_of(s, s->valid[node]);
+    TRY(from->ops->pull_begin(from, t->data, bytes_of(t), e));
+    s->valid[node] |= SPLIT_HOST;
+out:
+    return rc;
+}
+
+int split_to_host_end(struct split *s, int node, struct err *e) {
+    int rc = 0;
+    if (s->valid[node] == SPLIT_HOST) return 0;
+    struct backend *from = source_of(s, s->valid[node]);
+    TRY(from->ops->pull_end(from, s->g->nodes[node]->dst->data, e));
+out:
+    return rc;
 }
 
 /* What node i reads, at place `at`. */

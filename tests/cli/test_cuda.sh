@@ -17,6 +17,7 @@ check() { # name, condition's status
 ppl() { # csv file, options; prints the perplexity with all digits
     out=$1
     shift
+    rm -f "$out" # rows would be added
     "$GGAUGE" perplexity -f "$tmp/text" -c 64 --chunks 2 "$@" --csv "$out" >/dev/null 2>"$tmp/err" &&
         python3 -c 'import csv, sys; print(next(r["value"] for r in csv.DictReader(open(sys.argv[1])) if r["metric"] == "ppl"))' "$out"
 }
@@ -78,7 +79,44 @@ check "-ot: a broken expression is a usage error" $?
 "$GGAUGE" perplexity -m $q8 -f "$tmp/text" --backend cuda -ot 'ffn=CUDA7' >"$tmp/out" 2>&1
 [ $? -eq 2 ] && grep -q 'there is no CUDA7' "$tmp/out"
 check "-ot: a device that is not there is a usage error" $?
+# the device's streams in several orders, copies from memory that is not page-locked, other micro-batches
+part() { # csv file, options
+    out=$1
+    shift
+    ppl "$out" -m $q8 --chunks 1 --backend cuda --cpu-backend avx2 "$@"
+}
+whole=$(ppl "$tmp/whole.csv" -m $q8 --chunks 1 --backend ref)
+alike() { # name, options of a split
+    name=$1
+    shift
+    want=$(part "$tmp/alike.csv" -ub 16 "$@")
+    near "$want" "$whole" 0.5
+    bad=$?
+    for e in GGAUGE_EMU_SEED=1 GGAUGE_EMU_SEED=2 "GGAUGE_EMU_SEED=3 GGAUGE_EMU_LOCKED=0"; do
+        [ "$(export $e && part "$tmp/order.csv" -ub 16 "$@")" = "$want" ] || bad=1
+    done
+    [ "$(part "$tmp/cut.csv" -ub 64 "$@")" = "$want" ] || bad=1
+    check "$name: the same bits in any order, $(field "$tmp/alike.csv" placement)" $bad
+}
+alike "first layers on the CPU" -ngl 3
+alike "last layers on the CPU" -ot 'blk\.[345]\.=CPU' -ot 'output=CPU'
+alike "layers in turn" -ot 'blk\.[024]\.=CPU'
+alike "feed-forward on the CPU" -ot 'ffn_.*=CPU'
+alike "output on the CPU" -ot 'output.*=CPU'
 if [ $emulated -eq 1 ]; then
+    # what is pulled for the answers is not waited for together with what was started later
+    GGAUGE_EMU_TRACE="$tmp/trace" ppl "$tmp/trace.csv" -m $q8 --backend cuda -ub 16 >/dev/null
+    ! grep -q '^copy' "$tmp/trace" && [ "$(grep -c '^event: done [1-9].*left [1-9]' "$tmp/trace")" -ge 6 ]
+    check "answers travel back beside the next micro-batch" $?
+    # the CPU's layers do not wait for those of the device: several micro-batches (60 pieces of work each) are queued
+    rm -f "$tmp/trace"
+    GGAUGE_EMU_TRACE="$tmp/trace" "$GGAUGE" bench -m $q8 --backend cuda -ngl 3 -ub 16 -p 80 -n 0 -r 1 >/dev/null 2>&1
+    awk '/^event: done 0, left/ && $5 > most { most = $5 } END { exit most < 200 }' "$tmp/trace"
+    check "the CPU goes on while the device works" $?
+    turns=$(GGAUGE_EMU_DEVICES=2 ppl "$tmp/turns.csv" -m $q8 --backend cuda -ot 'blk\.[024]\.=CUDA1')
+    [ "$turns" = "$(ppl "$tmp/one.csv" -m $q8 --backend cuda)" ] && [ "$turns" = "$(export GGAUGE_EMU_SEED=4 GGAUGE_EMU_DEVICES=2 &&
+        ppl "$tmp/turns.csv" -m $q8 --backend cuda -ot 'blk\.[024]\.=CUDA1')" ]
+    check "layers in turn on two devices: the bits of one" $?
     two=$(GGAUGE_EMU_DEVICES=2 ppl "$tmp/two.csv" -m $q8 --backend cuda -ts 1,1)
     [ "$two" = "$(ppl "$tmp/one.csv" -m $q8 --backend cuda)" ] &&
         field "$tmp/two.csv" placement | grep -q '^CUDA1 .* nodes, CUDA0 .* nodes$'
