@@ -53,6 +53,7 @@ struct exec {
     int32_t *in; /* [5][n_ubatch]: token, pos, cell, first, out_rows */
     float *held; /* [n_held, n_embd] rows of result_norm, on the host */
     int64_t n_held, max_held;
+    int64_t n_coming; /* further rows, on their way to the host */
 };
 
 static void release_block(struct exec *x, struct block *b) {
@@ -81,9 +82,25 @@ out:
     return rc;
 }
 
+/* Keep the rows of result_norm that are on their way behind those that are held. */
+static int hold_end(struct exec *x, struct err *e) {
+    int rc = 0;
+    const struct tensor *norm = x->body.result_norm;
+    const int64_t n = x->n_coming;
+    if (n == 0) return 0;
+    x->n_coming = 0;
+    TRY(split_to_host_end(&x->body_split, x->body.n_nodes - 1, e));
+    memcpy((char *)x->held + (size_t)x->n_held * norm->row_bytes, norm->data,
+           (size_t)n * norm->row_bytes);
+    x->n_held += n;
+out:
+    return rc;
+}
+
 static int build_body(struct exec *x, int64_t n_tok, int64_t n_out, struct err *e) {
     int rc = 0;
     if (x->body.n_nodes && x->body.n_tok == n_tok && x->body.n_out == n_out) return 0;
+    TRY(hold_end(x, e));
     TRY(graph_build(&x->body, x->m, n_tok, n_out, e));
     TRY(reserve(x, &x->body_data, x->body.data_bytes, "the activations of a micro-batch", e));
     graph_place(&x->body, x->body_data.data);
@@ -461,11 +478,10 @@ out:
     return rc;
 }
 
-/* Keep n rows of result_norm behind those that are held. */
-static int hold_rows(struct exec *x, int64_t n, struct err *e) {
+/* Let n rows of result_norm come to the host; they are there after hold_end. */
+static int hold_begin(struct exec *x, int64_t n, struct err *e) {
     int rc = 0;
-    const struct tensor *norm = x->body.result_norm;
-    size_t row = norm->row_bytes;
+    const size_t row = x->body.result_norm->row_bytes;
     if (x->n_held + n > x->max_held) {
         int64_t max = x->n_held + n > 2 * x->max_held ? x->n_held + n : 2 * x->max_held;
         float *p = heap_realloc(x->held, (size_t)max * row, e);
@@ -473,20 +489,31 @@ static int hold_rows(struct exec *x, int64_t n, struct err *e) {
         x->held = p;
         x->max_held = max;
     }
-    TRY(split_to_host(&x->body_split, x->body.n_nodes - 1, e));
-    memcpy((char *)x->held + (size_t)x->n_held * row, norm->data, (size_t)n * row);
-    x->n_held += n;
+    TRY(split_to_host_begin(&x->body_split, x->body.n_nodes - 1, e));
+    x->n_coming = n;
 out:
     return rc;
+}
+
+/* Whether the body runs without a result of its nodes being written on the host. */
+static bool leaves_host_alone(const struct exec *x) {
+    const uint8_t *where = x->body_split.where;
+    for (int i = 0; i < x->body.n_nodes; i++)
+        if (where[i] == 0 || where[i] != where[0]) return false;
+    return !x->observer;
 }
 
 int exec_hold(struct exec *x, const struct arm_batch *b, bool append, struct err *e) {
     int rc = 0, n_out;
     if (!append) x->n_held = 0;
+    x->n_coming = 0;
     for (int i0 = 0; i0 < b->n; i0 += x->p.n_ubatch) {
         TRY(run_body(x, b, i0, &n_out, e));
-        if (n_out > 0) TRY(hold_rows(x, n_out, e));
+        TRY(hold_end(x, e)); /* of the micro-batch before: this one runs meanwhile */
+        if (n_out > 0) TRY(hold_begin(x, n_out, e));
+        if (!leaves_host_alone(x)) TRY(hold_end(x, e));
     }
+    TRY(hold_end(x, e));
 out:
     return rc;
 }

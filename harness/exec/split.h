@@ -36,8 +36,8 @@ void split_graph(struct split *s, const struct graph *g);
 /* Run nodes [0, n_nodes). record: the same nodes will run often, with other inputs. */
 int split_run(struct split *s, int n_nodes, int n_threads, bool record, const struct observer *o,
               struct err *e);
-/* Make the result of node `node` valid on the host. Between begin and end nobody touches it there,
- * and this graph is not run. */
+/* Make the result of node `node` valid on the host. Between begin and end nobody touches it there;
+ * the graph may run again if that writes none of its results on the host. */
 int split_to_host(struct split *s, int node, struct err *e);
 int split_to_host_begin(struct split *s, int node, struct err *e);
 int split_to_host_end(struct split *s, int node, struct err *e);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * test_hold.c - rows that an arm holds give, bit for bit, the answers of a decode, in any slices,
- * also when batches follow each other; an observer sees the cells of the cache that were written.
- */
+ * also when batches follow each other or layers are on devices; an observer sees the cells of the
+ * cache that were written. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,6 +17,7 @@
 #include "arm/arm.h"
 #include "arm/recording.h"
 #include "backend.h"
+#include "emulated.h"
 #include "exec/observer.h"
 
 #define N_TOK 40
@@ -141,6 +142,47 @@ static void held_rows_are_the_answers(void **state) {
     }
 }
 
+/* With layers on devices, whose streams run in several orders: rows come to the host while the next
+ * micro-batch is computed. */
+static void devices_hold_rows_too(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    static const struct place {
+        const char *layers, *shares, *rule;
+    } places[] = { { NULL, NULL, NULL },
+                   { "1", NULL, NULL },
+                   { NULL, "1,1", NULL },
+                   { NULL, NULL, "ffn_=CPU" },
+                   { NULL, NULL, "output=CPU" } };
+    setenv("GGAUGE_EMU_DEVICES", "2", 1);
+    for (int i = 0; i < 4 * (int)N_ELEMS(places); i++) {
+        const struct place *l = &places[i / 4];
+        struct arm *a;
+        struct arm_params p = { .model = path,
+                                .backend = "cuda",
+                                .cpu_backend = "ref",
+                                .n_gpu_layers = l->layers,
+                                .tensor_split = l->shares,
+                                .rules = { l->rule != NULL, { l->rule } },
+                                .n_ctx = 64,
+                                .n_seq = 1,
+                                .n_batch = 64,
+                                .n_ubatch = i % 2 ? 5 : 18,
+                                .n_threads = 1 };
+        struct arm_batch all = batch(0, N_TOK), head = batch(0, 17), tail = batch(17, N_TOK);
+        if (i % 4 > 0) setenv("GGAUGE_EMU_SEED", i % 4 == 1 ? "1" : "2", 1);
+        if (arm_open(&a, &p, &e) || (i % 4 == 0 && arm_decode(a, &all, keep_answer, NULL, &e)) ||
+            arm_kv_trim(a, -1, 0, &e) || arm_hold(a, &head, false, &e) ||
+            arm_hold(a, &tail, true, &e))
+            fail_msg("%s", e.msg);
+        ask(a, 11, true);
+        if (memcmp(got, expected, sizeof got)) fail_msg("place %d, case %d", i / 4, i % 4);
+        arm_close(a);
+        unsetenv("GGAUGE_EMU_SEED");
+    }
+    unsetenv("GGAUGE_EMU_DEVICES");
+}
+
 static void act_like_holds_rows_too(void **state) {
     (void)state;
     if (!column_available(COL_avx2)) skip();
@@ -241,8 +283,10 @@ static void a_recording_answers_what_was_asked_before(void **state) {
 }
 
 int main(void) {
+    use_emulated_cuda();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(held_rows_are_the_answers),
+        cmocka_unit_test(devices_hold_rows_too),
         cmocka_unit_test(act_like_holds_rows_too),
         cmocka_unit_test(the_cache_is_seen_and_forced_by_rows),
         cmocka_unit_test(a_recording_answers_what_was_asked_before),
