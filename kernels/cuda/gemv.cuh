@@ -115,21 +115,23 @@ GEMV_DOT(iq2_kt)
 GEMV_DOT(iq3_kt)
 GEMV_DOT(iq4_kt)
 
-/* Sub-block b of the blocks blk of all rows, sub-block `sub` of the rows, with all tokens; x: the
- * first one's activations. */
+/* Sub-block b of the blocks blk of all rows with one token's activations x. */
+template <class D, int ROWS>
+DEV void gemv_one(const uint8_t *const *blk, const struct gemv_row *row, int b,
+                  const struct gemv_acts &x, float acc[ROWS][1]) {
+    int sum[ROWS];
+    gemv_dot<D>::dot(ROWS, blk, b, x.q, sum);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        acc[r][0] = fmaf(gemv_dot<D>::scale(blk[r], b, row[r].scale) * x.d, (float)sum[r],
+                         acc[r][0]);
+}
+
+/* The same of sub-block `sub` of the rows with all tokens, decoded; x0: the first one's. */
 template <class D, int NT, int ROWS>
 DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
                         const struct gemv_row *row, int b, int sub, const struct gemv_acts &x0,
                         float acc[ROWS][NT]) {
-    if constexpr (NT == 1 && gemv_dot<D>::HAS) {
-        int sum[ROWS];
-        gemv_dot<D>::dot(ROWS, blk, b, x0.q, sum);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++)
-            acc[r][0] = fmaf(gemv_dot<D>::scale(blk[r], b, row[r].scale) * x0.d, (float)sum[r],
-                             acc[r][0]);
-        return;
-    }
     struct decoded w[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
@@ -219,7 +221,10 @@ static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) gemv_kernel(struct
 #pragma unroll
             for (int r = 0; r < ROWS; r++)
                 blk[r] = slots + now + r * S::SLOT + row[r].off + lane / D::PER * D::BYTES;
-            gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, acc);
+            if constexpr (NT == 1 && gemv_dot<D>::HAS)
+                gemv_one<D, ROWS>(blk, row, lane % D::PER, x, acc);
+            else
+                gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, acc);
         }
         __syncwarp(); /* the slot is filled again by the next turn */
         next = now;
