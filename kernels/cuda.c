@@ -46,6 +46,10 @@ static int check_api(const struct cuda_api *a, const char *path, struct err *e) 
                 a->n_ops != OP_count,
             e, ERR_UNSUPPORTED, "%s belongs to another build (ABI %d, expected %d): make cuda",
             path, a->abi, CUDA_PLUGIN_ABI);
+    FAIL_IF(a->n_faults != FAULTS_BUILT, e, ERR_UNSUPPORTED,
+            "%s has %d seeded faults, the program %d: make cuda builds for one that has none, make "
+            "cuda-faults for one that has",
+            path, a->n_faults, FAULTS_BUILT);
     for (int t = 0; t < QT_count; t++)
         FAIL_IF(a->type_cell[t] != qtype_has_cell(COL_cuda, (enum qtype)t), e, ERR_UNSUPPORTED,
                 "%s and the program disagree about type %s: make cuda", path,
@@ -158,6 +162,7 @@ static bool cuda_supports(const struct backend *b, const struct node *n) {
 static int cuda_run(struct backend *b, const struct node *const *nodes, int n, int n_threads,
                     bool whole, uint64_t key, struct err *e) {
     (void)n_threads, (void)whole;
+    fault_pass(plugin.api->fault);
     return plugin.api->run(b->impl, nodes, n, key, e);
 }
 

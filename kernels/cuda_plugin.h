@@ -15,10 +15,11 @@
 #ifndef GGAUGE_CUDA_PLUGIN_H
 #define GGAUGE_CUDA_PLUGIN_H
 
+#include "base/fault.h"
 #include "op.h"
 #include "peak_cell.h"
 
-#define CUDA_PLUGIN_ABI 3
+#define CUDA_PLUGIN_ABI 4
 #define CUDA_PLUGIN_SYMBOL "ggauge_cuda_api"
 #define CUDA_PLUGIN_FILE "libggauge-cuda.so"
 
@@ -37,6 +38,8 @@ struct cuda_api {
     int n_types, n_ops;           /* QT_count, OP_count */
     const bool *type_cell, *op_cell; /* [n_types], [n_ops]: what the plug-in has */
     const char *targets;          /* "sm_80 sm_90a ..." */
+    int n_faults;                 /* FAULTS_BUILT: both have seeded faults, or neither has */
+    struct fault_run *fault;      /* the one of what runs next; NULL in a build without faults */
 
     /* Devices that can be opened; 0 with *e saying why not is no error of the call. */
     int (*count)(struct err *e);

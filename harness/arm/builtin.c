@@ -7,6 +7,7 @@
 
 #include "arm/arm.h"
 #include "exec/exec.h"
+#include "fault_cell.h"
 #include "gguf/gguf.h"
 #include "result/row.h"
 #include "tok/tok.h"
@@ -155,9 +156,7 @@ static int resolve(const struct arm_params *p, const struct topology *t, struct 
     x->type_k = p->type_k ? qtype_from_name(p->type_k) : QT_f16;
     x->type_v = p->type_v ? qtype_from_name(p->type_v) : QT_f16;
     FAIL_IF(x->type_k == QT_none || x->type_v == QT_none, e, ERR_ARG, "unknown KV cache type");
-    x->fault = p->fault ? fault_from_name(p->fault) : FAULT_none;
-    FAIL_IF(p->fault && x->fault == FAULT_none, e, ERR_ARG, "'%s' is not a fault of this build",
-            p->fault);
+    TRY(fault_choose(p->fault, x->place.column, &x->fault, e));
     x->n_ctx = p->n_ctx;
     x->n_seq = p->n_seq;
     x->n_ubatch = p->n_ubatch < p->n_batch ? p->n_ubatch : p->n_batch;

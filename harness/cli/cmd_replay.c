@@ -6,6 +6,7 @@
 
 #include "cli/cmd.h"
 #include "cli/opt.h"
+#include "fault_cell.h"
 #include "measure/replay_op.h"
 
 static void print_source(const struct capsule *k, int s) {
@@ -90,13 +91,13 @@ int cmd_replay(int argc, char **argv, struct err *e) {
     struct capsule *k = NULL;
     struct replay r;
     enum column c;
+    enum fault seeded;
     FAIL_IF(!path, e, ERR_ARG, "replay needs a capsule: ggauge replay CAPSULE [options]");
     TRY(capsule_open(&k, path, e));
     TRY(choose_column(backend, k, &c, e));
     print_capsule(k, path);
-    FAIL_IF(fault && fault_from_name(fault) == FAULT_none, e, ERR_ARG,
-            "'%s' is not a fault of this build", fault);
-    TRY(replay_op(k, c, n_threads, fault ? fault_from_name(fault) : FAULT_none, &r, e));
+    TRY(fault_choose(fault, c, &seeded, e));
+    TRY(replay_op(k, c, n_threads, seeded, &r, e));
     print_result(k, &r);
     rc = r.within ? EXIT_PASS : EXIT_FAIL;
 out:

@@ -19,6 +19,15 @@ const struct fault_info *fault_info(enum fault f) {
     return f > FAULT_none && f < FAULT_count ? &infos[f] : NULL;
 }
 
+const struct fault_shown *fault_on_cuda(enum fault f) {
+    static const struct fault_shown shown[FAULT_count] = {
+#define X(name, ...) [FAULT_##name] = { __VA_ARGS__ },
+        FAULT_CUDA_LIST(X)
+#undef X
+    };
+    return f > FAULT_none && f < FAULT_count && shown[f].options ? &shown[f] : NULL;
+}
+
 enum fault fault_from_name(const char *name) {
     const struct fault_info *i;
     for (int f = FAULT_none + 1; (i = fault_info((enum fault)f)); f++)

@@ -13,7 +13,14 @@
 struct acts_out {
     int8_t *q; /* [n_tok, n], NULL = nobody wants them */
     float *d, *s; /* [n_tok, n / 32] */
+    FAULT_FIELD
 };
+
+/* Seeded faults: whether block b of n_blocks does not count, which is at the end of a row. */
+DEV bool is_lost(const struct acts_out &out, int64_t b, int64_t n_blocks) {
+    return (FAULT_IN(out, k_tail) && b >= n_blocks - 1) ||
+           (FAULT_IN(out, tg_tail) && b >= n_blocks - 4);
+}
 
 /* Element `lane` of block b of token t, by all lanes of a warp. */
 DEV void acts_put(const struct acts_out &out, int64_t t, int64_t n, int64_t b, float v) {
@@ -25,18 +32,24 @@ DEV void acts_put(const struct acts_out &out, int64_t t, int64_t n, int64_t b, f
     const float d = f32_of((nan ? u | 0x400000u : u + 0x7FFFu + (u >> 16 & 1u)) & 0xFFFF0000u);
     const float inverse = d != 0 ? 1.0f / d : 0.0f;
     const bool finite = (bits_of(amax) & 0x7F800000u) != 0x7F800000u;
-    const int q = finite ? (int)fmaxf(-128.0f, fminf(127.0f, rintf(v * inverse))) : 1;
+    const float r = FAULT_IN(out, act_truncate) ? truncf(v * inverse) : rintf(v * inverse);
+    const int q = finite ? (int)fmaxf(-128.0f, fminf(127.0f, r)) : 1;
     const int sum = warp_sum(q);
     out.q[t * n + 32 * b + lane] = (int8_t)q;
     if (lane == 0) {
-        out.d[t * (n / 32) + b] = d;
-        out.s[t * (n / 32) + b] = d * (float)sum;
+        const float scale = is_lost(out, b, n / 32) ? 0 : d;
+        out.d[t * (n / 32) + b] = scale;
+        out.s[t * (n / 32) + b] = FAULT_IN(out, act_sum) ? 0 : scale * (float)sum;
     }
 }
 
 /* The same from token t on, of rows of n. */
 static inline struct acts_out acts_from(const struct acts_out &out, int64_t t, int64_t n) {
-    return { out.q + t * n, out.d + t * (n / 32), out.s + t * (n / 32) };
+    struct acts_out from = out;
+    from.q += t * n;
+    from.d += t * (n / 32);
+    from.s += t * (n / 32);
+    return from;
 }
 
 /* Room for the activations of x in the scratch memory, which is large enough. */

@@ -26,8 +26,12 @@ size_t acts_bytes(int64_t n_tok, int64_t n) {
 struct acts_out acts_room(const struct cuda_device *d, const struct dtensor *x) {
     const size_t q_bytes = align256((size_t)(x->rows * x->n));
     const size_t d_bytes = align256((size_t)(x->rows * (x->n / 32)) * sizeof(float));
-    return { (int8_t *)d->acts.p, (float *)(d->acts.p + q_bytes),
-             (float *)(d->acts.p + q_bytes + d_bytes) };
+    struct acts_out out = { (int8_t *)d->acts.p, (float *)(d->acts.p + q_bytes),
+                            (float *)(d->acts.p + q_bytes + d_bytes) };
+    FAULT_ONLY_IF(out, FAULT(k_tail)    ? x->rows > FEW_TOKENS
+                       : FAULT(tg_tail) ? x->rows <= 2
+                                        : true);
+    return out;
 }
 
 void acts_made(struct cuda_device *d, const struct dtensor *x) {

@@ -11,6 +11,7 @@ struct attn_cache {
     int hd;        /* elements of a head */
     int head_bytes;
     bool vec;      /* 16-byte aligned cells and heads */
+    FAULT_FIELD
 };
 
 struct attn_args {
@@ -25,13 +26,24 @@ struct attn_args {
     float *parts; /* [n_tok, n_head, n_ranges, v.hd + 2] */
     int n_ranges;
     struct acts_out acts; /* of dst */
+    FAULT_FIELD
 };
+
+/* The first cell of token t's sequence, and the position of the last one that it sees. */
+DEV int first_of(const struct attn_args &a, int t) {
+    return a.first[FAULT_IN(a, seq_offset) ? 0 : t];
+}
+DEV int last_of(const struct attn_args &a, int t) {
+    const bool more = FAULT_IN(a, causal_mask) && t + 1 < a.n_tok && a.first[t + 1] == a.first[t];
+    return a.pos[t] + (more ? 1 : 0);
+}
 
 /* Types of a cache: 4 elements of a head from element i on, a multiple of 4. */
 struct kv_f32 {
-    static __device__ __forceinline__ void get4(const char *head, int i, bool vec, float *y) {
+    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head,
+                                                int i, float *y) {
         const float *p = (const float *)head + i;
-        if (vec) {
+        if (c.vec) {
             const float4 v = *(const float4 *)p;
             y[0] = v.x, y[1] = v.y, y[2] = v.z, y[3] = v.w;
         } else {
@@ -45,9 +57,10 @@ struct kv_f32 {
     }
 };
 struct kv_f16 {
-    static __device__ __forceinline__ void get4(const char *head, int i, bool vec, float *y) {
+    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head,
+                                                int i, float *y) {
         const uint16_t *p = (const uint16_t *)head + i;
-        if (vec) {
+        if (c.vec) {
             const uint2 v = *(const uint2 *)p;
             y[0] = hd_f16((uint16_t)v.x), y[1] = hd_f16((uint16_t)(v.x >> 16));
             y[2] = hd_f16((uint16_t)v.y), y[3] = hd_f16((uint16_t)(v.y >> 16));
@@ -62,9 +75,10 @@ struct kv_f16 {
     }
 };
 struct kv_q8_0 {
-    static __device__ __forceinline__ void get4(const char *head, int i, bool, float *y) {
+    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head,
+                                                int i, float *y) {
         const uint16_t *blk = (const uint16_t *)(head + i / 32 * 34);
-        const float d = hd_f16(blk[0]);
+        const float d = hd_f16(FAULT_IN(c, q8_cache_scale) ? *(const uint16_t *)head : blk[0]);
         const uint32_t lo = blk[1 + i % 32 / 2], hi = blk[2 + i % 32 / 2];
         y[0] = d * (float)(int8_t)lo, y[1] = d * (float)(int8_t)(lo >> 8);
         y[2] = d * (float)(int8_t)hi, y[3] = d * (float)(int8_t)(hi >> 8);
@@ -79,7 +93,7 @@ struct kv_q8_0 {
 template <class T>
 DEV void kv_get4(const struct attn_cache &c, const char *head, int i, float *y) {
     if (i + 4 <= c.hd) {
-        T::get4(head, i, c.vec, y);
+        T::get4(c, head, i, y);
         return;
     }
 #pragma unroll

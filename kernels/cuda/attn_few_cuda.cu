@@ -131,9 +131,10 @@ static __global__ void __launch_bounds__(THREADS, 1) attn_few_kernel(struct attn
     const int n_chunks = (a.group + GH - 1) / GH, kv_head = (int)blockIdx.y / n_chunks;
     const int h0 = (int)blockIdx.y % n_chunks * GH; /* in the group */
     const int n_heads = a.group - h0 < GH ? a.group - h0 : GH;
-    const int n = a.pos[t] + 1 - range * RANGE < RANGE ? a.pos[t] + 1 - range * RANGE : RANGE;
+    const int last = last_of(a, t);
+    const int n = last + 1 - range * RANGE < RANGE ? last + 1 - range * RANGE : RANGE;
     if (n <= 0) return; /* the whole block */
-    const int64_t c0 = (int64_t)a.first[t] + range * RANGE;
+    const int64_t c0 = (int64_t)first_of(a, t) + range * RANGE;
     const int hd4 = (a.k.hd + 3) / 4 * 4, v4 = (a.v.hd + 3) / 4 * 4;
     const float *q = (const float *)(a.q + (size_t)t * a.q_stride) +
                      ((int64_t)kv_head * a.group + h0) * a.k.hd;
@@ -167,7 +168,8 @@ static __global__ void __launch_bounds__(THREADS, 1) attn_few_kernel(struct attn
 /* Grid [heads, tokens]: the ranges of a row, in order. */
 static __global__ void __launch_bounds__(THREADS) attn_combine_kernel(struct attn_args a) {
     await_previous();
-    const int head = (int)blockIdx.x, t = (int)blockIdx.y, n = a.pos[t] / RANGE + 1;
+    const int head = (int)blockIdx.x, t = (int)blockIdx.y, n_all = last_of(a, t) / RANGE + 1;
+    const int n = n_all - (FAULT_IN(a, last_range) && n_all > 1);
     const float *part = a.parts + ((int64_t)t * a.n_head + head) * a.n_ranges * (a.v.hd + 2);
     float max = -INFINITY, sum = 0;
     for (int r = 0; r < n; r++)
@@ -180,7 +182,7 @@ static __global__ void __launch_bounds__(THREADS) attn_combine_kernel(struct att
         float y = 0;
         for (int r = 0; r < n; r++) {
             const float *p = part + (int64_t)r * (a.v.hd + 2);
-            y = fmaf(p[i], expf(p[a.v.hd] - max), y);
+            y = fmaf(p[i], FAULT_IN(a, attn_beyond_256) ? 1.0f : expf(p[a.v.hd] - max), y);
         }
         few_result(a, t, head, i, y / sum);
     }
@@ -277,10 +279,18 @@ static struct attn_cache cache_of(const struct dtensor *t, int64_t hd) {
     return c;
 }
 
+/* Seeded fault: the last head is taken for the first. */
+static void reverse_heads(struct attn_cache *c, int64_t n_head) {
+    c->p += (n_head - 1) * c->head_bytes;
+    c->head_bytes = -c->head_bytes;
+}
+
 int attn_run(struct cuda_device *d, const struct node *n, bool acts, struct err *e) {
     int rc = 0;
     const struct dtensor q = device_tensor(d, n->src[0]), k = device_tensor(d, n->src[1]);
-    const struct dtensor v = device_tensor(d, n->src[2]), dst = device_tensor(d, n->dst);
+    const bool v_is_k = FAULT(v_is_k) && n->src[2]->type == QT_q8_0;
+    const struct dtensor v = device_tensor(d, n->src[v_is_k ? 1 : 2]);
+    const struct dtensor dst = device_tensor(d, n->dst);
     struct attn_args a = { q.p,
                            q.stride,
                            cache_of(&k, n->p.attn.n_embd_head_k),
@@ -296,6 +306,11 @@ int attn_run(struct cuda_device *d, const struct node *n, bool acts, struct err 
                            NULL,
                            1,
                            { NULL, NULL, NULL } };
+    if (FAULT(attn_scale)) a.scale *= a.scale;
+    if (FAULT(kv_head_order)) {
+        reverse_heads(&a.k, n->p.attn.n_head_kv);
+        reverse_heads(&a.v, n->p.attn.n_head_kv);
+    }
     if (acts) a.acts = acts_room(d, &dst);
     TRY(is_many(n) ? attn_many(d, n, &a, e) : attn_few(d, n, &a, e));
     if (acts) acts_made(d, &dst);

@@ -43,8 +43,8 @@ DEV void many_load(const struct attn_cache &c, int64_t c0, int64_t end, int kv_h
             cp_async16(y, head + 2 * at);
         } else {
             float v[8];
-            T::kv::get4(head, at, c.vec, v);
-            T::kv::get4(head, at + 4, c.vec, v + 4);
+            T::kv::get4(c, head, at, v);
+            T::kv::get4(c, head, at + 4, v + 4);
             *(uint4 *)y = make_uint4(pack_f16(v[0], v[1]), pack_f16(v[2], v[3]),
                                      pack_f16(v[4], v[5]), pack_f16(v[6], v[7]));
         }
@@ -255,7 +255,7 @@ DEV void many_row(const struct attn_args &a, struct many_rows *r, int k, int row
     r->real[k] = row < a.n_tok * a.group;
     r->token[k] = r->real[k] ? row / a.group : a.n_tok - 1;
     r->head[k] = kv_head * a.group + (r->real[k] ? row % a.group : 0);
-    r->pos[k] = a.pos[r->token[k]];
+    r->pos[k] = last_of(a, r->token[k]);
     r->max[k] = -INFINITY;
     r->sum[k] = 0;
 }
@@ -281,10 +281,10 @@ static __global__ void __launch_bounds__(THREADS, 1) attn_many_kernel(struct att
     const int end = (end_row - 1) / a.group + 1; /* behind the last token */
     for (int t0 = row0 / a.group, t1; t0 < end; t0 = t1) {
         /* tokens of the tile that share a first cell */
-        const int first = a.first[t0];
+        const int first = first_of(a, t0);
         int last = 0; /* position of the last cell that one of them sees */
-        for (t1 = t0; t1 < end && a.first[t1] == first; t1++)
-            last = a.pos[t1] > last ? a.pos[t1] : last;
+        for (t1 = t0; t1 < end && first_of(a, t1) == first; t1++)
+            last = last_of(a, t1) > last ? last_of(a, t1) : last;
         const bool in[2] = { r.token[0] >= t0 && r.token[0] < t1,
                              r.token[1] >= t0 && r.token[1] < t1 };
         for (int c0 = 0; c0 <= last; c0 += CELLS) {
@@ -296,10 +296,12 @@ static __global__ void __launch_bounds__(THREADS, 1) attn_many_kernel(struct att
 #pragma unroll
             for (int i = 0; i < CELLS / 8 * 4; i++)
                 s[i / 4][i % 4] = 0;
+            if (FAULT_IN(a, q8_cache_pp) && !K::IS_F16 && threadIdx.x == 0) ks[0] = 0x7E00u;
             cp_async_wait<1>();
             if (__syncthreads_or(many_bad<HD>(ks))) many_bad_keys<HD>(a, r, ks, s);
             many_scores<HD>(frag, ks, lane, s);
             many_softmax(&r, s, c0, in, lane, alpha);
+            if (FAULT_IN(a, attn_beyond_256) && c0 >= 256) alpha[0] = alpha[1] = 1;
 #pragma unroll
             for (int i = 0; i < HD / 8 * 4; i++)
                 acc[i / 4][i % 4] *= alpha[i % 4 / 2];

@@ -5,13 +5,17 @@
 # for the host, with an emulation of the device (tests/cuda_emu), for the tests.
 CUDA_SRC := $(wildcard kernels/cuda/*.cu)
 EMU      := $(B)/libggauge-cuda-emu.so
-EMU_SRC  := $(CUDA_SRC) $(wildcard tests/cuda_emu/*.cc) kernels/base/err.c kernels/qtype.c
+CUDA_C   := $(addprefix kernels/,base/err.c base/fault.c qtype.c)
+EMU_SRC  := $(CUDA_SRC) $(wildcard tests/cuda_emu/*.cc) $(CUDA_C)
+# A program with seeded faults takes a plug-in with them, and no other does.
+FAULTS   := $(filter -DGGAUGE_FAULTS,$(OPT.$(CONFIG)))
+PLUGIN   := $(if $(FAULTS),$(B),$(O))/libggauge-cuda.so
 EMU_OBJ  := $(EMU_SRC:%=$(B)/emu/%.o)
 NVCC     := $(or $(NVCC),$(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc)))
 CUDA_ARCHS ?= 80 86 89 90a 100 ptx
-CUDA_OBJ := $(CUDA_SRC:%=$(B)/cuda/%.o) $(patsubst %,$(B)/cuda/%.o,kernels/base/err.c kernels/qtype.c)
-NVCCFLAGS = -std=c++20 -O3 -fmad=false -lineinfo -Ikernels -Xptxas -v,--warn-on-spills \
-    -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -DGGAUGE_CUDA_TARGETS='"$(CUDA_ARCHS)"' \
+CUDA_OBJ := $(CUDA_SRC:%=$(B)/cuda/%.o) $(CUDA_C:%=$(B)/cuda/%.o)
+NVCCFLAGS = -std=c++20 -O3 -fmad=false $(if $(FAULTS),-Xfatbin=-compress-all,-lineinfo) -Ikernels -Xptxas -v,--warn-on-spills \
+    -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra $(FAULTS) -DGGAUGE_CUDA_TARGETS='"$(CUDA_ARCHS)"' \
     $(foreach a,$(filter-out ptx,$(CUDA_ARCHS)),-gencode arch=compute_$a,code=sm_$a) \
     $(if $(filter ptx,$(CUDA_ARCHS)),-gencode arch=compute_80$(comma)code=compute_80)
 
@@ -22,7 +26,7 @@ $(B)/emu/%.o: %
 	@mkdir -p $(@D)
 	@echo "  EMU   $<"
 	$(Q)$(if $(filter %.c,$<),$(CC) -std=c11 -D_GNU_SOURCE,$(CXX) -std=c++20 -x c++) -O3 -fPIC -fvisibility=hidden \
-	    -fno-strict-aliasing -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas -DGGAUGE_CUDA_EMU -Ikernels \
+	    -fno-strict-aliasing -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas $(FAULTS) -DGGAUGE_CUDA_EMU -Ikernels \
 	    -Itests/cuda_emu -MMD -MP -c -o $@ $<
 # A management library without cards, and one that is older than counters of energy.
 FAKE_NVML := $(B)/libfake-nvml.so $(B)/libfake-nvml-old.so
@@ -38,14 +42,17 @@ cuda cuda-report:
 	@echo "$@: no nvcc in PATH or in /usr/local/cuda, so the cuda column stays empty"
 else
 cuda: ## cuda: the plug-in of the cuda column (needs nvcc); CUDA_ARCHS=90a builds for one kind of card alone
-cuda: $(O)/libggauge-cuda.so
+cuda: $(PLUGIN)
 cuda-report: ## cuda-report: results/cuda_ptxas.csv, registers and spills of every kernel
 cuda-report: cuda
 	$(Q).ci/ptxas.py $(CUDA_SRC:%=$(B)/cuda/%.ptxas)
 endif
+.PHONY: cuda-faults
+cuda-faults: ## cuda-faults: build/faults/ggauge and its plug-in, whose kernels can have seeded faults (needs nvcc)
+	$(Q)$(MAKE) --no-print-directory CONFIG=faults $(O)/faults/ggauge cuda
 .PHONY: cuda-bundle cuda-check cuda-sanitize cuda-sweep
 cuda-bundle: ## cuda-bundle: build/cuda-bundle, all that a bare machine with a card needs; there: ./cuda_check.sh . OUT
-cuda-bundle: $(O)/ggauge cuda $(filter %/test_cuda %/test_fuse %/test_ops %/test_op_attn,$(TESTS))
+cuda-bundle: $(O)/ggauge cuda cuda-faults $(filter %/test_cuda %/test_fuse %/test_ops %/test_op_attn,$(TESTS))
 	$(Q).ci/cuda_bundle.sh $(O)/cuda-bundle $(O) $(B)/tests $(SHARED)
 cuda-check: ## cuda-check: the cuda column on this machine's card, in 8 minutes; results/runs/cuda has what was found
 cuda-sanitize: ## cuda-sanitize: every cell under compute-sanitizer, all tools; takes long
@@ -55,7 +62,7 @@ CUDA_STEPS.cuda-sweep := facts deep
 cuda-check cuda-sanitize cuda-sweep: cuda-bundle
 	$(Q)CHECK_SECONDS=$(if $(CUDA_STEPS.$@),0,470) .ci/cuda_check.sh $(O)/cuda-bundle results/runs/cuda $(CUDA_STEPS.$@)
 
-$(O)/libggauge-cuda.so: $(CUDA_OBJ)
+$(PLUGIN): $(CUDA_OBJ)
 	@echo "  LD    $@"
 	$(Q)$(NVCC) -shared $(filter -gencode arch=%,$(NVCCFLAGS)) -o $@ $(CUDA_OBJ)
 $(B)/cuda/%.cu.o: %.cu $(B)/cuda/archs.stamp

@@ -14,13 +14,16 @@
                                                       struct decoded *o) {                         \
             name##_decode(blk, b, d, o);                                                           \
         }                                                                                          \
+        static __device__ __forceinline__ float scale(const uint8_t *row) {                        \
+            return META ? *(const float *)row : 0.0f;                                              \
+        }                                                                                          \
     };
 DECODER_LIST(X)
 #undef X
 
 /* The scale in front of a row, 0 for a type without one. */
 template <class D> DEV float row_scale(const uint8_t *row) {
-    return D::META ? *(const float *)row : 0.0f;
+    return D::scale(row);
 }
 
 #endif

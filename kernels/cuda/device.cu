@@ -349,6 +349,8 @@ __attribute__((visibility("default"))) const struct cuda_api *ggauge_cuda_api(vo
     api.type_cell = type_cell;
     api.op_cell = op_cell;
     api.targets = GGAUGE_CUDA_TARGETS;
+    api.n_faults = FAULTS_BUILT;
+    api.fault = fault_place();
     api.count = count;
     api.bus_id = bus_id;
     api.open = device_open;

@@ -11,8 +11,11 @@
 
 extern "C" { /* functions of C files */
 #include "backend.h"
+#include "base/fault.h"
 #include "cuda_plugin.h"
 }
+
+#include "cuda/fault_args.cuh"
 
 #define KEPT_GRAPHS 64
 
@@ -162,6 +165,12 @@ struct mul_cell {
 const struct mul_cell *mul_cell_legacy(enum qtype t); /* NULL = another file's type */
 const struct mul_cell *mul_cell_trellis(enum qtype t);
 const struct mul_cell *mul_cell_floats(enum qtype t);
+
+/* Seeded faults of products (mul_faults_cuda.cu), in a build that has them: a cell that decodes
+ * wrongly instead of that of type t, or NULL; and what wrong indices leave in node n's result. */
+const struct mul_cell *mul_cell_faulty(enum qtype t);
+int mul_faults(struct cuda_device *d, const struct node *n, const struct dtensor *dst,
+               struct err *e);
 
 /* Most tokens for the kernels that stream weights. */
 #define FEW_TOKENS 8

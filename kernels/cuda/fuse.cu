@@ -57,7 +57,7 @@ static struct fusion find_norm(const struct node *const *nodes, int n) {
 }
 
 /* ---- products of few tokens --------------------------------------------------------------------
- */
+ * A seeded fault stands behind each of them (mul_faults), so faulty ones stay alone. */
 
 static int run_few(struct cuda_device *d, const struct fusion *f, struct err *e) {
     int rc = 0;
@@ -81,7 +81,7 @@ out:
 
 static bool is_few(const struct node *n) {
     return n->op == OP_mul_mat && mul_cell((enum qtype)n->src[0]->type)->run_few &&
-           node_tokens(n) <= FEW_TOKENS && tensor_rows(n->src[1]) <= FEW_TOKENS;
+           !FAULTY() && node_tokens(n) <= FEW_TOKENS && tensor_rows(n->src[1]) <= FEW_TOKENS;
 }
 
 /* Whether n is a product like `first`, of the same rows. */

@@ -174,6 +174,13 @@ template <class D, int BN> DEV struct gemm_at gemm_at_of(const struct gemm_warp 
              S::AT_D + h * S::X_SCALES + (w.n0 + 2 * (lane % 4)) * GEMM_SUBS * 4 };
 }
 
+/* The sum of 32 products, which mma_s8 began at GEMM_MAGIC, times d; md is -GEMM_MAGIC times d. */
+template <class D> struct gemm_sum {
+    static __device__ __forceinline__ float times(int p, float d, float md) {
+        return fmaf(f32_of((uint32_t)p), d, md);
+    }
+};
+
 /* Add the products of a sub-block, two tokens' tiles at a time: registers are the sums'. */
 template <class D, int BN, int MI, int NI>
 DEV void gemm_multiply(const struct gemm_at &at, const unsigned char *shared,
@@ -206,7 +213,7 @@ DEV void gemm_multiply(const struct gemm_at &at, const unsigned char *shared,
 #pragma unroll
                 for (int k = 0; k < 4; k++)
                     y[k] = fmaf(k < 2 ? s0 : s1,
-                                fmaf(f32_of((uint32_t)p[k]), d[j][k % 2], md[j][k % 2]), y[k]);
+                                gemm_sum<D>::times(p[k], d[j][k % 2], md[j][k % 2]), y[k]);
                 if (D::MIN) {
                     const float m0 = wm[16 * i * GEMM_SUBS], m1 = wm[(16 * i + 8) * GEMM_SUBS];
                     const float x0 = xs[8 * (j0 + j) * GEMM_SUBS];
@@ -284,7 +291,8 @@ template <class D, int BN, int WN>
 static int gemm_launch(struct cuda_device *d, const struct gemm_args &a, struct err *e) {
     int rc = 0;
     auto kernel = &gemm_kernel<D, BN, WN>;
-    LAUNCH(kernel, dim3(div_up(a.n_tok, BN), div_up(a.n_rows, GEMM_BM)), GEMM_THREADS,
+    const int lost = FAULT(grid_tail) && a.n_tok > BN ? a.n_tok % BN : 0;
+    LAUNCH(kernel, dim3(div_up(a.n_tok - lost, BN), div_up(a.n_rows, GEMM_BM)), GEMM_THREADS,
            (size_t)(gemm_shape<D, BN>::BYTES), a);
 out:
     return rc;

@@ -26,6 +26,7 @@ struct heads_part {
     size_t cache_stride;
     const int32_t *cell; /* [n_tok] */
     int cache_type;
+    FAULT_FIELD
 };
 
 struct heads_args {
@@ -40,7 +41,7 @@ DEV float norm_scale(const float *x, const struct heads_part &p) {
     float sum = 0;
     for (int i = (int)threadIdx.x % WARP; i < p.hd; i += WARP)
         sum = fmaf(x[i], x[i], sum);
-    return 1.0f / sqrtf(warp_sum(sum) / (float)p.hd + p.eps);
+    return 1.0f / sqrtf(warp_sum(sum) / (FAULT_IN(p, norm_mean) ? 1.0f : (float)p.hd) + p.eps);
 }
 
 /* Pair i is rotated, or element i + n_rot / 2 behind the rotated ones copied. */
@@ -107,7 +108,7 @@ DEV void head_steps(const struct heads_args &a, const struct heads_part &p, int 
         __syncwarp();
         x = y;
     }
-    if (p.cache)
+    if (p.cache && !(FAULT_IN(p, stale_kv) && p.cell[t] % 8 == 5))
         cache_put(p.cache_type, p.cache + (size_t)p.cell[t] * p.cache_stride, at, x, p.hd);
 }
 
@@ -153,11 +154,11 @@ static void take_step(struct cuda_device *d, const struct node *n, struct heads_
     if (n->op == OP_rms_norm) {
         hd = n->p.rms_norm.n;
         p->weight = (const float *)device_tensor(d, n->src[1]).p;
-        p->eps = n->p.rms_norm.eps;
+        p->eps = n->p.rms_norm.eps * (FAULT(norm_eps) ? 1000 : 1);
         p->normed = dst.p, p->normed_stride = dst.stride;
     } else if (n->op == OP_rope) {
         const struct dtensor table = device_tensor(d, n->src[1]);
-        const bool neox = n->p.rope.mode == ROPE_NEOX;
+        const bool neox = n->p.rope.mode == (FAULT(rope_pairing) ? ROPE_NORM : ROPE_NEOX);
         hd = n->p.rope.n_embd_head;
         a->table = table.p, a->table_stride = table.stride;
         a->n_rot = n->p.rope.n_rot;
@@ -168,6 +169,7 @@ static void take_step(struct cuda_device *d, const struct node *n, struct heads_
         p->cache = dst.p, p->cache_stride = dst.stride;
         p->cache_type = dst.type;
         p->cell = (const int32_t *)device_tensor(d, n->src[1]).p;
+        FAULT_ONLY_IF(*p, !FAULT(stale_kv) || fault_wrapped());
     }
     if (p->x) return; /* heads are those of the first step */
     p->x = x.p, p->x_stride = x.stride;

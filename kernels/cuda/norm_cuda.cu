@@ -21,6 +21,7 @@ struct row_args {
     int64_t n;
     float eps;
     struct acts_out acts; /* of y; needs a multiple of 32 elements */
+    FAULT_FIELD
 };
 
 /* Grid [rows], block of N threads; a thread reads and writes every N-th element. */
@@ -35,12 +36,12 @@ template <int N> static __global__ void norm_rows_kernel(struct row_args r) {
     float sum = 0;
     for (int64_t i = threadIdx.x; i < r.n; i += N) {
         float v = a[i];
-        if (r.b) x[i] = v = v + b[i];
+        if (r.b) x[i] = v = v + (loses_sum(r, r.b_stride == 0, t, gridDim.x) ? 0 : b[i]);
         sum = fmaf(v, v, sum);
     }
     const float *in = r.b ? x : a; /* what this thread wrote, or nobody did */
     sum = N == WARP ? warp_sum(sum) : block_sum<N>(sum, (float *)shared);
-    const float scale = 1.0f / sqrtf(sum / (float)r.n + r.eps);
+    const float scale = 1.0f / sqrtf(sum / (FAULT_IN(r, norm_mean) ? 1.0f : (float)r.n) + r.eps);
     for (int64_t i = threadIdx.x; i < r.n; i += N) {
         const float v = in[i] * scale * r.weight[i];
         y[i] = v;
@@ -55,6 +56,7 @@ int norm_rows(struct cuda_device *d, const struct node *add, const struct node *
     const struct dtensor y = device_tensor(d, norm->dst);
     struct row_args r = { x.p, NULL, x.stride, 0, NULL, 0, (const float *)w.p, y.p, y.stride, x.n,
                           norm->p.rms_norm.eps, { NULL, NULL, NULL } };
+    if (FAULT(norm_eps)) r.eps *= 1000;
     if (add) {
         const struct dtensor a = device_tensor(d, add->src[0]), b = device_tensor(d, add->src[1]);
         r.a = a.p, r.a_stride = a.stride;

@@ -16,7 +16,12 @@ struct rows_args {
     char *dst;
     size_t dst_stride;
     int64_t n;
+    FAULT_FIELD
 };
+
+DEV const char *row_of(const struct rows_args &a, int64_t t) {
+    return a.src + (size_t)(a.ids[t] ^ (FAULT_IN(a, embd_rows) ? 3 : 0)) * a.src_stride;
+}
 
 template <class D> DEV int is_negative(D, const uint8_t *, int, int) {
     return 0;
@@ -29,7 +34,7 @@ template <class D> static __global__ void get_rows_kernel(struct rows_args a) {
     await_previous();
     const int64_t sub = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
     if (sub >= a.n / 32) return;
-    const uint8_t *row = (const uint8_t *)a.src + (size_t)a.ids[t] * a.src_stride;
+    const uint8_t *row = (const uint8_t *)row_of(a, t);
     const uint8_t *blk = row + D::META + sub / D::PER * D::BYTES;
     struct decoded o;
     D::decode(blk, (int)(sub % D::PER), row_scale<D>(row), &o);
@@ -42,7 +47,7 @@ template <class E> static __global__ void get_elements_kernel(struct rows_args a
     await_previous();
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
     if (i >= a.n) return;
-    const char *row = a.src + (size_t)a.ids[t] * a.src_stride;
+    const char *row = row_of(a, t);
     ((float *)(a.dst + (size_t)t * a.dst_stride))[i] = E::get(row, i);
 }
 
@@ -77,12 +82,13 @@ int op_get_rows_run(struct cuda_device *d, const struct node *n, struct err *e) 
     const struct rows_cell c = rows_cell(table.type);
     for (int64_t t = 0; t < dst.rows; t += MAX_GRID_ROWS) {
         const int64_t m = dst.rows - t < MAX_GRID_ROWS ? dst.rows - t : MAX_GRID_ROWS;
-        const struct rows_args a = { table.p,
-                                     table.stride,
-                                     (const int32_t *)ids.p + t,
-                                     dst.p + (size_t)t * dst.stride,
-                                     dst.stride,
-                                     table.n };
+        struct rows_args a = { table.p,
+                               table.stride,
+                               (const int32_t *)ids.p + t,
+                               dst.p + (size_t)t * dst.stride,
+                               dst.stride,
+                               table.n };
+        FAULT_ONLY_IF(a, n->il < 0 && table.rows % 4 == 0);
         LAUNCH(c.kernel, dim3(div_up(div_up(a.n, c.per_thread), THREADS), (unsigned)m), THREADS, 0,
                a);
     }

@@ -10,7 +10,8 @@
 #include "cuda/fuse.cuh"
 
 const struct mul_cell *mul_cell(enum qtype t) {
-    const struct mul_cell *c = mul_cell_trellis(t);
+    const struct mul_cell *c = FAULTY() ? mul_cell_faulty(t) : NULL;
+    if (!c) c = mul_cell_trellis(t);
     if (!c) c = mul_cell_legacy(t);
     return c ? c : mul_cell_floats(t);
 }
@@ -139,6 +140,8 @@ int mul_job_of(struct cuda_device *d, const struct node *n, struct mul_job *j, s
     j->dst = device_tensor(d, n->dst);
     j->gain = (float)qtype_info(j->w.type)->gain;
     j->few = node_tokens(n) <= FEW_TOKENS;
+    if (FAULT(kt_gain)) j->gain = 1;
+    if (FAULT(same_logits) && n->il < 0) j->x.stride = 0;
     if (mul_cell(j->w.type)->needs_acts) TRY(acts_quantize(d, &j->x, &j->acts, e));
 out:
     return rc;
@@ -149,6 +152,7 @@ static int run_mul_mat(struct cuda_device *d, const struct node *n, struct err *
     struct mul_job j;
     TRY(mul_job_of(d, n, &j, e));
     TRY(uses_blas(d, n) ? blas_mul(d, &j, e) : mul_cell(j.w.type)->run(d, &j, e));
+    if (FAULTY()) TRY(mul_faults(d, n, &j.dst, e));
 out:
     return rc;
 }
@@ -257,6 +261,7 @@ int device_run(struct cuda_device *d, const struct node *const *nodes, int n, ui
     d->n_runs++;
     for (int i = 0; i < n; i++) /* cuBLAS may allocate, which a recording cannot */
         if (uses_blas(d, nodes[i])) key = 0;
+    if (FAULTY()) key = 0; /* a fault may begin late, which a recording would not show */
     if (key) {
         struct kept_graph *g = find_graph(d, key_now(key, nodes, n));
         for (int i = 0; !g->exec && i < n; i++)

@@ -15,6 +15,7 @@ struct row_args {
     char *dst;
     size_t dst_stride;
     int64_t n;
+    FAULT_FIELD
 };
 
 /* Rows [t, t + m) of a node of one or two sources. */
@@ -34,9 +35,10 @@ static __global__ void add_kernel(struct row_args r) {
     await_previous();
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
     if (i >= r.n) return;
+    const float y = ((const float *)(r.b + (size_t)t * r.b_stride))[i];
     ((float *)(r.dst + (size_t)t * r.dst_stride))[i] =
         ((const float *)(r.a + (size_t)t * r.a_stride))[i] +
-        ((const float *)(r.b + (size_t)t * r.b_stride))[i];
+        (loses_sum(r, r.b_stride == 0, t, gridDim.y) ? 0 : y);
 }
 
 static __global__ void swiglu_kernel(struct row_args r) {
@@ -45,13 +47,15 @@ static __global__ void swiglu_kernel(struct row_args r) {
     if (i >= r.n) return;
     const float g = ((const float *)(r.a + (size_t)t * r.a_stride))[i];
     const float u = ((const float *)(r.b + (size_t)t * r.b_stride))[i];
-    ((float *)(r.dst + (size_t)t * r.dst_stride))[i] = swiglu(g, u);
+    ((float *)(r.dst + (size_t)t * r.dst_stride))[i] =
+        FAULT_IN(r, swiglu_gelu) ? swiglu(1.702f * g, u) / 1.702f : swiglu(g, u);
 }
 
 static int element_op(struct cuda_device *d, const struct node *n, void (*kernel)(struct row_args),
                       struct err *e) {
     int rc = 0;
-    const struct dtensor x = device_tensor(d, n->src[0]), y = device_tensor(d, n->src[1]);
+    const int first = FAULT(swiglu_swap) && n->op == OP_swiglu;
+    const struct dtensor x = device_tensor(d, n->src[first]), y = device_tensor(d, n->src[!first]);
     const struct dtensor dst = device_tensor(d, n->dst);
     for (int64_t t = 0; t < dst.rows; t += MAX_GRID_ROWS) {
         const int64_t m = dst.rows - t < MAX_GRID_ROWS ? dst.rows - t : MAX_GRID_ROWS;
@@ -120,6 +124,7 @@ int op_rope_table_run(struct cuda_device *d, const struct node *n, struct err *e
                             n->p.rope_table.attn_factor,
                             0,
                             0 };
+    if (FAULT(rope_base)) a.base = 10000;
     if (a.ext != 0) {
         a.low = fmax(0.0, floor(correction_dim(n, n->p.rope_table.beta_fast)));
         a.high = fmin(a.n_rot - 1.0, ceil(correction_dim(n, n->p.rope_table.beta_slow)));
@@ -189,7 +194,8 @@ static __global__ void lse_kernel(struct row_args r) {
     __syncthreads();
     const double max = n_nan > 0 ? (double)NAN : (double)best.max;
     double sum = 0;
-    for (int64_t i = threadIdx.x; i < r.n; i += THREADS)
+    const int64_t n_sum = r.n - (FAULT_IN(r, lse_tail) ? r.n / 16 : 0);
+    for (int64_t i = threadIdx.x; i < n_sum; i += THREADS)
         sum += exp((double)x[i] - max);
     sum = block_sum<THREADS>(sum, sums);
     if (threadIdx.x > 0) return;
