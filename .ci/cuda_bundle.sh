@@ -9,8 +9,9 @@ cd "$(dirname "$0")/.."
 out=$1 build=$2 tests=$3 shared=$4
 [ -f "$build/libggauge-cuda.so" ] || { echo "cuda-bundle: no plug-in: make cuda needs nvcc" >&2; exit 3; }
 rm -rf "$out"
-mkdir -p "$out/tests" "$out/lib" "$out/models"
+mkdir -p "$out/faults" "$out/tests" "$out/lib" "$out/models"
 cp "$build/ggauge" "$build/libggauge-cuda.so" "$out/"
+cp "$build/faults/ggauge" "$build/faults/libggauge-cuda.so" .ci/faults.py "$out/faults/"
 for t in test_cuda test_fuse test_ops test_op_attn; do cp "$tests/$t" "$out/tests/"; done
 # libc and its parts belong to the machine
 ldd "$out/ggauge" "$out"/tests/* | awk '$3 ~ /^\// { print $3 }' | sort -u |

@@ -1,15 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # The cuda column on a card, from a folder made by cuda_bundle.sh: every cell against ref, whole models on
-# CPU and card, the verdict of compare, kernels against the card's own peaks, depths of synthetic models,
+# CPU and card, the verdict of compare, seeded faults, kernels against the card's own peaks, depths of synthetic models,
 # compute-sanitizer. Every step has a limit of its own, all together CHECK_SECONDS (default 470, 0 = none), and
 # what each printed is kept.
 #
-# usage: cuda_check.sh BUNDLE OUT [STEP ...]     STEP: facts unit cells limits ppl compare kernels sweep sanitize
-#                                               (all but sanitize_all and deep, which take longer)
+# usage: cuda_check.sh BUNDLE OUT [STEP ...]     STEP: facts unit cells limits ppl compare faults kernels sweep
+#                                               sanitize (all but sanitize_all and deep, which take longer)
 bundle=$(cd "$1" && pwd) && mkdir -p "$2" && out=$(cd "$2" && pwd) || exit 2
 shift 2
-[ $# -gt 0 ] || set -- facts unit cells limits ppl compare kernels sweep sanitize
+[ $# -gt 0 ] || set -- facts unit cells limits ppl compare faults kernels sweep sanitize
 export LD_LIBRARY_PATH="$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export GGAUGE_CUDA_PLUGIN="$bundle/libggauge-cuda.so" CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
 gg=$bundle/ggauge text=$bundle/text bad=0
@@ -76,6 +76,12 @@ do_compare() {
         [ ! -f "$m" ] || step "compare-$n" 30 "$gg" compare -m "$m" -f "$text" -c 512 --chunks 300 --a best --b cuda \
             --out "compare-$n" --floor-file floors
     done
+}
+
+# Of build/faults: what compare says of each fault in the kernels.
+do_faults() {
+    step faults 60 env GGAUGE_CUDA_PLUGIN="$bundle/faults/libggauge-cuda.so" python3 "$bundle/faults/faults.py" \
+        "$bundle/faults/ggauge" "$bundle/models" "$text" --backend cuda --jobs 8 --out faults_cuda.csv
 }
 
 do_kernels() {
