@@ -80,7 +80,7 @@ static double node_ns(const struct node *n) {
     double n_src = (double)(x->ne[0] * tensor_rows(x));
     switch (n->op) {
     case OP_mul_mat: { /* in a ns: 15 bytes are read, 20 weights unpacked, 100 pairs multiplied */
-        double bytes = (double)(x->row_bytes * (size_t)tensor_rows(x)) / 15;
+        double bytes = (double)tensor_bytes(x) / 15;
         double weights = n_src / 20, products = n_src * (double)tensor_rows(n->src[1]) / 100;
         return fmax(bytes, fmax(weights, products));
     }
@@ -92,15 +92,9 @@ static double node_ns(const struct node *n) {
     }
 }
 
-static bool overlap(const struct tensor *a, const struct tensor *b) {
-    const char *p = a->data, *q = b->data;
-    size_t n = a->row_bytes * (size_t)tensor_rows(a), m = b->row_bytes * (size_t)tensor_rows(b);
-    return p < q + m && q < p + n;
-}
-
 static bool reads(const struct node *n, const struct tensor *t) {
     for (int i = 0; i < OP_MAX_SRC; i++)
-        if (n->src[i] && overlap(n->src[i], t)) return true;
+        if (n->src[i] && tensors_overlap(n->src[i], t)) return true;
     return false;
 }
 
@@ -113,7 +107,7 @@ static bool conflict(const struct step *a, const struct step *b) {
     if (a->alone && b->alone) return false;
     if (a->chain || b->chain) return true; /* they are long */
     const struct node *m = a->nodes[0], *n = b->nodes[0];
-    return overlap(m->dst, n->dst) || reads(n, m->dst) || reads(m, n->dst) ||
+    return tensors_overlap(m->dst, n->dst) || reads(n, m->dst) || reads(m, n->dst) ||
            (uses_shared(a) && uses_shared(b) && !b->kept);
 }
 

@@ -106,6 +106,11 @@ struct node {
     union op_params p;
 };
 
+/* Whether a node normalises parts of rows, heads, each by itself. */
+static inline bool norms_heads(const struct node *n) {
+    return n->op == OP_rms_norm && n->p.rms_norm.n != n->dst->ne[0];
+}
+
 struct op_cell {
     /* Run by every thread of the team together; may use work_next and work_barrier. Returns with no
      * barrier: the caller puts one between nodes. */

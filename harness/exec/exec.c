@@ -97,14 +97,23 @@ out:
     return rc;
 }
 
+/* Memory and places for a graph that was built. */
+static int lay_out(struct exec *x, struct graph *g, struct split *s, struct block *b,
+                   const char *what, struct err *e) {
+    int rc = 0;
+    TRY(reserve(x, b, g->data_bytes, what, e));
+    graph_place(g, b->data);
+    split_graph(s, g);
+out:
+    return rc;
+}
+
 static int build_body(struct exec *x, int64_t n_tok, int64_t n_out, struct err *e) {
     int rc = 0;
     if (x->body.n_nodes && x->body.n_tok == n_tok && x->body.n_out == n_out) return 0;
     TRY(hold_end(x, e));
     TRY(graph_build(&x->body, x->m, n_tok, n_out, e));
-    TRY(reserve(x, &x->body_data, x->body.data_bytes, "the activations of a micro-batch", e));
-    graph_place(&x->body, x->body_data.data);
-    split_graph(&x->body_split, &x->body);
+    TRY(lay_out(x, &x->body, &x->body_split, &x->body_data, "the activations of a micro-batch", e));
 out:
     if (rc < 0) x->body.n_nodes = 0;
     return rc;
@@ -114,9 +123,7 @@ static int build_head(struct exec *x, struct head *h, int64_t n_rows, struct err
     int rc = 0;
     if (h->graph.n_nodes && h->graph.n_out == n_rows) return 0;
     TRY(graph_build_head(&h->graph, x->m, n_rows, e));
-    TRY(reserve(x, &h->data, h->graph.data_bytes, "logits", e));
-    graph_place(&h->graph, h->data.data);
-    split_graph(&h->split, &h->graph);
+    TRY(lay_out(x, &h->graph, &h->split, &h->data, "logits", e));
 out:
     if (rc < 0) h->graph.n_nodes = 0;
     return rc;
@@ -196,7 +203,7 @@ static int mirror_weights(struct exec *x, const struct split *s, const struct gr
         for (int k = 0; at > 0 && k < OP_MAX_SRC; k++) {
             const struct tensor *t = n->src[k];
             if (!t || !model_has(x->m, t)) continue;
-            const size_t n_bytes = t->row_bytes * (size_t)tensor_rows(t);
+            const size_t n_bytes = tensor_bytes(t);
             struct err none; /* a byte of it tells whether it has an image */
             if (x->place[at].ops->push(&x->place[at], t->data, 1, &none) == 0) continue;
             TRY(x->place[at].ops->mirror(&x->place[at], t->data, n_bytes, t->name, e));
@@ -213,8 +220,7 @@ static int mirror_cache(struct exec *x, struct err *e) {
         struct backend *b = &x->place[x->map.layer[il]];
         const struct tensor *t[] = { &x->kv.k[il], &x->kv.v[il] };
         for (int i = 0; i < 2; i++)
-            TRY(b->ops->mirror(b, t[i]->data, t[i]->row_bytes * (size_t)tensor_rows(t[i]),
-                               t[i]->name, e));
+            TRY(b->ops->mirror(b, t[i]->data, tensor_bytes(t[i]), t[i]->name, e));
     }
 out:
     return rc;

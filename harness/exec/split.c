@@ -44,10 +44,6 @@ void split_graph(struct split *s, const struct graph *g) {
     }
 }
 
-static size_t bytes_of(const struct tensor *t) {
-    return t->row_bytes * (size_t)tensor_rows(t);
-}
-
 /* The place that t is pulled from. */
 static struct backend *source_of(const struct split *s, uint32_t valid) {
     int from = 1;
@@ -62,10 +58,10 @@ static int fetch(struct split *s, const struct tensor *t, uint32_t *valid, int a
     if (*valid >> at & 1) return 0;
     if (!(*valid & SPLIT_HOST)) {
         struct backend *from = source_of(s, *valid);
-        TRY(from->ops->pull(from, t->data, bytes_of(t), e));
+        TRY(from->ops->pull(from, t->data, tensor_bytes(t), e));
         *valid |= SPLIT_HOST;
     }
-    if (at > 0) TRY(s->place[at].ops->push(&s->place[at], t->data, bytes_of(t), e));
+    if (at > 0) TRY(s->place[at].ops->push(&s->place[at], t->data, tensor_bytes(t), e));
     *valid |= 1u << at;
 out:
     return rc;
@@ -80,7 +76,7 @@ int split_to_host_begin(struct split *s, int node, struct err *e) {
     const struct tensor *t = s->g->nodes[node]->dst;
     if (s->valid[node] & SPLIT_HOST) return 0;
     struct backend *from = source_of(s, s->valid[node]);
-    TRY(from->ops->pull_begin(from, t->data, bytes_of(t), e));
+    TRY(from->ops->pull_begin(from, t->data, tensor_bytes(t), e));
     s->valid[node] |= SPLIT_HOST;
 out:
     return rc;

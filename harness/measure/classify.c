@@ -45,7 +45,7 @@ enum finding loc_files(const struct loc *l, int i, struct finding_detail *f) {
         const struct tensor *a = na->n->src[s], *b = nb->n->src[s];
         bool same =
             a->type == b->type && a->row_bytes == b->row_bytes && tensor_rows(a) == tensor_rows(b);
-        size_t n = same ? a->row_bytes * (size_t)tensor_rows(a) : 0;
+        size_t n = same ? tensor_bytes(a) : 0;
         if (same && !memcmp(a->data, b->data, n)) continue;
         if (f) note_difference(a, b, n, f);
         return same ? FINDING_WEIGHTS : FINDING_FORMAT;

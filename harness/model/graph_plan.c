@@ -23,8 +23,7 @@ struct plan {
 };
 
 static bool is_of_heads(const struct node *n) {
-    return (n->op == OP_rms_norm && n->p.rms_norm.n != n->dst->ne[0]) || n->op == OP_rope ||
-           n->op == OP_set_rows;
+    return norms_heads(n) || n->op == OP_rope || n->op == OP_set_rows;
 }
 
 /* A device computes norms of heads, rotations and stores that follow each other at once, so what
@@ -54,7 +53,7 @@ static int place(struct plan *p, struct tensor *t, int last_use, struct err *e) 
     int rc = 0;
     FAIL_IF(p->n == MAX_LIVE, e, ERR_UNSUPPORTED, "%s: more than %d tensors live", t->name,
             MAX_LIVE);
-    size_t n = (t->row_bytes * (size_t)tensor_rows(t) + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    size_t n = (tensor_bytes(t) + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
     size_t begin = 0;
     int at = 0;
     for (; at < p->n && p->live[at].begin < begin + n; at++)

@@ -69,7 +69,7 @@ void kv_touch(struct kv_cache *kv, int64_t il) {
     const struct tensor *t[] = { &kv->k[il], &kv->v[il] };
     for (size_t s = 0; s < N_ELEMS(t); s++) {
         volatile char *p = t[s]->data;
-        const size_t n_bytes = t[s]->row_bytes * (size_t)tensor_rows(t[s]);
+        const size_t n_bytes = tensor_bytes(t[s]);
         for (size_t i = 0; i < n_bytes; i += PAGE)
             p[i] = 0;
         p[n_bytes - 1] = 0; /* may lie one page further */

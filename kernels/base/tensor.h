@@ -6,6 +6,7 @@
 #ifndef GGAUGE_TENSOR_H
 #define GGAUGE_TENSOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,16 @@ struct tensor {
 
 static inline int64_t tensor_rows(const struct tensor *t) {
     return t->ne[1] * t->ne[2] * t->ne[3];
+}
+
+static inline size_t tensor_bytes(const struct tensor *t) {
+    return t->row_bytes * (size_t)tensor_rows(t);
+}
+
+/* Whether both have a byte of memory. */
+static inline bool tensors_overlap(const struct tensor *a, const struct tensor *b) {
+    const char *p = (const char *)a->data, *q = (const char *)b->data;
+    return p < q + tensor_bytes(b) && q < p + tensor_bytes(a);
 }
 
 static inline void *tensor_row(const struct tensor *t, int64_t r) {

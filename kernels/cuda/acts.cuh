@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * acts.cuh - where activations become 8-bit integers: a kernel of their own (acts_cuda.cu), or the
- * one that makes the activations (fused_cuda.cu, attn_few_cuda.cu).
+ * one that makes the activations (norm_cuda.cu, attn_few_cuda.cu).
  *
  * The numbers are those of q8_2_x4 (act.h; act_ref.c is the definition), so a product differs from
  * one of a CPU column by the order of its sum alone. Only the layout is another: integers of a row

@@ -12,15 +12,6 @@
  * reads, unless every element is read by the thread that writes there. */
 #include "cuda/fuse.cuh"
 
-static size_t bytes_of(const struct tensor *t) {
-    return t->row_bytes * (size_t)tensor_rows(t);
-}
-
-static bool apart(const struct tensor *a, const struct tensor *b) {
-    const char *p = (const char *)a->data, *q = (const char *)b->data;
-    return p + bytes_of(a) <= q || q + bytes_of(b) <= p;
-}
-
 static bool same_rows(const struct tensor *a, const struct tensor *b) {
     return a->data == b->data && a->row_bytes == b->row_bytes && tensor_rows(a) == tensor_rows(b);
 }
@@ -45,12 +36,12 @@ static struct fusion find_norm(const struct node *const *nodes, int n) {
     if (at >= n || nodes[at]->op != OP_rms_norm) return { 1, NULL, nodes, false };
     const struct node *norm = nodes[at];
     const bool acts = at + 1 < n && wants_acts(nodes[at + 1], norm->dst);
-    bool can = norm->p.rms_norm.n == norm->dst->ne[0] && (add || acts);
+    bool can = !norms_heads(norm) && (add || acts);
     if (add) {
         can = can && norm->src[0] == add->dst && tensor_rows(norm->dst) == tensor_rows(add->dst);
         /* a row is read before the same block writes one, but other rows may not have been */
         for (int i = 0; i < 2 && tensor_rows(norm->dst) > 1; i++)
-            can = can && (apart(norm->dst, add->src[i]) || same_rows(norm->dst, add->src[i]));
+            can = can && (!tensors_overlap(norm->dst, add->src[i]) || same_rows(norm->dst, add->src[i]));
     }
     if (!can) return { 1, NULL, nodes, false };
     return { at + 1, run_norm, nodes, acts };
@@ -102,7 +93,8 @@ static bool is_sum(const struct node *n, const struct tensor *y) {
 static struct fusion find_few(const struct node *const *nodes, int n) {
     int k = 1;
     while (k < n && k < FEW_MATRICES && is_like(nodes[k], nodes[0]) &&
-           apart(nodes[k]->dst, nodes[0]->dst) && apart(nodes[k]->dst, nodes[k - 1]->dst))
+           !tensors_overlap(nodes[k]->dst, nodes[0]->dst) &&
+           !tensors_overlap(nodes[k]->dst, nodes[k - 1]->dst))
         k++;
     if (k == 1 && n > 1 && is_sum(nodes[1], nodes[0]->dst)) k = 2;
     if (k == 2 && n > 2 && is_glu(nodes[2], nodes[0], nodes[1])) k = 3;
@@ -166,16 +158,12 @@ static struct fusion find_heads(const struct node *const *nodes, int n) {
     }
     for (int i = 0; i < n_all; i++)
         for (int k = 0; k < i; k++)
-            if (!apart(all[i], all[k])) return none;
+            if (tensors_overlap(all[i], all[k])) return none;
     return { m, run_heads, nodes, false };
 }
 
-static bool is_of_heads(const struct node *n) {
-    return n->op == OP_rope || (n->op == OP_rms_norm && n->p.rms_norm.n != n->dst->ne[0]);
-}
-
 struct fusion fuse_find(const struct node *const *nodes, int n) {
-    if (is_of_heads(nodes[0])) return find_heads(nodes, n);
+    if (nodes[0]->op == OP_rope || norms_heads(nodes[0])) return find_heads(nodes, n);
     switch (nodes[0]->op) {
     case OP_add:
     case OP_rms_norm: return find_norm(nodes, n);

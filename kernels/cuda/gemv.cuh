@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT
  * gemv.cuh - a quantised matrix times 1 to 8 tokens: every weight is read once.
  *
- * Grid n_rows / 8, block of 4 warps; a warp has 2 rows, a lane every 32nd sub-block of them. Up to
- * three matrices that multiply the same tokens share a launch; results can be added to others, or
- * two matrices be the gate and the other factor of a gated unit (then a warp has a row of each). The raw
- * bytes of 32 sub-blocks a row pass through the warp's own shared memory in copies of 16 bytes,
- * whatever the alignment of blocks is, 3 ahead of what is decoded, the first ones
- * while the kernel that makes the activations still runs; decoded weights stay in
- * registers and meet the int8 activations of all tokens there. Shared: 4 warps x 2 rows x 4 stages
- * of 32 sub-blocks (8 KiB to 35 KiB). Bytes moved: the matrix, once. Limit: memory for plain types,
- * integer arithmetic for a trellis (about 5 instructions a weight).
+ * Grid n_rows / 8, block of 4 warps; a warp has 2 rows (4 of a large matrix of a trellis, for one
+ * token), a lane every 32nd sub-block of them. Up to three matrices that multiply the same tokens share
+ * a launch; results can be added to others, or two matrices be the gate and the other factor of a
+ * gated unit (then half of a warp's rows are of each).
+ *
+ * The raw bytes of 32 sub-blocks a row pass through the warp's own shared memory in copies of 16
+ * bytes, whatever the alignment of blocks is, 3 ahead of what is decoded, the first ones while the
+ * kernel that makes the activations still runs. Decoded weights stay in registers and meet the int8
+ * activations of all tokens there; with one token a trellis is not even decoded (NAME_dot of
+ * decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 4 stages of 32 sub-blocks (8 KiB to 35 KiB).
+ * Bytes moved: the matrix, once. Limit: memory for plain types, instructions for a trellis (4.6 to 6.7 a
+ * weight).
  *
  * Sums: a lane adds its sub-blocks in order, then lanes are added in a fixed tree; they depend
  * neither on the number of tokens nor on which rows a block has. */

@@ -75,6 +75,5 @@ out:
 }
 
 int op_rms_norm_run(struct cuda_device *d, const struct node *n, struct err *e) {
-    const bool whole = n->p.rms_norm.n == n->dst->ne[0];
-    return whole ? norm_rows(d, NULL, n, false, e) : heads_run(d, &n, 1, e);
+    return norms_heads(n) ? heads_run(d, &n, 1, e) : norm_rows(d, NULL, n, false, e);
 }

@@ -66,10 +66,6 @@ struct temporary {
     bool written;
 };
 
-static size_t bytes_of(const struct tensor *t) {
-    return t->row_bytes * (size_t)tensor_rows(t);
-}
-
 static const struct tensor *operand(const struct node *n, int i) {
     return i < OP_MAX_SRC ? n->src[i] : n->dst;
 }
@@ -125,7 +121,7 @@ out:
 static bool has_images(const struct cuda_device *d, const struct node *n) {
     for (int i = 0; i <= OP_MAX_SRC; i++) {
         const struct tensor *t = operand(n, i);
-        if (t && !device_image(d, t->data, bytes_of(t))) return false;
+        if (t && !device_image(d, t->data, tensor_bytes(t))) return false;
     }
     return true;
 }
@@ -194,14 +190,14 @@ static int run_alone(struct cuda_device *d, const struct node *n, const struct c
     struct temporary temp[OP_MAX_SRC + 1];
     for (int i = 0; i <= OP_MAX_SRC; i++) {
         const struct tensor *t = operand(n, i);
-        if (!t || device_image(d, t->data, bytes_of(t))) continue;
-        TRY(api->mirror(d, t->data, bytes_of(t), t->name, e));
+        if (!t || device_image(d, t->data, tensor_bytes(t))) continue;
+        TRY(api->mirror(d, t->data, tensor_bytes(t), t->name, e));
         temp[n_temp++] = { t, i == OP_MAX_SRC };
-        TRY(api->push(d, t->data, bytes_of(t), e));
+        TRY(api->push(d, t->data, tensor_bytes(t), e));
     }
     TRY(run_nodes(d, &n, 1, e));
     for (int i = 0; i < n_temp; i++)
-        if (temp[i].written) TRY(api->pull(d, temp[i].t->data, bytes_of(temp[i].t), e));
+        if (temp[i].written) TRY(api->pull(d, temp[i].t->data, tensor_bytes(temp[i].t), e));
 out:
     for (int i = 0; i < n_temp; i++)
         api->unmirror(d, temp[i].t->data);
