@@ -1,22 +1,23 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # The cuda column on a card, from a folder made by cuda_bundle.sh: every cell against ref, whole models on
-# CPU and card, the verdict of compare, seeded faults, kernels against the card's own peaks, depths of synthetic models,
-# compute-sanitizer. Every step has a limit of its own, all together CHECK_SECONDS (default 470, 0 = none), and
-# what each printed is kept.
+# CPU and card, the verdict of compare, seeded faults, compute-sanitizer, all these at once; then, alone,
+# kernels against the card's own peaks and depths of synthetic models. Every step has a limit of its own, all
+# together CHECK_SECONDS (default 470, 0 = none), and what each printed is kept.
 #
-# usage: cuda_check.sh BUNDLE OUT [STEP ...]     STEP: facts unit cells limits ppl compare faults kernels sweep
-#                                               sanitize (all but sanitize_all and deep, which take longer)
+# usage: cuda_check.sh BUNDLE OUT [STEP ...]     STEP: facts right (= unit cells limits ppl compare faults
+#                                               sanitize, at once) kernels sweep; sanitize_all and deep, which
+#                                               take longer, are not among those of a call without a STEP
 bundle=$(cd "$1" && pwd) && mkdir -p "$2" && out=$(cd "$2" && pwd) || exit 2
 shift 2
-[ $# -gt 0 ] || set -- facts unit cells limits ppl compare faults kernels sweep sanitize
+[ $# -gt 0 ] || set -- facts right kernels sweep
 export LD_LIBRARY_PATH="$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export GGAUGE_CUDA_PLUGIN="$bundle/libggauge-cuda.so" CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
-gg=$bundle/ggauge text=$bundle/text bad=0
+gg=$bundle/ggauge text=$bundle/text
 summary=$out/summary.csv
 end=$(($(date +%s) + ${CHECK_SECONDS:-470}))
 [ "${CHECK_SECONDS:-470}" -gt 0 ] || end=$((end + 86400))
-[ -f "$summary" ] || echo "step,status,seconds" >"$summary"
+echo "step,status,seconds" >"$summary"
 cd "$out" || exit 2
 
 # name, limit in seconds, command ... : its output goes to <name>.txt
@@ -37,7 +38,7 @@ step() {
     0) status=PASS ;;
     124) status="NOT FINISHED" ;;
     125) status=UNDECIDED ;;
-    *) status="FAIL ($rc)" bad=1 ;;
+    *) status="FAIL ($rc)" ;;
     esac
     echo "$name,$status,$seconds" | tee -a "$summary"
     [ $rc -eq 0 ] || tail -n 8 "$out/$name.txt"
@@ -48,9 +49,15 @@ do_facts() {
     step types 20 "$gg" types
 }
 
+# What needs no quiet card, at once.
+do_right() {
+    for s in unit cells limits ppl compare faults sanitize; do "do_$s" & done
+    wait
+}
+
 do_unit() {
-    for t in test_cuda test_fuse test_ops; do step "$t" 60 "$bundle/tests/$t"; done
-    step test_op_attn 60 "$bundle/tests/test_op_attn"
+    for t in test_cuda test_fuse test_ops test_op_attn; do step "$t" 60 "$bundle/tests/$t" & done
+    wait
 }
 
 do_cells() {
@@ -59,21 +66,21 @@ do_cells() {
 
 do_limits() {
     step limits 60 "$gg" limits --backend cuda --models "$(ls "$bundle"/models/*.gguf | paste -sd,)" -f "$text" \
-        --chunks 3 -o limits.csv
+        --chunks 3 -t 2 -o limits.csv
 }
 
 do_ppl() {
     for m in "$bundle"/models/*.gguf; do
         n=$(basename "$m" .gguf)
-        step "ppl-cpu-$n" 20 "$gg" perplexity -m "$m" -f "$text" -c 512 --chunks 40 --csv ppl.csv
-        step "ppl-cuda-$n" 20 "$gg" perplexity -m "$m" -f "$text" -c 512 --chunks 40 --backend cuda --csv ppl.csv
+        step "ppl-cpu-$n" 20 "$gg" perplexity -m "$m" -f "$text" -c 512 --chunks 40 -t 2 --csv ppl.csv
+        step "ppl-cuda-$n" 20 "$gg" perplexity -m "$m" -f "$text" -c 512 --chunks 40 -t 2 --backend cuda --csv ppl.csv
     done
 }
 
 do_compare() {
     for n in qwen3-iq4_kt qwen3-q8_0 qwen3-iq2_kt qwen3-f16; do
         m=$bundle/models/tiny-$n.gguf
-        [ ! -f "$m" ] || step "compare-$n" 30 "$gg" compare -m "$m" -f "$text" -c 512 --chunks 300 --a best --b cuda \
+        [ ! -f "$m" ] || step "compare-$n" 30 "$gg" compare -m "$m" -f "$text" -c 512 --chunks 300 -t 2 --a best --b cuda \
             --out "compare-$n" --floor-file floors
     done
 }
@@ -129,8 +136,9 @@ sanitizer() { # tool, limit, test
 }
 
 do_sanitize() {
-    sanitizer memcheck 60 test_cuda
-    sanitizer racecheck 60 test_cuda
+    sanitizer memcheck 60 test_cuda &
+    sanitizer racecheck 60 test_cuda &
+    wait
 }
 
 do_sanitize_all() {
@@ -140,5 +148,8 @@ do_sanitize_all() {
 }
 
 for s in "$@"; do "do_$s"; done
-[ $bad -eq 0 ] && echo "cuda-check: no step failed" || echo "cuda-check: FAILED, see $out"
-exit $bad
+if grep -q ',FAIL' "$summary"; then
+    echo "cuda-check: FAILED, see $out"
+    exit 1
+fi
+echo "cuda-check: no step failed"

@@ -14,7 +14,7 @@ EMU_OBJ  := $(EMU_SRC:%=$(B)/emu/%.o)
 NVCC     := $(or $(NVCC),$(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc)))
 CUDA_ARCHS ?= 80 86 89 90a 100 ptx
 CUDA_OBJ := $(CUDA_SRC:%=$(B)/cuda/%.o) $(CUDA_C:%=$(B)/cuda/%.o)
-NVCCFLAGS = -std=c++20 -O3 -fmad=false $(if $(FAULTS),-Xfatbin=-compress-all,-lineinfo) -Ikernels -Xptxas -v,--warn-on-spills \
+NVCCFLAGS = -std=c++20 -O3 -fmad=false -Xfatbin=-compress-all $(if $(FAULTS),,-lineinfo) -Ikernels -Xptxas -v,--warn-on-spills \
     -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra $(FAULTS) -DGGAUGE_CUDA_TARGETS='"$(CUDA_ARCHS)"' \
     $(foreach a,$(filter-out ptx,$(CUDA_ARCHS)),-gencode arch=compute_$a,code=sm_$a) \
     $(if $(filter ptx,$(CUDA_ARCHS)),-gencode arch=compute_80$(comma)code=compute_80)
