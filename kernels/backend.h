@@ -53,6 +53,14 @@ bool op_has_cell(enum column c, enum op op);
 /* Fewest tokens that column c's own cell of an op takes (min_tokens of struct op_cell); 0 = any. */
 int64_t op_min_tokens(enum column c, enum op op);
 
+/* Most tokens for which a device streams weights: those of generation. */
+#define DEVICE_FEW_TOKENS 8
+
+/* What cell q promises for a product of n_tok tokens. */
+static inline double qkernel_promise(const struct qkernel *q, int64_t n_tok) {
+    return n_tok > DEVICE_FEW_TOKENS && q->tol_nmse_many > 0 ? q->tol_nmse_many : q->tol_nmse;
+}
+
 /* Tokens by which the cell of a mul_mat or attn node is chosen. */
 #define TOKENS_MANY INT64_MAX
 static inline int64_t node_tokens(const struct node *n) {

@@ -111,6 +111,8 @@ struct qkernel {
                           them, the last one perhaps not filled; 0 = row after row */
     double tol_nmse; /* promise: normalised mean square error of mul_mat against ref fed the same
                         quantised activations */
+    double tol_nmse_many; /* the same of a device's product of many tokens (qkernel_promise), which
+                             may round otherwise; 0 = tol_nmse */
     int64_t min_tokens;  /* mul_mat works for any number of tokens, but is no gain below this one:
                             the op then takes the parent column's cell (qkernel_for) */
     int64_t chunk_rows;  /* rows that the op should hand over in one call, if there are enough to

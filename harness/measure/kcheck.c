@@ -418,7 +418,7 @@ static int check_mul_mat(struct kcheck *k, struct kresult *r, struct err *e) {
     ref.p.mul_mat.bf16_weights = qtype_rounds_weights(k->c.type, ref.p.mul_mat.act);
     TRY(run_ref(k, &ref, e));
     TRY(compare(k, k->node.dst, NULL, k->n_tok, rows, n, ref.dst, r, e));
-    r->limit = q ? q->tol_nmse : 0;
+    r->limit = q ? qkernel_promise(q, k->n_tok) : 0;
 out:
     return rc;
 }

@@ -22,19 +22,31 @@ DEV bool is_lost(const struct acts_out &out, int64_t b, int64_t n_blocks) {
            (FAULT_IN(out, tg_tail) && b >= n_blocks - 4);
 }
 
+/* The scale of a block whose largest magnitude is amax: bf16, to nearest even; a NaN or infinity becomes
+ * the scale and poisons every product. */
+DEV float acts_scale(float amax) {
+    const uint32_t u = bits_of(amax / 127.0f);
+    const bool nan = (u & 0x7FFFFFFFu) > 0x7F800000u;
+    return f32_of((nan ? u | 0x400000u : u + 0x7FFFu + (u >> 16 & 1u)) & 0xFFFF0000u);
+}
+
+DEV float acts_inverse(float scale) {
+    return scale != 0 ? 1.0f / scale : 0.0f;
+}
+
+/* What v becomes in that block; out is for seeded faults. */
+DEV int acts_round(const struct acts_out &out, float v, float amax, float inverse) {
+    const bool finite = (bits_of(amax) & 0x7F800000u) != 0x7F800000u;
+    const float r = FAULT_IN(out, act_truncate) ? truncf(v * inverse) : rintf(v * inverse);
+    return finite ? (int)fmaxf(-128.0f, fminf(127.0f, r)) : 1;
+}
+
 /* Element `lane` of block b of token t, by all lanes of a warp. */
 DEV void acts_put(const struct acts_out &out, int64_t t, int64_t n, int64_t b, float v) {
     const int lane = (int)threadIdx.x % WARP;
     const float amax = warp_max_nan(fabsf(v));
-    /* bf16, to nearest even; a NaN or infinity becomes the scale and poisons every product */
-    const uint32_t u = bits_of(amax / 127.0f);
-    const bool nan = (u & 0x7FFFFFFFu) > 0x7F800000u;
-    const float d = f32_of((nan ? u | 0x400000u : u + 0x7FFFu + (u >> 16 & 1u)) & 0xFFFF0000u);
-    const float inverse = d != 0 ? 1.0f / d : 0.0f;
-    const bool finite = (bits_of(amax) & 0x7F800000u) != 0x7F800000u;
-    const float r = FAULT_IN(out, act_truncate) ? truncf(v * inverse) : rintf(v * inverse);
-    const int q = finite ? (int)fmaxf(-128.0f, fminf(127.0f, r)) : 1;
-    const int sum = warp_sum(q);
+    const float d = acts_scale(amax);
+    const int q = acts_round(out, v, amax, acts_inverse(d)), sum = warp_sum(q);
     out.q[t * n + 32 * b + lane] = (int8_t)q;
     if (lane == 0) {
         const float scale = is_lost(out, b, n / 32) ? 0 : d;

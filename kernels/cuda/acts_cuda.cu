@@ -37,6 +37,7 @@ struct acts_out acts_room(const struct cuda_device *d, const struct dtensor *x) 
 void acts_made(struct cuda_device *d, const struct dtensor *x) {
     d->acts_of = x->p;
     d->acts_rows = x->rows;
+    d->acts_halves = false;
 }
 
 int acts_quantize(struct cuda_device *d, const struct dtensor *x, struct acts *out,
@@ -44,7 +45,7 @@ int acts_quantize(struct cuda_device *d, const struct dtensor *x, struct acts *o
     int rc = 0;
     const struct acts_out to = acts_room(d, x);
     *out = { to.q, to.d, to.s };
-    if (d->acts_of == x->p && d->acts_rows == x->rows) return 0;
+    if (d->acts_of == x->p && d->acts_rows == x->rows && !d->acts_halves) return 0;
     for (int64_t t = 0; t < x->rows; t += 32768) { /* a grid has 65535 rows */
         const int64_t m = x->rows - t < 32768 ? x->rows - t : 32768;
         LAUNCH(acts_kernel, dim3(div_up(x->n / 32, BLOCKS_AT_ONCE), (unsigned)m),

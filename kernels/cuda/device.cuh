@@ -54,6 +54,7 @@ struct cuda_device {
     struct scratch parts; /* partial results of attention */
     const void *acts_of;  /* rows (device) that are quantised in acts, NULL = none */
     int64_t acts_rows;
+    bool acts_halves; /* as binary16 (halves.cuh) */
     struct kept_graph graphs[KEPT_GRAPHS];
     uint64_t n_runs;
     struct blas *blas;
@@ -137,10 +138,17 @@ struct acts {
     const float *d, *s; /* [n_tok, n / 32]: scale, and scale times sum of q */
 };
 
+/* The same as binary16, for tensor cores that multiply those; see halves.cuh. */
+struct halves {
+    const uint16_t *x;  /* [n / 64, n_tok, 64], each times the row's scale */
+    const float *scale; /* [n_tok], a power of two */
+};
+
 /* dst [n_tok, n_rows] = gain * x W^T. few: with the sums of a kernel for up to 8 tokens. */
 struct mul_job {
     struct dtensor w, x, dst;
-    struct acts acts; /* of x, for quantised types */
+    struct acts acts; /* of x, for quantised types, */
+    struct halves halves; /* or this */
     float gain;
     bool few;
 };
@@ -159,6 +167,7 @@ struct few_job {
  * may write weights: those come by push alone. */
 struct mul_cell {
     bool needs_acts;
+    bool wants_halves; /* instead, for more than FEW_TOKENS tokens */
     int (*run)(struct cuda_device *d, const struct mul_job *j, struct err *e);
     int (*run_few)(struct cuda_device *d, const struct few_job *f, struct err *e); /* or NULL */
 };
@@ -173,7 +182,7 @@ int mul_faults(struct cuda_device *d, const struct node *n, const struct dtensor
                struct err *e);
 
 /* Most tokens for the kernels that stream weights. */
-#define FEW_TOKENS 8
+#define FEW_TOKENS DEVICE_FEW_TOKENS
 
 /* cuBLAS, for plain types and at least so many tokens. */
 #define BLAS_TOKENS 32

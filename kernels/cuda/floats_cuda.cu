@@ -133,9 +133,9 @@ out:
 }
 
 const struct mul_cell *mul_cell_floats(enum qtype t) {
-    static const struct mul_cell f32 = { false, mul_floats<el_f32>, NULL };
-    static const struct mul_cell f16 = { false, mul_floats<el_f16>, NULL };
-    static const struct mul_cell bf16 = { false, mul_floats<el_bf16>, NULL };
+    static const struct mul_cell f32 = { false, false, mul_floats<el_f32>, NULL };
+    static const struct mul_cell f16 = { false, false, mul_floats<el_f16>, NULL };
+    static const struct mul_cell bf16 = { false, false, mul_floats<el_bf16>, NULL };
     switch (t) {
     case QT_f32: return &f32;
     case QT_f16: return &f16;

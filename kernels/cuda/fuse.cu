@@ -19,7 +19,7 @@ static bool same_rows(const struct tensor *a, const struct tensor *b) {
 /* Whether n is a product with the rows of x as integers. */
 static bool wants_acts(const struct node *n, const struct tensor *x) {
     return n->op == OP_mul_mat && n->src[1] == x &&
-           mul_cell((enum qtype)n->src[0]->type)->needs_acts;
+           mul_cell((enum qtype)n->src[0]->type)->needs_acts && !mul_wants_halves(n);
 }
 
 /* ---- norm -------------------------------------------------------------------------------------

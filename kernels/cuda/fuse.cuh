@@ -31,6 +31,7 @@ int heads_run(struct cuda_device *d, const struct node *const *nodes, int n, str
 
 /* What multiplies with weights of type t, NULL = nothing; and a node as its job. run.cu. */
 const struct mul_cell *mul_cell(enum qtype t);
+bool mul_wants_halves(const struct node *n); /* a product; otherwise integers, if anything */
 int mul_job_of(struct cuda_device *d, const struct node *n, struct mul_job *j, struct err *e);
 
 #endif

@@ -311,13 +311,9 @@ static int gemm_run(struct cuda_device *d, const struct mul_job *j, struct err *
 /* Products with one type, of few tokens by gemv.cuh. */
 template <class D>
 static int mul_quantised(struct cuda_device *d, const struct mul_job *j, struct err *e) {
-    if (!j->few) return gemm_run<D>(d, j, e);
-    struct few_job f = {};
-    f.m[0] = *j;
-    f.n = 1;
-    return gemv_run<D>(d, &f, e);
+    return j->few ? gemv_run_one<D>(d, j, e) : gemm_run<D>(d, j, e);
 }
 
-#define MUL_QUANTISED(D) { true, mul_quantised<D>, gemv_run<D> }
+#define MUL_QUANTISED(D) { true, false, mul_quantised<D>, gemv_run<D> }
 
 #endif

@@ -297,4 +297,12 @@ static int gemv_run(struct cuda_device *d, const struct few_job *f, struct err *
     return gemv_launch<D, 8, GEMV_ROWS>(d, a, e);
 }
 
+template <class D>
+static int gemv_run_one(struct cuda_device *d, const struct mul_job *j, struct err *e) {
+    struct few_job f = {};
+    f.m[0] = *j;
+    f.n = 1;
+    return gemv_run<D>(d, &f, e);
+}
+
 #endif

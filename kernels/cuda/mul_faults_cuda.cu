@@ -3,6 +3,7 @@
  * something: decoders that are wrong, as kernels of their own, and what wrong indices would leave
  * behind, put there after the product. Empty in a build without faults. */
 #include "cuda/gemm.cuh"
+#include "cuda/gemm_half.cuh"
 
 #ifdef GGAUGE_FAULTS
 
@@ -35,11 +36,27 @@ struct dec_iq4_kt_older : dec_iq4_kt {
     }
 };
 
+template <> struct half_decoder<dec_iq4_kt_older> {
+    static __device__ __forceinline__ void decode(const struct half_lane *l, const uint8_t *blk, int b,
+                                                  uint32_t w[4]) {
+        struct half_seeds s;
+        iq4_kt_half_seeds(l, blk, b, &s);
+        for (int i = 0; i < 4; i++) {
+            const uint32_t x = s.seed[i / 2] + OLDER_C;
+            w[i] = hd_half2_mul(i % 2 ? half2_states(x * 0x43476B48u - OLDER_C, x * 0xE78CA610u - OLDER_C)
+                                      : half2_states(x * 0x05517C72u - OLDER_C, x * 0x70A2A2C4u - OLDER_C),
+                                s.scale);
+        }
+    }
+};
+
 struct dec_iq4_kt_unscaled : dec_iq4_kt {
     static __device__ __forceinline__ float scale(const uint8_t *) {
         return 1.0f;
     }
 };
+
+template <> struct half_decoder<dec_iq4_kt_unscaled> : half_decoder<dec_iq4_kt> {};
 
 struct dec_q4_0_swapped : dec_q4_0 {
     static __device__ __forceinline__ void decode(const uint8_t *blk, int b, float d,
@@ -60,10 +77,10 @@ template <> struct gemm_sum<dec_q8_0_half> {
 };
 
 const struct mul_cell *mul_cell_faulty(enum qtype t) {
-    static const struct mul_cell older = { true, mul_quantised<dec_iq4_kt_older>, NULL };
-    static const struct mul_cell unscaled = { true, mul_quantised<dec_iq4_kt_unscaled>, NULL };
-    static const struct mul_cell swapped = { true, mul_quantised<dec_q4_0_swapped>, NULL };
-    static const struct mul_cell half = { true, mul_quantised<dec_q8_0_half>, NULL };
+    static const struct mul_cell older = { true, true, mul_trellis<dec_iq4_kt_older>, NULL };
+    static const struct mul_cell unscaled = { true, true, mul_trellis<dec_iq4_kt_unscaled>, NULL };
+    static const struct mul_cell swapped = { true, false, mul_quantised<dec_q4_0_swapped>, NULL };
+    static const struct mul_cell half = { true, false, mul_quantised<dec_q8_0_half>, NULL };
     if (FAULT(kt_generator) && t == QT_iq4_kt) return &older;
     if (FAULT(kt_row_scale) && t == QT_iq4_kt) return &unscaled;
     if (FAULT(nibble_swap) && t == QT_q4_0) return &swapped;

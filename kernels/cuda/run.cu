@@ -8,12 +8,17 @@
 #include "cuda/run.cuh"
 
 #include "cuda/fuse.cuh"
+#include "cuda/halves.cuh"
 
 const struct mul_cell *mul_cell(enum qtype t) {
     const struct mul_cell *c = FAULTY() ? mul_cell_faulty(t) : NULL;
     if (!c) c = mul_cell_trellis(t);
     if (!c) c = mul_cell_legacy(t);
     return c ? c : mul_cell_floats(t);
+}
+
+bool mul_wants_halves(const struct node *n) {
+    return mul_cell((enum qtype)n->src[0]->type)->wants_halves && node_tokens(n) > FEW_TOKENS;
 }
 
 typedef int (*op_fn)(struct cuda_device *d, const struct node *n, struct err *e);
@@ -102,7 +107,8 @@ static int reserve(struct cuda_device *d, const struct node *const *nodes, int n
                 k->dst->name, name_of(k->op),
                 qtype_info((enum qtype)(k->src[0] ? k->src[0]->type : k->dst->type))->name);
         if (k->op == OP_mul_mat && mul_cell((enum qtype)k->src[0]->type)->needs_acts) {
-            const size_t m = acts_bytes(tensor_rows(k->src[1]), k->src[1]->ne[0]);
+            const size_t m = (mul_wants_halves(k) ? halves_bytes : acts_bytes)(
+                tensor_rows(k->src[1]), k->src[1]->ne[0]);
             if (m > acts) acts = m;
         }
         if (uses_blas(d, k)) {
@@ -138,7 +144,10 @@ int mul_job_of(struct cuda_device *d, const struct node *n, struct mul_job *j, s
     j->few = node_tokens(n) <= FEW_TOKENS;
     if (FAULT(kt_gain)) j->gain = 1;
     if (FAULT(same_logits) && n->il < 0) j->x.stride = 0;
-    if (mul_cell(j->w.type)->needs_acts) TRY(acts_quantize(d, &j->x, &j->acts, e));
+    if (mul_wants_halves(n))
+        TRY(halves_make(d, &j->x, &j->halves, e));
+    else if (mul_cell(j->w.type)->needs_acts)
+        TRY(acts_quantize(d, &j->x, &j->acts, e));
 out:
     return rc;
 }

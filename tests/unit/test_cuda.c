@@ -84,6 +84,8 @@ static void check_product(struct op_fixture *f, struct product *p, enum fill fil
     const size_t n = (size_t)(p->dst->ne[0] * p->dst->ne[1]);
     double *want = malloc(n * sizeof *want);
     float *first = malloc(bytes);
+    const struct qkernel *q = qkernel_find(COL_cuda, (enum qtype)p->w->type, true, NULL);
+    const double limit = many && q->tol_nmse_many > 0 ? 5 * sqrt(q->tol_nmse_many) : 2e-6;
     assert_true(want && first);
     run_node(f, COL_ref, &p->n, 1);
     for (size_t i = 0; i < n; i++)
@@ -95,7 +97,7 @@ static void check_product(struct op_fixture *f, struct product *p, enum fill fil
             memset(tensor_row(p->dst, t), GUARD, payload_bytes(p->dst));
         run_on(&p->n, 0);
         check_guards(f, p->dst);
-        compare(f, "cuda", p->dst, want, 2e-6);
+        compare(f, "cuda", p->dst, want, limit);
         if (order && memcmp(first, p->dst->data, bytes)) fail_msg("%s: two runs differ", f->what);
         memcpy(first, p->dst->data, bytes);
     }

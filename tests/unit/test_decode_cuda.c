@@ -13,6 +13,7 @@
 
 #include "backend.h"
 #include "base/rng.h"
+#include "cuda/decode_half.h"
 #include "cuda/decode_row.h"
 #include "read_file.h"
 
@@ -191,10 +192,63 @@ static void dots(void **state) {
     }
 }
 
+/* ---- binary16 ----------------------------------------------------------------------------------
+ */
+
+static void iq2_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
+    iq2_kt_halves(l, blk, b, w);
+}
+static void iq3_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
+    iq3_kt_halves(l, blk, b, w);
+}
+static void iq4_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
+    iq4_kt_halves(l, blk, b, w);
+}
+
+/* What four lanes have of a sub-block: weight times scale, an integer, rounded to binary16 once. */
+static void halves(void **state) {
+    (void)state;
+    static const struct {
+        enum qtype type;
+        void (*half)(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]);
+    } kinds[] = { { QT_iq2_kt, iq2_kt_half_fn },
+                  { QT_iq3_kt, iq3_kt_half_fn },
+                  { QT_iq4_kt, iq4_kt_half_fn } };
+    struct rng rng = { 77 };
+    for (size_t k = 0; k < N_ELEMS(kinds); k++) {
+        const struct decoder *dec = decoders;
+        while (dec->type != kinds[k].type)
+            dec++;
+        for (int round = 0; round < 2000; round++) {
+            uint32_t words[32];
+            for (size_t i = 0; i < N_ELEMS(words); i++)
+                words[i] = round == 0 ? 0 : round == 1 ? ~0u : (uint32_t)rng_u64(&rng);
+            for (int b = 0; b < 8; b++) {
+                struct decoded o;
+                dec->decode((const uint8_t *)words, b, 1.0f, &o);
+                for (int t = 0; t < 4; t++) {
+                    const struct half_lane lane = half_lane_of(t);
+                    uint32_t w[4];
+                    kinds[k].half(&lane, (const uint8_t *)words, b, w);
+                    for (int i = 0; i < 8; i++) {
+                        const float got = f16_to_f32((f16_t)(w[i / 2] >> 16 * (i % 2)));
+                        const float want =
+                            f16_to_f32(f32_to_f16(o.scale * (float)decoded_int(&o, 8 * t + i)));
+                        if (got != want)
+                            fail_msg("%s, sub-block %d, weight %d: got %g, expected %g",
+                                     qtype_info(kinds[k].type)->name, b, 8 * t + i, (double)got,
+                                     (double)want);
+                    }
+                }
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden), cmocka_unit_test(random_blocks), cmocka_unit_test(every_index),
-        cmocka_unit_test(dots),   cmocka_unit_test(floats),
+        cmocka_unit_test(dots),   cmocka_unit_test(floats),        cmocka_unit_test(halves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
