@@ -70,14 +70,16 @@ out:
     return rc;
 }
 
-static bool is_few(const struct node *n) {
+static bool is_joint(const struct node *n) {
     return n->op == OP_mul_mat && mul_cell((enum qtype)n->src[0]->type)->run_few &&
-           !FAULTY() && node_tokens(n) <= FEW_TOKENS && tensor_rows(n->src[1]) <= FEW_TOKENS;
+           !FAULTY() &&
+           (mul_wants_halves(n) ||
+            (node_tokens(n) <= FEW_TOKENS && tensor_rows(n->src[1]) <= FEW_TOKENS));
 }
 
 /* Whether n is a product like `first`, of the same rows. */
 static bool is_like(const struct node *n, const struct node *first) {
-    return is_few(n) && n->src[1] == first->src[1] && n->src[0]->type == first->src[0]->type;
+    return is_joint(n) && n->src[1] == first->src[1] && n->src[0]->type == first->src[0]->type;
 }
 
 static bool is_glu(const struct node *n, const struct node *gate, const struct node *up) {
@@ -168,7 +170,7 @@ struct fusion fuse_find(const struct node *const *nodes, int n) {
     case OP_add:
     case OP_rms_norm: return find_norm(nodes, n);
     case OP_mul_mat:
-        if (is_few(nodes[0])) return find_few(nodes, n);
+        if (is_joint(nodes[0])) return find_few(nodes, n);
         break;
     case OP_attn: return find_attn(nodes, n);
     default: break;
