@@ -26,6 +26,7 @@
 #define HALF_THREADS 256
 #define HALF_STAGES 4
 #define HALF_BK 64 /* elements of a stage */
+#define HALF_OUT_PITCH 132 /* floats of a token's results on their way: no bank conflicts */
 
 struct half_matrix {
     const uint8_t *w;
@@ -48,6 +49,7 @@ struct half_args {
     size_t add_stride;
     char *out;
     size_t out_stride;
+    bool vec; /* results, 4 at a time, are 16-byte aligned */
 };
 
 /* How a type's weights become binary16. */
@@ -69,17 +71,18 @@ template <class D, int BN> struct half_shape {
     static constexpr int PITCH = 4 * (WORDS + (WORDS % 2 ? 1 : 2));
     static constexpr int X = BN * 2 * HALF_BK, W = 16 * PITCH; /* of a stage; of a warp's block */
     static constexpr int AT_W = HALF_STAGES * X;
-    static constexpr size_t BYTES = AT_W + 2 * (HALF_THREADS / WARP) * W;
+    static constexpr int AT_BARRIER = AT_W + 2 * (HALF_THREADS / WARP) * W;
+    static constexpr size_t BYTES = AT_BARRIER + HALF_STAGES * sizeof(uint64_t);
+    static_assert((size_t)BN * HALF_OUT_PITCH * sizeof(float) <= BYTES, "results use the same memory");
 };
 
-/* A warp's rows 8 k .. 8 k + 7: eight in a row of a matrix, from r on. */
+/* Rows 8 k .. 8 k + 7 of a warp: eight in a row of a matrix, from r on. */
 struct half_rows {
     struct half_matrix m;
     int r;
 };
 
-DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2]) {
-    const int warp = (int)(thread_now() / WARP);
+DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2], int warp) {
     const unsigned tile = (unsigned)block_now().x;
     int i = 0;
 #pragma unroll
@@ -90,31 +93,53 @@ DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2]) {
     rows[1] = { a.m[a.glu ? 1 : i], rows[0].r + (a.glu ? 0 : 8) };
 }
 
-/* Start the copies of block kb of the warp's rows. */
-template <class D, int BN>
-DEV void half_load_w(const struct half_rows *rows, int kb, shared_place to) {
-    typedef half_shape<D, BN> S;
+/* What a lane copies of every block: 8 lanes go along a row, a quarter of the warp's rows at a time. */
+struct half_raw {
+    const uint8_t *from[4]; /* rows lane / 8 + 4 i, the lane's first word of the next block */
+};
+
+template <class D> DEV struct half_raw half_raw_of(const struct half_rows *rows) {
     const int lane = (int)(thread_now() % WARP);
-    if (lane >= S::WORDS) return;
+    struct half_raw raw;
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
-        const struct half_rows &h = rows[i / 8];
-        const int r = h.r + i % 8 < h.m.n_rows ? h.r + i % 8 : h.m.n_rows - 1;
-        cp_async4_to(to + i * S::PITCH + 4 * lane,
-                     h.m.w + (size_t)(unsigned)r * h.m.w_stride +
-                         (unsigned)(D::META + kb * D::BYTES + 4 * lane));
+    for (int i = 0; i < 4; i++) {
+        const struct half_rows &h = rows[i / 2];
+        const int want = h.r + i % 2 * 4 + lane / 8, r = want < h.m.n_rows ? want : h.m.n_rows - 1;
+        raw.from[i] = h.m.w + (size_t)(unsigned)r * h.m.w_stride + (D::META + 4 * (lane % 8));
     }
+    return raw;
 }
 
-/* Start the copies of stage c of the tile's activations. */
-template <int BN> DEV void half_load_x(const struct half_args &a, int c, shared_place to) {
-    const unsigned thread = thread_now();
-    const char *from = (const char *)a.x.x +
-                       ((size_t)c * (unsigned)a.n_tok + (size_t)block_now().y * BN) * 128 +
-                       16 * thread;
+/* Start the copies of the next block of the warp's rows. */
+template <class D, int BN> DEV void half_load_w(struct half_raw *raw, shared_place to) {
+    typedef half_shape<D, BN> S;
+    const int lane = (int)(thread_now() % WARP);
+    to += lane / 8 * S::PITCH + 4 * (lane % 8);
 #pragma unroll
-    for (int i = 0; i < BN * 128; i += 16 * HALF_THREADS)
-        cp_async16_to(to + (int)(16 * thread) + i, from + i);
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int k = 0; k < S::WORDS; k += 8)
+            if (k + 8 <= S::WORDS || k + lane % 8 < S::WORDS)
+                cp_async4_to(to + 4 * i * S::PITCH + 4 * k, raw->from[i] + 4 * k);
+        raw->from[i] += D::BYTES;
+    }
+    cp_async_commit();
+}
+
+/* Start the copy of stage c of the tile's activations: one piece. */
+template <int BN>
+DEV void half_load_x(const struct half_args &a, int c, unsigned char *to, uint64_t *barrier) {
+    const char *from = (const char *)a.x.x +
+                       ((size_t)c * (unsigned)a.n_tok + (size_t)block_now().y * BN) * (2 * HALF_BK);
+    const unsigned thread = thread_now();
+#if HAS_BULK
+    if (thread == 0) bulk_copy(to, from, BN * 2 * HALF_BK, barrier);
+#else
+#pragma unroll
+    for (int i = 0; i < BN * 2 * HALF_BK; i += 16 * HALF_THREADS)
+        cp_async16_to(place_of(to) + (int)(16 * thread) + i, from + 16 * thread + i);
+    cp_async_commit();
+#endif
 }
 
 /* Sub-block b of rows g and g + 8 of a block in shared memory as operands of two products. */
@@ -130,44 +155,78 @@ DEV void half_decode(const struct half_lane &l, const unsigned char *blk, int b,
     }
 }
 
-/* Results of token t: y[k] of the lane's row in both of the warp's. */
-DEV void half_put(const struct half_args &a, const struct half_rows *rows, const bool *real, int t,
-                  const float y[2]) {
-    const int g = (int)(thread_now() % WARP) / 4;
+/* Results change places: [BN, HALF_OUT_PITCH], a token's 128 next to each other. */
+
+template <int BN> DEV void half_turn(float *tile, const float (*acc)[4]) {
+    const int lane = (int)(thread_now() % WARP), warp = (int)(thread_now() / WARP);
+    float *to = tile + lane % 4 * 2 * HALF_OUT_PITCH + 16 * warp + lane / 4;
 #pragma unroll
-    for (int k = 0; k < 2; k++) {
-        if (!real[k]) continue;
-        const struct half_matrix &m = rows[k].m;
-        const size_t r = (size_t)(rows[k].r + g);
-        ((float *)(m.dst + (size_t)t * m.dst_stride))[r] = y[k];
-        if (a.add)
-            ((float *)(a.out + (size_t)t * a.out_stride))[r] =
-                y[k] + ((const float *)(a.add + (size_t)t * a.add_stride))[r];
-    }
-    if (a.glu && real[0])
-        ((float *)(a.out + (size_t)t * a.out_stride))[rows[0].r + g] = swiglu(y[0], y[1]);
+    for (int j = 0; j < BN / 8 * 4; j++)
+        to[(j / 4 * 8 + j % 2) * HALF_OUT_PITCH + j % 4 / 2 * 8] = acc[j / 4][j % 4];
 }
 
-template <class D, int BN> DEV void half_store(const struct half_args &a, const float (*acc)[4]) {
-    const int lane = (int)(thread_now() % WARP), t0 = block_now().y * BN + 2 * (lane % 4);
-    struct half_rows rows[2];
-    bool real[2];
-    float scale[2];
-    half_rows_now(a, rows);
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        const int r = rows[k].r + lane / 4;
-        real[k] = r < rows[k].m.n_rows;
-        scale[k] = real[k] ? row_scale<D>(rows[k].m.w + (size_t)(unsigned)r * rows[k].m.w_stride) * a.gain
-                           : 0;
+/* Four results of a token. */
+struct half_four {
+    float y[4];
+};
+
+DEV struct half_four half_scaled(const float *tile, float up, const float *scale) {
+    const float4 v = *(const float4 *)tile;
+    return { { v.x * up * scale[0], v.y * up * scale[1], v.z * up * scale[2], v.w * up * scale[3] } };
+}
+
+DEV void half_put(char *row, int r, int n_rows, bool vec, const struct half_four &v) {
+    float *to = (float *)row + r;
+    if (vec) {
+        *(float4 *)to = make_float4(v.y[0], v.y[1], v.y[2], v.y[3]);
+        return;
     }
 #pragma unroll
-    for (int j = 0; j < BN / 8 * 2; j++) {
-        const int t = t0 + j / 2 * 8 + j % 2;
-        if (t >= a.n_tok) continue;
-        const float up = a.x.scale[t];
-        const float y[2] = { acc[j / 2][j % 2] * up * scale[0], acc[j / 2][2 + j % 2] * up * scale[1] };
-        half_put(a, rows, real, t, y);
+    for (int i = 0; i < 4; i++)
+        if (r + i < n_rows) to[i] = v.y[i];
+}
+
+/* Scales of four rows from r on, 0 behind the last one. */
+template <class D>
+DEV void half_row_scales(const struct half_args &a, const struct half_matrix &m, int r, float scale[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        scale[i] = r + i < m.n_rows ? row_scale<D>(m.w + (size_t)(unsigned)(r + i) * m.w_stride) * a.gain : 0;
+}
+
+/* The tile's results: a lane has four rows of every 8th token. */
+template <class D, int BN> DEV void half_store(const struct half_args &a, const float *tile) {
+    const int lane = (int)(thread_now() % WARP), warp = (int)(thread_now() / WARP);
+    struct half_rows rows[2];
+    float scale[4], up_scale[4]; /* up: of the other factor of a gated unit */
+    half_rows_now(a, rows, lane / 4);
+    const struct half_matrix m = rows[lane / 2 % 2].m;
+    const int r = rows[lane / 2 % 2].r + lane % 2 * 4;
+    const bool vec = a.vec && r + 4 <= m.n_rows, gate = a.glu && lane / 2 % 2 == 0;
+    half_row_scales<D>(a, m, r, scale);
+    if (gate) half_row_scales<D>(a, rows[1].m, r, up_scale);
+    const int t0 = block_now().y * BN, n = a.n_tok - t0 < BN ? a.n_tok - t0 : BN;
+#pragma unroll 2
+    for (int t = warp; t < n; t += HALF_THREADS / WARP) {
+        const float *at = tile + t * HALF_OUT_PITCH + 4 * lane;
+        const float up = a.x.scale[t0 + t];
+        struct half_four v = half_scaled(at, up, scale);
+        half_put(m.dst + (size_t)(t0 + t) * m.dst_stride, r, m.n_rows, vec, v);
+        char *out = a.out + (size_t)(t0 + t) * a.out_stride;
+        if (gate) {
+            const struct half_four u = half_scaled(at + 8, up, up_scale);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                v.y[i] = swiglu(v.y[i], u.y[i]);
+            half_put(out, r, m.n_rows, vec, v);
+        }
+        if (a.add) {
+            const float *add = (const float *)(a.add + (size_t)(t0 + t) * a.add_stride) + r;
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (r + i < m.n_rows) v.y[i] += add[i];
+            half_put(out, r, m.n_rows, vec, v);
+        }
     }
 }
 
@@ -176,38 +235,44 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
     typedef half_shape<D, BN> S;
     SHARED(shared);
     const int warp = (int)(threadIdx.x / WARP), lane = (int)(threadIdx.x % WARP);
-    const int n_stages = a.n / HALF_BK;
-    struct half_rows rows[2];
-    half_rows_now(a, rows);
+    const int n_blocks = a.n / D::BLK;
     const struct half_lane l = half_lane_of(lane % 4);
     unsigned char *const own = shared + S::AT_W + 2 * warp * S::W;
+    uint64_t *const barrier = (uint64_t *)(shared + S::AT_BARRIER);
     float acc[BN / 8][4];
     uint32_t w[2][2][4] = {}; /* of the sub-block that is decoded and the one that is multiplied */
 #pragma unroll
     for (int i = 0; i < BN / 8 * 4; i++)
         acc[i / 4][i % 4] = 0;
-    half_load_w<D, BN>(rows, 0, place_of(own));
-    await_previous(); /* who makes the activations */
-#pragma unroll
-    for (int c = 0; c < 2; c++) { /* n is a multiple of 256 */
-        half_load_x<BN>(a, c, place_of(shared + c * S::X));
-        cp_async_commit();
+    struct half_raw raw;
+    {
+        struct half_rows rows[2];
+        half_rows_now(a, rows, warp);
+        raw = half_raw_of<D>(rows);
     }
+    half_load_w<D, BN>(&raw, place_of(own));
+    if (threadIdx.x == 0)
+        for (int i = 0; i < HALF_STAGES; i++)
+            bulk_init(barrier + i);
+    await_previous(); /* who makes the activations */
+    __syncthreads();
+    for (int c = 0; c < 2; c++) /* n is a multiple of 256 */
+        half_load_x<BN>(a, c, shared + c * S::X, barrier + c);
 #pragma unroll 1
-    for (int kb = 0; kb < a.n / D::BLK; kb++) {
+    for (int kb = 0; kb < n_blocks; kb++) {
         const unsigned char *blk = own + kb % 2 * S::W + lane / 4 * S::PITCH;
-#pragma unroll
+        cp_async_wait<0>(); /* the block's raw bytes */
+        __syncwarp();
+        if (kb + 1 < n_blocks) half_load_w<D, BN>(&raw, place_of(own + (kb + 1) % 2 * S::W));
+#pragma unroll 1
         for (int st = 0; st < HALF_STAGES; st++) {
-            const int c = kb * HALF_STAGES + st;
-            cp_async_wait<1>();
-            warpgroup_see_shared();
-            __syncthreads(); /* stage c is there, and stage c - 2 was used */
-            if (c + 2 < n_stages)
-                half_load_x<BN>(a, c + 2, place_of(shared + (st + 2) % HALF_STAGES * S::X));
-            if (st == 0 && kb + 1 < a.n / D::BLK)
-                half_load_w<D, BN>(rows, kb + 1, place_of(own + (kb + 1) % 2 * S::W));
-            cp_async_commit();
-            const struct warpgroup_b b = warpgroup_b_at(shared + st * S::X);
+            unsigned char *const slot = shared + st * S::X;
+            if (!HAS_BULK) cp_async_wait<0>();
+            __syncthreads(); /* stage c - 2 was used */
+            if (st < 2 || kb + 1 < n_blocks)
+                half_load_x<BN>(a, kb * HALF_STAGES + st + 2, shared + (st ^ 2) * S::X, barrier + (st ^ 2));
+            bulk_wait(barrier + st, (unsigned)kb);
+            const struct warpgroup_b b = warpgroup_b_at(slot);
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 half_decode<D, BN>(l, blk, 2 * st + i, w[i]);
@@ -223,8 +288,10 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
     }
     warpgroup_wait<0>();
     warpgroup_keep<BN / 8>(acc);
-    cp_async_wait<0>();
-    half_store<D, BN>(a, acc);
+    __syncthreads(); /* nobody needs the stages any more */
+    half_turn<BN>((float *)shared, acc);
+    __syncthreads();
+    half_store<D, BN>(a, (const float *)shared);
 }
 
 /* Row tiles of all matrices, and where those of each begin. */
@@ -264,6 +331,9 @@ static int half_run(struct cuda_device *d, const struct few_job *f, struct err *
     a.glu = f->n == 2 && f->out;
     if (f->out) a.out = f->out->p, a.out_stride = f->out->stride;
     if (f->add) a.add = f->add->p, a.add_stride = f->add->rows == 1 ? 0 : f->add->stride;
+    a.vec = ((uintptr_t)a.out | a.out_stride) % 16 == 0;
+    for (int i = 0; i < f->n; i++)
+        a.vec = a.vec && ((uintptr_t)a.m[i].dst | a.m[i].dst_stride) % 16 == 0;
     /* turns of all SMs, and what one costs: a tile of half as many tokens takes 5/8 of the time */
     const int64_t n_sm = d->prop.multiProcessorCount, n_tiles = half_tiles(&a);
     const int64_t large = 8 * div_up(n_tiles * div_up(a.n_tok, 256), n_sm);

@@ -122,6 +122,56 @@ template <int N> DEV void cp_async_wait(void) {
 #endif
 }
 
+/* Copies of a multiple of 16 bytes that one thread starts and all wait for. A barrier in shared memory
+ * counts what has arrived, round after round: one copy each, waited for with the number of the round's
+ * lowest bit. Not on cards before 9.0. */
+#if defined(GGAUGE_CUDA_EMU) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+#define HAS_BULK 1
+#else
+#define HAS_BULK 0
+#endif
+
+/* By one thread, before a __syncthreads. */
+DEV void bulk_init(uint64_t *barrier) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_bulk_init(barrier);
+#elif HAS_BULK
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(place_of(barrier)) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#else
+    (void)barrier;
+#endif
+}
+
+DEV void bulk_copy(void *shared, const void *global, unsigned n, uint64_t *barrier) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_bulk_copy(shared, global, n, barrier);
+#elif HAS_BULK
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(place_of(barrier)), "r"(n)
+                 : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     place_of(shared)),
+                 "l"(global), "r"(n), "r"(place_of(barrier))
+                 : "memory");
+#else
+    (void)shared, (void)global, (void)n, (void)barrier;
+#endif
+}
+
+DEV void bulk_wait(uint64_t *barrier, unsigned round) {
+#if defined(GGAUGE_CUDA_EMU)
+    emu_bulk_wait(barrier, round);
+#elif HAS_BULK
+    asm volatile("{ .reg .pred there;\n"
+                 "again: mbarrier.try_wait.parity.shared::cta.b64 there, [%0], %1;\n"
+                 "@!there bra again; }" ::"r"(place_of(barrier)),
+                 "r"(round & 1)
+                 : "memory");
+#else
+    (void)barrier, (void)round;
+#endif
+}
+
 /* ---- tensor cores ----------------------------------------------------------------------------- */
 
 /* Four 8 x 8 matrices of 16-bit elements; lane l names row l % 8 of matrix l / 8 (16 bytes, 16-byte

@@ -47,6 +47,16 @@ static struct {
     emu_task *task;
 } b;
 
+#define MAX_BULK 16
+
+/* Bulk copies under way. A barrier holds the number of rounds that are over. */
+static struct bulk {
+    uint64_t *barrier; /* NULL = none */
+    void *to;
+    const void *from;
+    unsigned n;
+} bulk[MAX_BULK];
+
 [[noreturn]] void emu_stop(const char *what) {
     fprintf(stderr, "emulated device: %s (block %u %u %u, thread %d)\n", what, emu_now.block.x,
             emu_now.block.y, emu_now.block.z, b.cur);
@@ -128,6 +138,8 @@ static void fiber_main(void) {
     w->n_done++;
     if (w->n_arrived) emu_stop("a lane ended while others of its warp wait for it");
     release_block();
+    for (int i = 0; i < MAX_BULK && b.n_done == b.n; i++)
+        if (bulk[i].barrier) emu_stop("a block ended before its bulk copies");
     if (b.n_done == b.n) emu_switch(&me->sp, b.main_sp);
     yield_fiber();
     emu_stop("a thread that had ended went on");
@@ -206,6 +218,36 @@ void emu_cp_async_wait(int n_groups) {
             f->copies[kept++] = *c;
     }
     f->n_copies = kept;
+}
+
+/* ---- bulk copies ---- */
+
+void emu_bulk_init(uint64_t *barrier) {
+    *barrier = 0;
+}
+
+void emu_bulk_copy(void *to, const void *from, unsigned n, uint64_t *barrier) {
+    if (((uintptr_t)to | (uintptr_t)from | n) % 16) emu_stop("a bulk copy that is not aligned");
+    struct bulk *free_one = NULL;
+    for (int i = 0; i < MAX_BULK; i++) {
+        if (bulk[i].barrier == barrier) emu_stop("a bulk copy before the last one of its barrier is over");
+        if (!bulk[i].barrier) free_one = &bulk[i];
+    }
+    if (!free_one) emu_stop("more bulk copies than there is room for");
+    memset(to, 0xFF, n); /* whoever does not wait reads this */
+    *free_one = { barrier, to, from, n };
+}
+
+void emu_bulk_wait(uint64_t *barrier, unsigned round) {
+    if ((*barrier & 1) != (round & 1)) return; /* it is over */
+    for (int i = 0; i < MAX_BULK; i++)
+        if (bulk[i].barrier == barrier) {
+            memcpy(bulk[i].to, bulk[i].from, bulk[i].n);
+            bulk[i].barrier = NULL;
+            ++*barrier;
+            return;
+        }
+    emu_stop("a wait for a bulk copy that nobody started");
 }
 
 void __syncthreads(void) {

@@ -87,6 +87,10 @@ void emu_await_previous(void);
 void emu_cp_async(void *shared, const void *global, unsigned n);
 void emu_cp_async_commit(void);
 void emu_cp_async_wait(int n_groups);
+/* Like a copy in the background, but of one thread for all. */
+void emu_bulk_init(uint64_t *barrier);
+void emu_bulk_copy(void *shared, const void *global, unsigned n, uint64_t *barrier);
+void emu_bulk_wait(uint64_t *barrier, unsigned round);
 void __syncthreads(void);
 
 /* Meet the other lanes of the warp: the last one calls fn(lanes), where lanes[i] is lane i's args. */
