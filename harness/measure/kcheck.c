@@ -444,7 +444,7 @@ static int check_op(struct kcheck *k, struct kresult *r, struct err *e) {
     memset(ref.dst->data, 0, data_bytes(ref.dst));
     TRY(run_ref(k, &ref, e));
     TRY(compare(k, dst, all ? NULL : tok, n, NULL, 0, ref.dst, r, e));
-    r->limit = kcheck_op_limit(k->c.op, k->c.col, k->c.type);
+    r->limit = kcheck_op_limit(k->c.op, k->c.col, k->c.type, k->n_tok);
 out:
     return rc;
 }

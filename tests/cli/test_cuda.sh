@@ -45,12 +45,12 @@ check "without a device: the same" $?
 [ $? -eq 2 ] && grep -q -e '-ngl 5: only --backend cuda' "$tmp/out"
 check "-ngl without --backend cuda is a usage error" $?
 
-# ---- whole models
+# ---- whole models; ref does not round activations to 8 bits, which moves so short a text by 0.4 % on avx2, too
 for m in kt q8; do
     eval "model=\$$m"
     ref=$(ppl "$tmp/ref-$m.csv" -m "$model" --backend ref)
     gpu=$(ppl "$tmp/gpu-$m.csv" -m "$model" --backend cuda)
-    near "$gpu" "$ref" 0.3
+    near "$gpu" "$ref" 0.6
     check "$m: perplexity $gpu, ref has $ref" $?
     case $(field "$tmp/gpu-$m.csv" cells) in *@avx* | *@ref* | *@amx*) false ;; *@cuda*) true ;; esac
     check "$m: every cell is cuda's" $?
@@ -63,7 +63,7 @@ check "the row says what ran where" $?
 
 # ---- splits
 half=$(ppl "$tmp/half.csv" -m $q8 --backend cuda -ngl 3 --cpu-backend ref -ub 32)
-near "$half" "$(ppl "$tmp/ref.csv" -m $q8 --backend ref)" 0.3
+near "$half" "$(ppl "$tmp/ref.csv" -m $q8 --backend ref)" 0.6
 check "-ngl 3: the last layers on the device, perplexity $half" $?
 field "$tmp/half.csv" cells | grep -q 'q8_0@ref.*q8_0@cuda' && field "$tmp/half.csv" placement | grep -q 'CUDA0 .*, CPU (ref) '
 check "-ngl 3: both are named" $?
