@@ -65,8 +65,8 @@ do_cells() {
 }
 
 do_limits() {
-    step limits 60 "$gg" limits --backend cuda --models "$(ls "$bundle"/models/*.gguf | paste -sd,)" -f "$text" \
-        --chunks 3 -t 2 -o limits.csv
+    step limits 100 "$gg" limits --backend cuda --models "$(ls "$bundle"/models/*.gguf | paste -sd,)" -f "$text" \
+        --chunks 3 --copy-chunks 1 -t 8 -o limits.csv
 }
 
 do_ppl() {
