@@ -158,6 +158,14 @@ if [ $emulated -eq 1 ]; then
     check "sweep-bench: energy of a token, and JSON" $?
     field "$tmp/sweep.csv" driver | grep -q ', NVIDIA 550\.54\.14$'
     check "the row names the card's driver" $?
+    "$GGAUGE" kernel-bench --backend cuda,ref --type q8_0 --op mul_mat --n 256 --n-rows 40 --n-tok 2 --cold-mib 1 --seconds 0 -t 1,2 \
+        --csv "$tmp/kernels.csv" >"$tmp/out" 2>&1 && python3 - "$tmp/kernels.csv" <<'PY'
+import csv, sys
+rows = [(r["backend"], r["gpu"], r["driver"].rpartition(", ")[2], r["n_threads"]) for r in csv.DictReader(open(sys.argv[1]))]
+assert {r for r in rows if r[0] == "cuda"} == {("cuda", "emulated on the host", "NVIDIA 550.54.14", "0")}, rows
+assert {r for r in rows if r[0] == "ref"} == {("ref", "", "", "1"), ("ref", "", "", "2")}, rows
+PY
+    check "kernel-bench: rows of a card name it and its driver, others do not" $?
     ppl "$tmp/cards.csv" -m $q8 --backend cuda -ts 1,1 --chunks 8 >/dev/null
     fact "$tmp/cards.csv" run gpu_w 500 10 && fact "$tmp/cards.csv" run gpu_sm_mhz 1755 0 && fact "$tmp/cards.csv" run vram_bytes 4294967296 0
     check "perplexity on two cards: sums, and the slower clock" $?
