@@ -39,11 +39,14 @@ def order(cell: str) -> tuple[int, str]:
 
 
 def merge(new: str) -> None:
-    rows = read(CSV) if CSV.exists() else {}
-    rows.update(read(pathlib.Path(new)))
+    rows, added = read(CSV) if CSV.exists() else {}, read(pathlib.Path(new))
+    # ref is measured beside every column: its larger sample stays
+    rows.update((c, r) for c, r in added.items()
+                if not (c.endswith("@ref") and c in rows and int(rows[c]["n"]) > int(r["n"])))
     cells = sorted(rows, key=order)
     with open(CSV, "w", newline="") as f:
-        w = csv.DictWriter(f, list(rows[cells[0]]), lineterminator="\n")
+        # rows of before a column was added have nothing in it
+        w = csv.DictWriter(f, list(next(iter(added.values()))), restval="", lineterminator="\n")
         w.writeheader()
         w.writerows(rows[c] for c in cells)
     lines = [f'    X("{c}", {rows[c]["limit_max_rel"]}, {rows[c]["limit_row_nmse"]})' for c in cells]

@@ -65,8 +65,8 @@ do_cells() {
 }
 
 do_limits() {
-    step limits 60 "$gg" limits --backend cuda --models "$(ls "$bundle"/models/*.gguf | paste -sd,)" -f "$text" \
-        --chunks 3 -t 2 -o limits.csv
+    step limits 100 "$gg" limits --backend cuda --models "$(ls "$bundle"/models/*.gguf | paste -sd,)" -f "$text" \
+        --chunks 3 --copy-chunks 1 -t 8 -o limits.csv
 }
 
 do_ppl() {
@@ -131,19 +131,36 @@ do_deep() {
     rm -f "$out"/*.gguf
 }
 
-sanitizer() { # tool, limit, test
-    step "sanitize-$1-$3" "$2" compute-sanitizer --tool "$1" --error-exitcode 9 "$bundle/tests/$3"
+sanitizer() { # tool, limit, name, command ...
+    tool=$1 limit=$2 name=$3
+    shift 3
+    step "sanitize-$tool-$name" "$limit" compute-sanitizer --tool "$tool" --error-exitcode 9 "$@"
+}
+
+# The smallest unit checks, for tools that slow a kernel down by fifty times: every cell against ref, in shapes
+# where threads of a block still meet, and a model's fused kernels, 40 tokens at once and three one by one.
+small_cells() { # tool, limit
+    sanitizer "$1" "$2" cells "$gg" kernel-bench --backend cuda --no-time --cold-mib 1 -t 1 --n-tok 1,2,4,8,33 -d 70,600 \
+        --n 512 --n-rows 70 --n-head 8 --n-head-kv 2 --n-embd-head 64 --n-ff 256 --n-vocab 1000
+}
+small_models() { # tool, limit
+    for n in qwen3-iq4_kt llama-iq4_kt; do
+        m=$bundle/models/tiny-$n.gguf
+        [ ! -f "$m" ] || sanitizer "$1" "$2" "$n" "$gg" bench -m "$m" --backend cuda -p 40 -n 3 -r 1 -t 1
+    done
 }
 
 do_sanitize() {
-    sanitizer memcheck 60 test_cuda &
-    sanitizer racecheck 60 test_cuda &
+    sanitizer memcheck 60 test_cuda "$bundle/tests/test_cuda" &
+    small_cells racecheck 60 &
+    small_models racecheck 40 &
     wait
 }
 
 do_sanitize_all() {
     for tool in memcheck racecheck synccheck initcheck; do
-        for t in test_cuda test_ops test_op_attn; do sanitizer $tool 1200 $t; done
+        for t in test_cuda test_fuse test_ops test_op_attn; do sanitizer $tool 1200 $t "$bundle/tests/$t"; done
+        small_models $tool 1200
     done
 }
 

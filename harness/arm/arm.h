@@ -103,7 +103,7 @@ struct arm_info {
     double bpw;
     char arch[32], qtype[32], type_k[16], type_v[16], backend[16];
     char name[256];        /* general.name, or the file name */
-    char desc[80];         /* llama-bench's model column: "qwen3 ?B IQ4_KT" */
+    char desc[80];         /* as llama-bench's model column: "llama 8B IQ4_KT" */
 };
 
 struct tok;

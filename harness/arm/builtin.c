@@ -178,6 +178,16 @@ static void copy_name(const struct model *m, char *buf, size_t n) {
     snprintf(buf, n, "%s", slash ? slash + 1 : path);
 }
 
+/* Billions of weights by two digits, which is how families name their sizes; the files have no key
+ * for it. "?B" below a tenth, as llama-bench has it for what it does not know. */
+static void size_label(int64_t n_params, char *buf, size_t n_bytes) {
+    const double billions = (double)n_params * 1e-9;
+    if (billions < 0.095)
+        snprintf(buf, n_bytes, "?B");
+    else
+        snprintf(buf, n_bytes, billions < 99.5 ? "%.2gB" : "%.0fB", billions);
+}
+
 static void fill_info(struct arm_info *i, const struct model *m, const struct arm_params *p,
                       const struct exec_params *x) {
     i->promise = ARM_BITWISE;
@@ -202,7 +212,9 @@ static void fill_info(struct arm_info *i, const struct model *m, const struct ar
     snprintf(upper, sizeof upper, "%s", i->qtype);
     for (char *c = upper; *c; c++)
         *c = (char)toupper((unsigned char)*c);
-    snprintf(i->desc, sizeof i->desc, "%s ?B %s", i->arch, upper); /* sizes have no key in a file */
+    char size[16];
+    size_label(i->n_params, size, sizeof size);
+    snprintf(i->desc, sizeof i->desc, "%s %s %s", i->arch, size, upper);
 }
 
 /* For gguf_to_huge_pages. */

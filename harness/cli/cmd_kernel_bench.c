@@ -13,6 +13,7 @@
 #include "cli/opt.h"
 #include "cli/progress.h"
 #include "cli/table.h"
+#include "exec/card.h"
 #include "measure/kernel_rows.h"
 #include "measure/speed_rows.h"
 
@@ -28,6 +29,7 @@ struct kernel_cmd {
     struct ktime_params time;
     struct peaks peaks;
     struct run_rows rows;
+    struct kernel_card card;
     struct progress progress;
     int n, n_rows, n_head, n_head_kv, n_embd_head, n_ff, n_vocab, seed, cold_mib;
     bool list, time_them;
@@ -232,7 +234,10 @@ static void print_row(const struct kernel_report *r) {
         printf(" %6d |", r->c.n_kv);
     else
         printf(" %6s |", "");
-    printf(" %7d |", r->n_threads);
+    if (r->n_threads > 0)
+        printf(" %7d |", r->n_threads);
+    else
+        printf(" %7s |", "");
     if (!r->check.passed) {
         printf(" FAIL: %s |\n", r->check.why);
         return;
@@ -261,7 +266,6 @@ static void print_row(const struct kernel_report *r) {
 static int measure(struct kernel_cmd *c, struct kernel_report *r, struct err *e) {
     int rc = 0;
     struct kcheck *k = NULL;
-    c->p.n_threads = r->n_threads;
     TRY(kcheck_new(&k, &c->p, &r->c, e));
     TRY(kcheck_run(k, &r->check, e));
     kcheck_work(k, &r->work);
@@ -280,8 +284,12 @@ out:
 static int on_case(void *arg, const struct kcase *kc, struct err *e) {
     int rc = 0;
     struct kernel_cmd *c = arg;
-    for (int i = 0; i < c->threads.n; i++) {
-        struct kernel_report r = { .c = *kc, .n_threads = c->threads.v[i] };
+    const bool cpu = column_is_cpu(kc->col);
+    for (int i = 0; i < (cpu ? c->threads.n : 1); i++) {
+        struct kernel_report r = { .c = *kc,
+                                   .n_threads = cpu ? c->threads.v[i] : 0,
+                                   .card = cpu ? NULL : &c->card };
+        c->p.n_threads = c->threads.v[i]; /* ref's, too */
         struct err why = { 0 };
         kcase_name(kc, r.name, sizeof r.name);
         rc = measure(c, &r, &why);
@@ -309,7 +317,7 @@ static int count_case(void *arg, const struct kcase *kc, struct err *e) {
     char name[64];
     (void)e;
     kcase_name(kc, name, sizeof name);
-    c->n_cases += c->threads.n;
+    c->n_cases += column_is_cpu(kc->col) ? c->threads.n : 1;
     if (!c->list) return 0;
     const bool rows = kc->kind == KCASE_DEQUANT || kc->kind == KCASE_QUANTIZE;
     printf("%-10s %-*s", kcase_op(kc), rows ? 0 : 26, name);
@@ -325,10 +333,12 @@ static void print_peaks(const struct kernel_cmd *c) {
         const struct peak_value *v = &c->peaks.known[i];
         if (v->peak != PEAK_read)
             printf("\n  %s@%s: %.0f G MAC/s", peak_name(v->peak), column_name(v->col), v->value);
-        else
+        else if (v->n_bytes > 0)
             printf("\n  reading %.4g MiB @%s: %.1f GB/s", (double)v->n_bytes / 0x1p20,
                    column_name(v->col), v->value);
-        printf(", %d thread%s", v->n_threads, v->n_threads == 1 ? "" : "s");
+        else
+            printf("\n  copying @%s: %.1f GB/s", column_name(v->col), v->value);
+        if (v->n_threads > 0) printf(", %d thread%s", v->n_threads, v->n_threads == 1 ? "" : "s");
     }
     putchar('\n');
 }
@@ -339,6 +349,8 @@ static int run(struct kernel_cmd *c, struct err *e) {
     TRY(kcase_each(&c->filter, count_case, c, e));
     FAIL_IF(c->n_cases == 0, e, ERR_ARG, "no cell passes these filters; see ggauge types");
     if (c->list) return 0;
+    if (c->filter.col[COL_cuda])
+        TRY(card_first(c->card.gpu, c->card.driver, sizeof c->card.gpu, e));
     TRY(speed_rows_open(&c->rows, c->csv, c->results, e));
     TRY(reserve_cold(c, e));
     if (c->time_them) warn_of_load();
@@ -350,7 +362,7 @@ static int run(struct kernel_cmd *c, struct err *e) {
     rc = kcase_each(&c->filter, on_case, c, e);
     progress_clear(&c->progress);
     TRY(rc);
-    TRY(kernel_rows_peaks(&c->rows, &c->peaks, e));
+    TRY(kernel_rows_peaks(&c->rows, &c->peaks, &c->card, e));
     if (c->n_timed) print_peaks(c);
     fprintf(stderr,
             "%d cells: %d passed, %d failed, %d skipped; weights and caches rotate through "

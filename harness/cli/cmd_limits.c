@@ -12,6 +12,7 @@
 #include "cli/cmd.h"
 #include "cli/opt.h"
 #include "cli/text.h"
+#include "exec/card.h"
 #include "measure/limit_run.h"
 #include "measure/retype.h"
 #include "model/model.h"
@@ -20,7 +21,7 @@
 
 struct limits {
     const char *models, *text, *backend, *out;
-    int n_ctx, chunks, n_threads;
+    int n_ctx, chunks, copy_chunks, n_threads;
     struct text t;
     struct limit_run run;
     int n_models, n_windows;
@@ -30,18 +31,18 @@ struct limits {
 /* Cache types take turns, so that attention is seen with each. */
 static const char *const cache_types[] = { "f16", "q8_0", "f32" };
 
-static int run_windows(struct limits *l, const char *model, const struct tok *tok, struct err *e) {
+static int run_windows(struct limits *l, const char *model, const struct tok *tok, int chunks,
+                       struct err *e) {
     int rc = 0;
     struct tok_ids ids = { 0 };
     TRY(tok_encode(tok, l->t.data, l->t.n, true, false, &ids, e));
-    FAIL_IF(ids.n < (int64_t)l->chunks * l->n_ctx + 1, e, ERR_ARG,
-            "%s: %" PRId64 " tokens, %d windows of %d need more", l->text, ids.n, l->chunks,
-            l->n_ctx);
+    FAIL_IF(ids.n < (int64_t)chunks * l->n_ctx + 1, e, ERR_ARG,
+            "%s: %" PRId64 " tokens, %d windows of %d need more", l->text, ids.n, chunks, l->n_ctx);
     for (int c = COL_avx2; c < COL_count; c++) {
         if (l->backend ? column_from_name(l->backend) != (enum column)c
                        : !column_is_cpu((enum column)c) || !column_available((enum column)c))
             continue;
-        for (int w = 0; w < l->chunks; w++) {
+        for (int w = 0; w < chunks; w++) {
             const char *kv = cache_types[w % (int)N_ELEMS(cache_types)];
             fprintf(stderr, "%s: %s, cache %s, window %d\n", model, column_name((enum column)c), kv,
                     w + 1);
@@ -67,7 +68,7 @@ static int run_retyped(struct limits *l, const struct gguf *g, const struct tok 
         if (!retype_knows((enum qtype)t)) continue;
         fprintf(stderr, "%s: as %s\n", gguf_path(g), qtype_info((enum qtype)t)->name);
         TRY(retype_model(g, (enum qtype)t, path, e));
-        TRY(run_windows(l, path, tok, e));
+        TRY(run_windows(l, path, tok, l->copy_chunks > 0 ? l->copy_chunks : l->chunks, e));
         l->n_models++;
     }
 out:
@@ -88,7 +89,7 @@ static int run_model(struct limits *l, const char *path, struct err *e) {
     }
     if (rc < 0) return rc;
     TRY(tok_load(&tok, m.g, e));
-    TRY(run_windows(l, path, tok, e));
+    TRY(run_windows(l, path, tok, l->chunks, e));
     l->n_models++;
     if (m.main_type == QT_f16 && l->retype) {
         TRY(run_retyped(l, m.g, tok, e));
@@ -117,19 +118,27 @@ out:
 
 static int write_csv(const struct limits *l, const struct row *run, struct err *e) {
     int rc = 0;
+    char gpu[256] = "", driver[256] = "";
+    if (l->backend && column_from_name(l->backend) == COL_cuda)
+        TRY(card_first(gpu, driver, sizeof gpu, e));
     FILE *f = l->out ? fopen(l->out, "w") : stdout;
     FAIL_IF(!f, e, ERR_IO, "%s: cannot create: %s", l->out, strerror(errno));
     fputs("cell,n,p50,p99,p99.9,max_rel,max_row_nmse,multiple,multiple_nmse,limit_max_rel,"
-          "limit_row_nmse,models,windows,n_ctx,text_fp,cpu,commit\n",
+          "limit_row_nmse,models,windows,n_ctx,text_fp,cpu,commit,gpu,driver\n",
           f);
     for (int i = 0; i < l->run.n; i++) {
         const struct limit_cell *c = &l->run.cells[i];
+        const char *at = strrchr(c->cell, '@');
+        const bool device = at && column_from_name(at + 1) == COL_cuda;
         struct op_limit limit = limit_from(c->max_rel, c->row_nmse);
-        fprintf(f, "%s,%" PRId64 ",%.3g,%.3g,%.3g,%.9g,%.9g,%g,%g,%.2g,%.2g,%d,%d,%d,%s,%s,%.12s\n",
+        fprintf(f,
+                "%s,%" PRId64 ",%.3g,%.3g,%.3g,%.9g,%.9g,%g,%g,%.2g,%.2g,%d,%d,%d,%s,%s,%.12s,%s,"
+                "\"%s\"\n",
                 c->cell, c->n, limit_quantile(c, 0.5), limit_quantile(c, 0.99),
                 limit_quantile(c, 0.999), c->max_rel, c->row_nmse, LIMIT_MULTIPLE,
                 LIMIT_MULTIPLE_NMSE, limit.max_rel, limit.row_nmse, l->n_models, l->n_windows,
-                l->n_ctx, l->t.fingerprint, row_get(run, ROW_cpu), provenance_commit());
+                l->n_ctx, l->t.fingerprint, row_get(run, ROW_cpu), provenance_commit(),
+                device ? gpu : "", device ? driver : "");
     }
     bool bad = ferror(f) != 0;
     if (l->out) bad |= fclose(f) != 0;
@@ -156,6 +165,8 @@ int cmd_limits(int argc, char **argv, struct err *e) {
         { OPT_INT, "-c --ctx-size", "N", &l.n_ctx, 2, 1 << 16, NULL, "tokens of a window" },
         { OPT_INT, "--chunks", "N", &l.chunks, 1, 1 << 16, NULL,
           "windows of each model and column; their caches are f16, q8_0 and f32 in turn" },
+        { OPT_INT, "--copy-chunks", "N", &l.copy_chunks, 0, 1 << 16, NULL,
+          "windows of each copy in a simple type, whose products alone are new (0 = --chunks)" },
         { OPT_CHOICE, "--backend", "COLUMN", &l.backend, 0, 0, "avx2|avx512|amx|cuda",
           "one column (default: every CPU column of this machine)" },
         { OPT_NO_FLAG, "--no-retype", NULL, &l.retype, 0, 0, NULL,

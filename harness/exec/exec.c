@@ -8,6 +8,7 @@
 #include "exec/exec.h"
 
 #include "cuda_plugin.h"
+#include "exec/card.h"
 #include "exec/split.h"
 
 #include <assert.h>
@@ -628,8 +629,7 @@ int exec_devices(struct exec *x, char *gpu, char *driver, size_t n_bytes, struct
         TRY(backend_cuda_info(&x->place[i], &info, e));
         const size_t used = strlen(gpu);
         snprintf(gpu + used, n_bytes - used, "%s%s", used ? ", " : "", info.name);
-        const char *nvidia = nvml_driver(x->cards);
-        snprintf(driver, n_bytes, "%s%s%s", info.versions, nvidia[0] ? ", NVIDIA " : "", nvidia);
+        card_driver(&info, nvml_driver(x->cards), driver, n_bytes);
     }
 out:
     return rc;

@@ -275,14 +275,17 @@ int kcheck_call(struct kcheck *k, int64_t calls, struct err *e) {
     return call_on(k, calls, k->p.n_threads, e);
 }
 
-/* By the type of the activations; attention has no other and takes the best of its column. */
+/* By the type of the activations, and what has none by the cache's. A card's tensor cores take
+ * floats of 16 bits, which caches of bytes become and activations are split into, but not binary32:
+ * the roof of few tokens is theirs, too, and memory is nearer. */
 static enum peak peak_of(const struct kcheck *k) {
+    const enum peak floats = k->c.col == COL_cuda && k->c.type != QT_f32 ? PEAK_bf16 : PEAK_f32;
     if (k->c.kind == KCASE_MUL_MAT) {
         const struct qkernel *q = qkernel_find(k->c.col, k->c.type, true, NULL);
         const enum qtype act = q ? q->act : QT_f32;
-        return act == QT_f32 ? PEAK_f32 : act == QT_bf16 ? PEAK_bf16 : PEAK_i8;
+        return act == QT_f32 ? floats : act == QT_bf16 ? PEAK_bf16 : PEAK_i8;
     }
-    return k->c.col == COL_amx ? PEAK_bf16 : PEAK_f32;
+    return k->c.col == COL_amx ? PEAK_bf16 : floats;
 }
 
 /* Bytes of a source or, as number OP_MAX_SRC, of the result that a call touches. */
@@ -441,7 +444,7 @@ static int check_op(struct kcheck *k, struct kresult *r, struct err *e) {
     memset(ref.dst->data, 0, data_bytes(ref.dst));
     TRY(run_ref(k, &ref, e));
     TRY(compare(k, dst, all ? NULL : tok, n, NULL, 0, ref.dst, r, e));
-    r->limit = kcheck_op_limit(k->c.op, k->c.col, k->c.type);
+    r->limit = kcheck_op_limit(k->c.op, k->c.col, k->c.type, k->n_tok);
 out:
     return rc;
 }

@@ -43,7 +43,7 @@ struct tensor *kcheck_ints(struct kcheck *k, int64_t n, int32_t first, int32_t s
 
 /* kcheck_ops.c: the node of an op and its masks. */
 int kcheck_load_op(struct kcheck *k, struct err *e);
-/* The NMSE that a cell of the op may have. */
-double kcheck_op_limit(enum op op, enum column c, enum qtype type);
+/* The NMSE that a cell of the op may have, with so many tokens. */
+double kcheck_op_limit(enum op op, enum column c, enum qtype type, int64_t n_tok);
 
 #endif

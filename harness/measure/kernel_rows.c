@@ -58,6 +58,8 @@ static int set_case(struct row *b, const struct kernel_report *r, struct err *e)
     TRY(row_set(b, ROW_type_k, cache ? type : NULL, e));
     TRY(row_set(b, ROW_type_v, cache ? type : NULL, e));
     TRY(row_set_int(b, ROW_n_threads, r->n_threads, e));
+    TRY(row_set(b, ROW_gpu, r->card ? r->card->gpu : NULL, e));
+    TRY(row_set(b, ROW_driver, r->card ? r->card->driver : NULL, e));
     TRY(row_set(b, ROW_n_ubatch, NULL, e));
     TRY(row_set(b, ROW_n_kv, NULL, e));
     if (r->work.n_tok > 0) TRY(row_set_int(b, ROW_n_ubatch, r->work.n_tok, e));
@@ -90,7 +92,8 @@ out:
     return rc;
 }
 
-int kernel_rows_peaks(struct run_rows *rows, const struct peaks *peaks, struct err *e) {
+int kernel_rows_peaks(struct run_rows *rows, const struct peaks *peaks,
+                      const struct kernel_card *card, struct err *e) {
     char name[64];
     int rc = 0;
     struct kernel_report none = { .c = { .kind = KCASE_OP, .op = OP_add }, .name = "" };
@@ -99,13 +102,15 @@ int kernel_rows_peaks(struct run_rows *rows, const struct peaks *peaks, struct e
         const bool read = v->peak == PEAK_read;
         none.c.col = v->col;
         none.n_threads = v->n_threads;
+        none.card = column_is_cpu(v->col) ? NULL : card;
         TRY(set_case(&rows->base, &none, e));
         if (read)
             snprintf(name, sizeof name, "read %zu KiB@%s", v->n_bytes >> 10, column_name(v->col));
         else
             snprintf(name, sizeof name, "%s@%s", peak_name(v->peak), column_name(v->col));
         TRY(row_set(&rows->base, ROW_cells, name, e));
-        TRY(run_rows_value(rows, read && v->n_bytes == peaks->memory_bytes ? "read" : name,
+        const bool all = v->n_bytes == peaks->memory_bytes || none.card;
+        TRY(run_rows_value(rows, read && all ? "read" : name,
                            read ? METRIC_peak_gbs : METRIC_peak_gmacs, v->value, NULL, 0, e));
     }
 out:

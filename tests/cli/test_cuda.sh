@@ -45,12 +45,12 @@ check "without a device: the same" $?
 [ $? -eq 2 ] && grep -q -e '-ngl 5: only --backend cuda' "$tmp/out"
 check "-ngl without --backend cuda is a usage error" $?
 
-# ---- whole models
+# ---- whole models; ref does not round activations to 8 bits, which moves so short a text by 0.4 % on avx2, too
 for m in kt q8; do
     eval "model=\$$m"
     ref=$(ppl "$tmp/ref-$m.csv" -m "$model" --backend ref)
     gpu=$(ppl "$tmp/gpu-$m.csv" -m "$model" --backend cuda)
-    near "$gpu" "$ref" 0.3
+    near "$gpu" "$ref" 0.6
     check "$m: perplexity $gpu, ref has $ref" $?
     case $(field "$tmp/gpu-$m.csv" cells) in *@avx* | *@ref* | *@amx*) false ;; *@cuda*) true ;; esac
     check "$m: every cell is cuda's" $?
@@ -63,7 +63,7 @@ check "the row says what ran where" $?
 
 # ---- splits
 half=$(ppl "$tmp/half.csv" -m $q8 --backend cuda -ngl 3 --cpu-backend ref -ub 32)
-near "$half" "$(ppl "$tmp/ref.csv" -m $q8 --backend ref)" 0.3
+near "$half" "$(ppl "$tmp/ref.csv" -m $q8 --backend ref)" 0.6
 check "-ngl 3: the last layers on the device, perplexity $half" $?
 field "$tmp/half.csv" cells | grep -q 'q8_0@ref.*q8_0@cuda' && field "$tmp/half.csv" placement | grep -q 'CUDA0 .*, CPU (ref) '
 check "-ngl 3: both are named" $?
@@ -158,6 +158,14 @@ if [ $emulated -eq 1 ]; then
     check "sweep-bench: energy of a token, and JSON" $?
     field "$tmp/sweep.csv" driver | grep -q ', NVIDIA 550\.54\.14$'
     check "the row names the card's driver" $?
+    "$GGAUGE" kernel-bench --backend cuda,ref --type q8_0 --op mul_mat --n 256 --n-rows 40 --n-tok 2 --cold-mib 1 --seconds 0 -t 1,2 \
+        --csv "$tmp/kernels.csv" >"$tmp/out" 2>&1 && python3 - "$tmp/kernels.csv" <<'PY'
+import csv, sys
+rows = [(r["backend"], r["gpu"], r["driver"].rpartition(", ")[2], r["n_threads"]) for r in csv.DictReader(open(sys.argv[1]))]
+assert {r for r in rows if r[0] == "cuda"} == {("cuda", "emulated on the host", "NVIDIA 550.54.14", "0")}, rows
+assert {r for r in rows if r[0] == "ref"} == {("ref", "", "", "1"), ("ref", "", "", "2")}, rows
+PY
+    check "kernel-bench: rows of a card name it and its driver, others do not" $?
     ppl "$tmp/cards.csv" -m $q8 --backend cuda -ts 1,1 --chunks 8 >/dev/null
     fact "$tmp/cards.csv" run gpu_w 500 10 && fact "$tmp/cards.csv" run gpu_sm_mhz 1755 0 && fact "$tmp/cards.csv" run vram_bytes 4294967296 0
     check "perplexity on two cards: sums, and the slower clock" $?

@@ -389,7 +389,48 @@ static float f16_value(uint32_t h) {
     return table[h & 0xFFFFu];
 }
 
-/* Sums of 16 products in order; a card adds them in an order of its own. */
+/* d += a B as it comes: what overflows or is not finite, and what is too small to be aligned. */
+static float add_plainly(float d, const float a[16], const float B[16][8], int c) {
+    for (int k = 0; k < 16; k++)
+        d += a[k] * B[k][c];
+    return d;
+}
+
+/* sum * unit with the bits that binary32 has no room for cut off. */
+static float cut_to_float(int sum, float unit) {
+    const unsigned size = sum < 0 ? 0u - (unsigned)sum : (unsigned)sum;
+    const int extra = 8 - __builtin_clz(size | 1);
+    const float cut = (float)(extra > 0 ? size >> extra << extra : size) * unit;
+    return sum < 0 ? -cut : cut;
+}
+
+/* d [8] += a [16] B [16, 8] as tensor cores of Hopper add: products are exact; they and d lose what
+ * is below 2^-25 of the power of two of the largest of them; the sum loses what is below its own
+ * last place. Nothing is rounded to the nearest. */
+static void add_cut(float d[8], const float a[16], const float B[16][8]) {
+    float big[8], scale[8];
+    int sum[8];
+    for (int c = 0; c < 8; c++)
+        big[c] = fabsf(d[c]);
+    for (int k = 0; k < 16; k++)
+        for (int c = 0; c < 8; c++) {
+            const float size = fabsf(a[k] * B[k][c]);
+            big[c] = size <= big[c] ? big[c] : size; /* NaN is large */
+        }
+    for (int c = 0; c < 8; c++) {
+        const uint32_t power = f32_bits(big[c]) & 0x7F800000u;
+        scale[c] = big[c] >= 0x1p-100f && power < 0x7F000000u
+                       ? f32_from_bits((254u << 23) - power) * 0x1p25f
+                       : 0;
+        sum[c] = (int)(scale[c] > 0 ? d[c] * scale[c] : 0);
+    }
+    for (int k = 0; k < 16; k++)
+        for (int c = 0; c < 8; c++)
+            sum[c] += scale[c] > 0 ? (int)(a[k] * B[k][c] * scale[c]) : 0;
+    for (int c = 0; c < 8; c++)
+        d[c] = scale[c] > 0 ? cut_to_float(sum[c], 1 / scale[c]) : add_plainly(d[c], a, B, c);
+}
+
 static void do_mma_f16(void **l) {
     float A[16][16], B[16][8], D[16][8];
     for (int i = 0; i < 32; i++) {
@@ -404,9 +445,7 @@ static void do_mma_f16(void **l) {
             D[g + 8 * (k / 2)][t + k % 2] = p->d[k];
     }
     for (int r = 0; r < 16; r++)
-        for (int k = 0; k < 16; k++)
-            for (int c = 0; c < 8; c++)
-                D[r][c] += A[r][k] * B[k][c];
+        add_cut(D[r], A[r], B);
     for (int i = 0; i < 32; i++) {
         struct product_f16 *p = (struct product_f16 *)l[i];
         for (int k = 0; k < 4; k++)

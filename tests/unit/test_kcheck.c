@@ -318,6 +318,35 @@ static void roofs(void **state) {
     free(p);
 }
 
+/* Which compute peak a cell has; none of these runs. */
+static void peaks_of_cells(void **state) {
+    (void)state;
+    static const struct {
+        struct kcase c;
+        enum peak peak;
+    } want[] = {
+        { { KCASE_MUL_MAT, COL_avx2, QT_f16, OP_mul_mat, 512, 0 }, PEAK_f32 },
+        { { KCASE_MUL_MAT, COL_avx2, QT_q8_0, OP_mul_mat, 512, 0 }, PEAK_i8 },
+        { { KCASE_MUL_MAT, COL_cuda, QT_f32, OP_mul_mat, 512, 0 }, PEAK_f32 },
+        { { KCASE_MUL_MAT, COL_cuda, QT_f16, OP_mul_mat, 512, 0 }, PEAK_bf16 },
+        { { KCASE_MUL_MAT, COL_cuda, QT_bf16, OP_mul_mat, 512, 0 }, PEAK_bf16 },
+        { { KCASE_MUL_MAT, COL_cuda, QT_iq4_kt, OP_mul_mat, 512, 0 }, PEAK_i8 },
+        { { KCASE_OP, COL_avx2, QT_f16, OP_attn, 512, 512 }, PEAK_f32 },
+        { { KCASE_OP, COL_amx, QT_f16, OP_attn, 512, 512 }, PEAK_bf16 },
+        { { KCASE_OP, COL_cuda, QT_f32, OP_attn, 512, 512 }, PEAK_f32 },
+        { { KCASE_OP, COL_cuda, QT_f16, OP_attn, 512, 512 }, PEAK_bf16 },
+        { { KCASE_OP, COL_cuda, QT_q8_0, OP_attn, 512, 512 }, PEAK_bf16 },
+    };
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        const struct kcheck k = { .c = want[i].c };
+        struct kwork w;
+        char name[64];
+        kcheck_work(&k, &w);
+        kcase_name(&k.c, name, sizeof name);
+        if (w.peak != want[i].peak) fail_msg("%s: %s", name, peak_name(w.peak));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_cell_is_listed),
@@ -330,6 +359,7 @@ int main(void) {
         cmocka_unit_test(data_that_cannot_be_made),
         cmocka_unit_test(repeats),
         cmocka_unit_test(roofs),
+        cmocka_unit_test(peaks_of_cells),
     };
     return cmocka_run_group_tests_name("kcheck", tests, setup, teardown);
 }
