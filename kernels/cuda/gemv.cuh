@@ -8,9 +8,10 @@
  *
  * The raw bytes of 32 sub-blocks a row pass through the warp's own shared memory in copies of 16
  * bytes, whatever the alignment of blocks is, 3 ahead of what is decoded, the first ones while the
- * kernel that makes the activations still runs. Decoded weights stay in registers and meet the int8
- * activations of all tokens there; with one token a trellis is not even decoded (NAME_dot of
- * decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 4 stages of 32 sub-blocks (8 KiB to 35 KiB).
+ * kernel that makes the activations still runs. The first token's activations are fetched one turn
+ * ahead. Decoded weights stay in registers and meet the int8 activations of all tokens there; with
+ * one token a trellis is not even decoded (NAME_dot of decode_trellis.h). Shared: 4 warps x 2 or 4
+ * rows x 4 stages of 32 sub-blocks (8 KiB to 40 KiB).
  * Bytes moved: the matrix, once. Limit: memory for plain types, instructions for a trellis (4.6 to 6.7 a
  * weight).
  *
@@ -49,39 +50,74 @@ struct gemv_args {
 };
 
 template <class D, int ROWS> struct gemv_shape {
-    static constexpr int CHUNK = 32 / D::PER * D::BYTES; /* bytes of 32 sub-blocks */
-    static constexpr int SLOT = CHUNK + 32;              /* and where they begin and end */
+    static constexpr int BLOCKS = 32 / D::PER;
+    static constexpr int CHUNK = BLOCKS * D::BYTES; /* bytes of 32 sub-blocks */
+    /* Blocks of 128 bytes would lie in the same banks, all of them: they are 160 bytes apart. */
+    static constexpr bool APART = D::BYTES % 128 == 0;
+    static constexpr int PITCH = D::BYTES + (APART ? 32 : 0);
+    static constexpr int SLOT = BLOCKS * PITCH + (APART ? 0 : 32); /* and where they begin and end */
     static constexpr int STAGE = ROWS * SLOT;
     static constexpr size_t SHARED_BYTES = (size_t)GEMV_WARPS * GEMV_STAGES * STAGE;
+    /* Blocks that a multiprocessor has at once: for as many the registers suffice without spills. */
+    static constexpr int resident(int n_tok) {
+        return n_tok == 1 ? (ROWS == GEMV_ROWS ? 6 : 5) : n_tok == 2 ? 5 : n_tok == 4 ? 4 : 3;
+    }
     static_assert(CHUNK % 16 == 0, "a chunk is a whole number of copies");
+    static_assert(!APART || (CHUNK == 16 * WARP && ROWS * BLOCKS <= WARP), "a lane has one end");
 };
 
 /* A row, and what a lane copies of it: 16 bytes out of every 512 of a chunk. */
 struct gemv_row {
     const uint8_t *from; /* the lane's first piece of the next chunk */
     int off;             /* where in its first 16 bytes a chunk begins */
+    int blk;             /* the lane's block, from where a stage begins */
     float scale;
 };
 
-template <class D> DEV struct gemv_row gemv_row_at(const uint8_t *row, int lane) {
+/* The 16 bytes in which a block ends and the next one begins belong to both, so if blocks are apart, to
+ * two places. Lane r * BLOCKS + k copies them once more, to the end of block k of row r. */
+struct gemv_end {
+    const uint8_t *from;
+    int left; /* copy if a chunk has more bytes than this */
+};
+
+template <class D, int ROWS> DEV struct gemv_row gemv_row_at(const uint8_t *row, int r, int lane) {
+    typedef gemv_shape<D, ROWS> S;
     const uint8_t *p = row + D::META;
     const int off = (int)((uintptr_t)p & 15);
-    return { p - off + 16 * lane, off, row_scale<D>(row) };
+    return { p - off + 16 * lane, off, r * S::SLOT + off + lane / D::PER * S::PITCH,
+             row_scale<D>(row) };
 }
 
-/* Start the copies of the next chunk of all rows, of which n_sub sub-blocks are left, to the lane's
- * place. */
-template <class D, int ROWS>
-DEV void gemv_load(struct gemv_row *row, int n_sub, shared_place to, int lane) {
+/* Of the lane's row. */
+template <class D, int ROWS> DEV struct gemv_end gemv_end_of(const uint8_t *row, int lane) {
     typedef gemv_shape<D, ROWS> S;
-    const int bytes = n_sub >= 32 ? S::CHUNK : n_sub > 0 ? n_sub / D::PER * D::BYTES : -16;
+    const int off = (int)((uintptr_t)(row + D::META) & 15);
+    const int to = (lane % S::BLOCKS + 1) * D::BYTES;
+    return { row + D::META - off + to, lane < ROWS * S::BLOCKS ? to - off : S::CHUNK };
+}
+
+/* Start the copies of the next chunk of all rows, of which `left` bytes are left, to the stage. */
+template <class D, int ROWS>
+DEV void gemv_load(struct gemv_row *row, struct gemv_end *end, int left, shared_place stage,
+                   int lane) {
+    typedef gemv_shape<D, ROWS> S;
+    const int bytes = left <= 0 ? -16 : left < S::CHUNK ? left : S::CHUNK;
+    const shared_place to = stage + (S::APART ? lane / 8 * S::PITCH + lane % 8 * 16 : 16 * lane);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
 #pragma unroll
-        for (int i = 0; i < S::SLOT; i += 16 * WARP)
+        for (int i = 0; i < (S::APART ? S::CHUNK : S::SLOT); i += 16 * WARP)
             if (i + 16 * lane < row[r].off + bytes)
                 cp_async16_to(to + r * S::SLOT + i, row[r].from + i);
         row[r].from += S::CHUNK;
+    }
+    if (S::APART) {
+        if (end->left < bytes)
+            cp_async16_to(stage + lane / S::BLOCKS * S::SLOT + lane % S::BLOCKS * S::PITCH +
+                              D::BYTES,
+                          end->from);
+        end->from += S::CHUNK;
     }
     cp_async_commit();
 }
@@ -156,40 +192,79 @@ DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
     }
 }
 
-/* The matrix of this block. */
-DEV struct gemv_matrix gemv_matrix_of(const struct gemv_args &a) {
-    struct gemv_matrix m = a.m[0];
+/* What a warp has: ROWS rows of m from r0 on, or half of them and the same of the other matrix. */
+struct gemv_part {
+    struct gemv_matrix m;
+    int64_t r0;
+};
+
+/* Read anew, so that no registers keep it while sums are made. */
+template <int ROWS> DEV struct gemv_part gemv_part_now(const struct gemv_args &a) {
+    const unsigned block = (unsigned)block_now().x;
+    struct gemv_part p = { a.m[0], 0 };
 #pragma unroll
     for (int i = 1; i < FEW_MATRICES; i++)
-        if (blockIdx.x >= a.m[i].first_block) m = a.m[i];
-    return m;
+        if (block >= a.m[i].first_block) p.m = a.m[i];
+    p.r0 = ((int64_t)(block - p.m.first_block) * GEMV_WARPS + thread_now() / WARP) *
+           (a.glu ? ROWS / 2 : ROWS);
+    return p;
 }
 
-/* Results y of row r, one for each token. */
-template <int NT>
-DEV void gemv_store(const struct gemv_args &a, char *dst, size_t dst_stride, int64_t r,
-                    const float *y) {
-#pragma unroll
-    for (int t = 0; t < NT; t++) {
-        if (t >= a.n_tok) continue;
-        ((float *)(dst + (size_t)t * dst_stride))[r] = y[t];
-        if (a.add)
-            ((float *)(a.out + (size_t)t * a.out_stride))[r] =
-                y[t] + ((const float *)(a.add + (size_t)t * a.add_stride))[r];
-    }
+template <int ROWS>
+DEV const uint8_t *gemv_row_start(const struct gemv_args &a, const struct gemv_part &p, int i) {
+    const bool other = a.glu && i >= ROWS / 2;
+    const int64_t r = p.r0 + (other ? i - ROWS / 2 : i);
+    return (other ? a.m[1].w : p.m.w) +
+           (size_t)(r < p.m.n_rows ? r : p.r0) * (other ? a.m[1].w_stride : p.m.w_stride);
+}
+
+/* What a lane has of the results: those of one row for one token, if any. */
+struct gemv_result {
+    struct gemv_matrix m;
+    int64_t row;
+    int t;
+    bool gate; /* of a gated unit, whose other factor another lane has */
+    bool is;   /* and is it the lane that stores it? */
+};
+
+/* After warp_sums lane i * LANES has result i; rows come first, tokens second. */
+template <int NT, int ROWS> DEV struct gemv_result gemv_result_now(const struct gemv_args &a) {
+    constexpr int LANES = WARP / (NT * ROWS);
+    const struct gemv_part p = gemv_part_now<ROWS>(a);
+    const int lane = (int)(thread_now() % WARP), i = lane / LANES, r = i / NT;
+    const bool other = a.glu && r >= ROWS / 2;
+    struct gemv_result y = { p.m, p.r0 + (other ? r - ROWS / 2 : r), i % NT, a.glu && !other,
+                             false };
+    if (other) y.m = a.m[1];
+    y.is = lane % LANES == 0 && y.t < a.n_tok && y.row < y.m.n_rows;
+    return y;
+}
+
+/* What is added to it. */
+template <int NT, int ROWS> DEV float gemv_added(const struct gemv_args &a) {
+    if (!a.add) return 0;
+    const struct gemv_result at = gemv_result_now<NT, ROWS>(a);
+    return at.is ? ((const float *)(a.add + (size_t)at.t * a.add_stride))[at.row] : 0;
+}
+
+template <int NT, int ROWS> DEV void gemv_store(const struct gemv_args &a, float y, float added) {
+    const float up = __shfl_xor_sync(FULL_WARP, y, WARP / 2); /* of a gate */
+    const struct gemv_result at = gemv_result_now<NT, ROWS>(a);
+    if (!at.is) return;
+    ((float *)(at.m.dst + (size_t)at.t * at.m.dst_stride))[at.row] = y;
+    if (a.add || at.gate)
+        ((float *)(a.out + (size_t)at.t * a.out_stride))[at.row] = a.glu ? swiglu(y, up)
+                                                                         : y + added;
 }
 
 template <class D, int NT, int ROWS>
-static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) gemv_kernel(struct gemv_args a) {
+static __global__ void __launch_bounds__(GEMV_WARPS *WARP, (gemv_shape<D, ROWS>::resident(NT))) gemv_kernel(struct gemv_args a) {
     typedef gemv_shape<D, ROWS> S;
     SHARED(shared);
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     uint8_t *slots = shared + warp * GEMV_STAGES * S::STAGE;
-    const struct gemv_matrix m = gemv_matrix_of(a);
-    /* ROWS rows of a matrix, or half of them and the same of the other one */
-    const int n_own = a.glu ? ROWS / 2 : ROWS;
-    const int64_t r0 = ((int64_t)(blockIdx.x - m.first_block) * GEMV_WARPS + warp) * n_own;
-    if (r0 >= m.n_rows) {
+    const struct gemv_part part = gemv_part_now<ROWS>(a);
+    if (part.r0 >= part.m.n_rows) {
         await_previous();
         return;
     }
@@ -197,33 +272,37 @@ static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) gemv_kernel(struct
     float acc[ROWS][NT];
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
-        const bool other = a.glu && i >= ROWS / 2;
-        const int64_t r = r0 + (other ? i - ROWS / 2 : i);
-        row[i] = gemv_row_at<D>((other ? a.m[1].w : m.w) + (size_t)(r < m.n_rows ? r : r0) *
-                                                               (other ? a.m[1].w_stride : m.w_stride),
-                                lane);
+        row[i] = gemv_row_at<D, ROWS>(gemv_row_start<ROWS>(a, part, i), i, lane);
 #pragma unroll
         for (int t = 0; t < NT; t++)
             acc[i][t] = 0;
     }
+    struct gemv_end end = {};
+    if (S::APART)
+        end = gemv_end_of<D, ROWS>(gemv_row_start<ROWS>(a, part, lane / S::BLOCKS % ROWS), lane);
     const int n_sub = a.n / 32;
-    const shared_place place = place_of(slots) + 16 * lane;
+    int left = n_sub / D::PER * D::BYTES;
+    const shared_place place = place_of(slots);
 #pragma unroll
-    for (int s = 0; s < GEMV_STAGES - 1; s++)
-        gemv_load<D, ROWS>(row, n_sub - 32 * s, place + s * S::STAGE, lane);
+    for (int s = 0; s < GEMV_STAGES - 1; s++, left -= S::CHUNK)
+        gemv_load<D, ROWS>(row, &end, left, place + s * S::STAGE, lane);
     await_previous(); /* who makes the activations */
+    struct gemv_acts next_x = gemv_acts_of(a, 0, lane < n_sub ? lane : 0);
+    const float added = gemv_added<NT, ROWS>(a);
     int now = 0, next = (GEMV_STAGES - 1) * S::STAGE; /* places of stages */
 #pragma unroll 1
     for (int sub = lane; sub - lane < n_sub; sub += 32) {
-        gemv_load<D, ROWS>(row, n_sub - sub + lane - 32 * (GEMV_STAGES - 1), place + next, lane);
-        const struct gemv_acts x = gemv_acts_of(a, 0, sub < n_sub ? sub : 0);
+        gemv_load<D, ROWS>(row, &end, left, place + next, lane);
+        left -= S::CHUNK;
+        const struct gemv_acts x = next_x; /* fetched a turn ago */
+        next_x = gemv_acts_of(a, 0, sub + 32 < n_sub ? sub + 32 : 0);
         cp_async_wait<GEMV_STAGES - 1>();
         __syncwarp();
         if (sub < n_sub) {
             const uint8_t *blk[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; r++)
-                blk[r] = slots + now + r * S::SLOT + row[r].off + lane / D::PER * D::BYTES;
+                blk[r] = slots + now + row[r].blk;
             if constexpr (NT == 1 && gemv_dot<D>::HAS)
                 gemv_one<D, ROWS>(blk, row, lane % D::PER, x, acc);
             else
@@ -233,24 +312,7 @@ static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) gemv_kernel(struct
         next = now;
         now = now == (GEMV_STAGES - 1) * S::STAGE ? 0 : now + S::STAGE;
     }
-#pragma unroll
-    for (int r = 0; r < ROWS; r++)
-#pragma unroll
-        for (int t = 0; t < NT; t++)
-            acc[r][t] = a.gain * warp_sum(acc[r][t]);
-    if (lane > 0) return;
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        if (i >= n_own || r0 + i >= m.n_rows) continue;
-        gemv_store<NT>(a, m.dst, m.dst_stride, r0 + i, acc[i]);
-        if (i >= ROWS / 2 || !a.glu) continue;
-        gemv_store<NT>(a, a.m[1].dst, a.m[1].dst_stride, r0 + i, acc[i + ROWS / 2]);
-#pragma unroll
-        for (int t = 0; t < NT; t++)
-            if (t < a.n_tok)
-                ((float *)(a.out + (size_t)t * a.out_stride))[r0 + i] =
-                    swiglu(acc[i][t], acc[i + ROWS / 2][t]);
-    }
+    gemv_store<NT, ROWS>(a, a.gain * warp_sums<ROWS * NT>(acc[0], lane), added);
 }
 
 /* Fills in where the blocks of each matrix begin. */
