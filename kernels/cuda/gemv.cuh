@@ -55,10 +55,11 @@ template <class D, int ROWS> struct gemv_shape {
     /* Blocks of 128 bytes would lie in the same banks, all of them: they are 160 bytes apart. */
     static constexpr bool APART = D::BYTES % 128 == 0;
     static constexpr int PITCH = D::BYTES + (APART ? 32 : 0);
-    static constexpr int SLOT = BLOCKS * PITCH + (APART ? 0 : 32); /* and where they begin and end */
+    /* and the 16 bytes in which they begin and end */
+    static constexpr int SLOT = BLOCKS * PITCH + (APART ? 0 : 32);
     static constexpr int STAGE = ROWS * SLOT;
     static constexpr size_t SHARED_BYTES = (size_t)GEMV_WARPS * GEMV_STAGES * STAGE;
-    /* Blocks that a multiprocessor has at once: for as many the registers suffice without spills. */
+    /* Blocks that a multiprocessor has at once: for so many the registers suffice without spills. */
     static constexpr int resident(int n_tok) {
         return n_tok == 1 ? (ROWS == GEMV_ROWS ? 6 : 5) : n_tok == 2 ? 5 : n_tok == 4 ? 4 : 3;
     }
@@ -74,8 +75,8 @@ struct gemv_row {
     float scale;
 };
 
-/* The 16 bytes in which a block ends and the next one begins belong to both, so if blocks are apart, to
- * two places. Lane r * BLOCKS + k copies them once more, to the end of block k of row r. */
+/* The 16 bytes in which a block ends and the next one begins belong to both, so if blocks are apart,
+ * to two places. Lane r * BLOCKS + k copies them once more, to the end of block k of row r. */
 struct gemv_end {
     const uint8_t *from;
     int left; /* copy if a chunk has more bytes than this */
@@ -258,7 +259,8 @@ template <int NT, int ROWS> DEV void gemv_store(const struct gemv_args &a, float
 }
 
 template <class D, int NT, int ROWS>
-static __global__ void __launch_bounds__(GEMV_WARPS *WARP, (gemv_shape<D, ROWS>::resident(NT))) gemv_kernel(struct gemv_args a) {
+static __global__ void __launch_bounds__(GEMV_WARPS *WARP, (gemv_shape<D, ROWS>::resident(NT)))
+gemv_kernel(struct gemv_args a) {
     typedef gemv_shape<D, ROWS> S;
     SHARED(shared);
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
