@@ -22,37 +22,65 @@ DEV bool is_lost(const struct acts_out &out, int64_t b, int64_t n_blocks) {
            (FAULT_IN(out, tg_tail) && b >= n_blocks - 4);
 }
 
-/* The scale of a block whose largest magnitude is amax: bf16, to nearest even; a NaN or infinity becomes
- * the scale and poisons every product. */
-DEV float acts_scale(float amax) {
+/* What a block of 32 is multiplied with to become integers. */
+struct acts_scale {
+    float d, inverse;
+    bool finite;
+};
+
+/* amax: the largest magnitude, or any NaN. */
+DEV struct acts_scale acts_scale_of(float amax) {
+    /* bf16, to nearest even; a NaN or infinity becomes the scale and poisons every product */
     const uint32_t u = bits_of(amax / 127.0f);
     const bool nan = (u & 0x7FFFFFFFu) > 0x7F800000u;
-    return f32_of((nan ? u | 0x400000u : u + 0x7FFFu + (u >> 16 & 1u)) & 0xFFFF0000u);
+    const float d = f32_of((nan ? u | 0x400000u : u + 0x7FFFu + (u >> 16 & 1u)) & 0xFFFF0000u);
+    return { d, d != 0 ? 1.0f / d : 0.0f, (bits_of(amax) & 0x7F800000u) != 0x7F800000u };
 }
 
-DEV float acts_inverse(float scale) {
-    return scale != 0 ? 1.0f / scale : 0.0f;
+DEV int acts_int(const struct acts_out &out, const struct acts_scale &s, float v) {
+    const float r = FAULT_IN(out, act_truncate) ? truncf(v * s.inverse) : rintf(v * s.inverse);
+    return s.finite ? (int)fmaxf(-128.0f, fminf(127.0f, r)) : 1;
 }
 
-/* What v becomes in that block; out is for seeded faults. */
-DEV int acts_round(const struct acts_out &out, float v, float amax, float inverse) {
-    const bool finite = (bits_of(amax) & 0x7F800000u) != 0x7F800000u;
-    const float r = FAULT_IN(out, act_truncate) ? truncf(v * inverse) : rintf(v * inverse);
-    return finite ? (int)fmaxf(-128.0f, fminf(127.0f, r)) : 1;
+DEV void acts_put_scale(const struct acts_out &out, int64_t t, int64_t n, int64_t b, float d,
+                        int sum) {
+    const float scale = is_lost(out, b, n / 32) ? 0 : d;
+    out.d[t * (n / 32) + b] = scale;
+    out.s[t * (n / 32) + b] = FAULT_IN(out, act_sum) ? 0 : scale * (float)sum;
 }
 
 /* Element `lane` of block b of token t, by all lanes of a warp. */
 DEV void acts_put(const struct acts_out &out, int64_t t, int64_t n, int64_t b, float v) {
     const int lane = (int)threadIdx.x % WARP;
-    const float amax = warp_max_nan(fabsf(v));
-    const float d = acts_scale(amax);
-    const int q = acts_round(out, v, amax, acts_inverse(d)), sum = warp_sum(q);
+    const struct acts_scale s = acts_scale_of(warp_max_nan(fabsf(v)));
+    const int q = acts_int(out, s, v), sum = warp_sum(q);
     out.q[t * n + 32 * b + lane] = (int8_t)q;
-    if (lane == 0) {
-        const float scale = is_lost(out, b, n / 32) ? 0 : d;
-        out.d[t * (n / 32) + b] = scale;
-        out.s[t * (n / 32) + b] = FAULT_IN(out, act_sum) ? 0 : scale * (float)sum;
-    }
+    if (lane == 0) acts_put_scale(out, t, n, b, s.d, sum);
+}
+
+DEV uint32_t larger(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
+
+/* Elements i .. i + 3 of token t, i rising by 4 from one lane to the next from a multiple of 32 on,
+ * by all lanes of a warp: 8 of them have a block. Lanes whose i is not below n do nothing. */
+DEV void acts_put4(const struct acts_out &out, int64_t t, int64_t n, int64_t i, const float4 &v) {
+    /* magnitudes are in the order of their bits, and a NaN is above all */
+    uint32_t amax = larger(larger(bits_of(fabsf(v.x)), bits_of(fabsf(v.y))),
+                           larger(bits_of(fabsf(v.z)), bits_of(fabsf(v.w))));
+#pragma unroll
+    for (int m = 4; m > 0; m /= 2)
+        amax = larger(amax, __shfl_xor_sync(FULL_WARP, amax, m));
+    const struct acts_scale s = acts_scale_of(f32_of(amax));
+    const uint32_t q = hd_pack4(acts_int(out, s, v.x), acts_int(out, s, v.y),
+                                acts_int(out, s, v.z), acts_int(out, s, v.w));
+    int sum = hd_dot4(q, 0x01010101u, 0);
+#pragma unroll
+    for (int m = 4; m > 0; m /= 2)
+        sum += __shfl_xor_sync(FULL_WARP, sum, m);
+    if (i >= n) return;
+    *(uint32_t *)(out.q + t * n + i) = q;
+    if (i % 32 == 0) acts_put_scale(out, t, n, i / 32, s.d, sum);
 }
 
 /* The same from token t on, of rows of n. */

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT
  * acts_cuda.cu - activations as 8-bit integers for the products of quantised types; see acts.cuh.
  *
- * Grid [n / 32 / 8, n_tok], block of 8 warps, a warp a block of 32. Moves 4 n + 1.25 n bytes a row;
- * memory bound, and small beside the product. */
+ * Grid [n / 512, n_tok], block of 4 warps; a thread has 4 elements, 8 threads a block of 32. Moves
+ * 4 n + 1.25 n bytes a row; memory bound, and small beside the product. */
 #include "cuda/acts.cuh"
+#include "cuda/elements.cuh"
 
-#define BLOCKS_AT_ONCE 8
+#define THREADS 128
 
+template <bool WIDE>
 static __global__ void acts_kernel(const char *x, size_t stride, int64_t n, struct acts_out out) {
     await_previous();
-    const int lane = (int)threadIdx.x % WARP;
-    const int64_t t = blockIdx.y, b = (int64_t)blockIdx.x * BLOCKS_AT_ONCE + threadIdx.x / WARP;
-    if (b >= n / 32) return; /* a whole warp */
-    acts_put(out, t, n, b, ((const float *)(x + (size_t)t * stride))[32 * b + lane]);
+    const int64_t t = blockIdx.y, i = 4 * ((int64_t)blockIdx.x * THREADS + threadIdx.x);
+    acts_put4(out, t, n, i, row_get4<WIDE>(x + (size_t)t * stride, i, n));
 }
 
 static size_t align256(size_t n) {
@@ -46,11 +46,12 @@ int acts_quantize(struct cuda_device *d, const struct dtensor *x, struct acts *o
     const struct acts_out to = acts_room(d, x);
     *out = { to.q, to.d, to.s };
     if (d->acts_of == x->p && d->acts_rows == x->rows && !d->acts_halves) return 0;
+    const bool wide = row_is_wide(x->p, x->stride, x->n);
+    const auto kernel = wide ? &acts_kernel<true> : &acts_kernel<false>;
     for (int64_t t = 0; t < x->rows; t += 32768) { /* a grid has 65535 rows */
         const int64_t m = x->rows - t < 32768 ? x->rows - t : 32768;
-        LAUNCH(acts_kernel, dim3(div_up(x->n / 32, BLOCKS_AT_ONCE), (unsigned)m),
-               BLOCKS_AT_ONCE * WARP, 0, x->p + (size_t)t * x->stride, x->stride, x->n,
-               acts_from(to, t, x->n));
+        LAUNCH(kernel, dim3(div_up(x->n, 4 * THREADS), (unsigned)m), THREADS, 0,
+               x->p + (size_t)t * x->stride, x->stride, x->n, acts_from(to, t, x->n));
     }
     acts_made(d, x);
 out:

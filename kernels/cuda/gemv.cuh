@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: MIT
  * gemv.cuh - a quantised matrix times 1 to 8 tokens: every weight is read once.
  *
- * Grid n_rows / 8, block of 4 warps; a warp has 2 rows (4 of a large matrix of a trellis, for one
- * token), a lane every 32nd sub-block of them. Up to three matrices that multiply the same tokens share
- * a launch; results can be added to others, or two matrices be the gate and the other factor of a
- * gated unit (then half of a warp's rows are of each).
+ * A block has 4 warps, a warp 2 rows (4 of a trellis, for one token), a lane every 32nd sub-block of
+ * them; of a trellis two warps can share rows, whose chunks of 32 sub-blocks they take in turn. Up
+ * to three matrices that multiply the same tokens share a launch; results can be added to others, or
+ * two matrices be the gate and the other factor of a gated unit (then half of a warp's rows are of
+ * each).
  *
- * The raw bytes of 32 sub-blocks a row pass through the warp's own shared memory in copies of 16
- * bytes, whatever the alignment of blocks is, 3 ahead of what is decoded, the first ones while the
- * kernel that makes the activations still runs. Decoded weights stay in registers and meet the int8
- * activations of all tokens there; with one token a trellis is not even decoded (NAME_dot of
- * decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 4 stages of 32 sub-blocks (8 KiB to 35 KiB).
- * Bytes moved: the matrix, once. Limit: memory for plain types, instructions for a trellis (4.6 to 6.7 a
- * weight).
+ * The raw bytes of a chunk pass through the warp's own shared memory in copies of 16 bytes, whatever
+ * the alignment of blocks is, 3 ahead of what is decoded, the first ones while the kernel that makes
+ * the activations still runs. The first token's activations are fetched one turn ahead. Decoded
+ * weights stay in registers and meet the int8 activations of all tokens there; with one token a
+ * trellis is not even decoded (NAME_dot of decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 4
+ * chunks (8 KiB to 40 KiB). Bytes moved: the matrix, once. Limit: memory for plain types,
+ * instructions for a trellis (4.6 to 6.7 a weight).
  *
- * Sums: a lane adds its sub-blocks in order, then lanes are added in a fixed tree; they depend
- * neither on the number of tokens nor on which rows a block has. */
+ * Sums: a lane adds its sub-blocks in order, then lanes are added in a fixed tree; of a trellis
+ * every other chunk so, and then both sums, whether one warp makes them or two. They depend neither
+ * on the number of tokens nor on which rows a block has. */
 #ifndef GGAUGE_GEMV_CUH
 #define GGAUGE_GEMV_CUH
 
@@ -24,6 +26,8 @@
 #define GEMV_WARPS 4
 #define GEMV_ROWS 2 /* of a warp */
 #define GEMV_STAGES 4
+/* From one row of a warp to the next: such rows, if of a multiple of 4 bytes, are aligned alike. */
+#define GEMV_STEP 4
 
 struct gemv_matrix {
     const uint8_t *w;
@@ -48,57 +52,6 @@ struct gemv_args {
     size_t out_stride;
 };
 
-template <class D, int ROWS> struct gemv_shape {
-    static constexpr int CHUNK = 32 / D::PER * D::BYTES; /* bytes of 32 sub-blocks */
-    static constexpr int SLOT = CHUNK + 32;              /* and where they begin and end */
-    static constexpr int STAGE = ROWS * SLOT;
-    static constexpr size_t SHARED_BYTES = (size_t)GEMV_WARPS * GEMV_STAGES * STAGE;
-    static_assert(CHUNK % 16 == 0, "a chunk is a whole number of copies");
-};
-
-/* A row, and what a lane copies of it: 16 bytes out of every 512 of a chunk. */
-struct gemv_row {
-    const uint8_t *from; /* the lane's first piece of the next chunk */
-    int off;             /* where in its first 16 bytes a chunk begins */
-    float scale;
-};
-
-template <class D> DEV struct gemv_row gemv_row_at(const uint8_t *row, int lane) {
-    const uint8_t *p = row + D::META;
-    const int off = (int)((uintptr_t)p & 15);
-    return { p - off + 16 * lane, off, row_scale<D>(row) };
-}
-
-/* Start the copies of the next chunk of all rows, of which n_sub sub-blocks are left, to the lane's
- * place. */
-template <class D, int ROWS>
-DEV void gemv_load(struct gemv_row *row, int n_sub, shared_place to, int lane) {
-    typedef gemv_shape<D, ROWS> S;
-    const int bytes = n_sub >= 32 ? S::CHUNK : n_sub > 0 ? n_sub / D::PER * D::BYTES : -16;
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-        for (int i = 0; i < S::SLOT; i += 16 * WARP)
-            if (i + 16 * lane < row[r].off + bytes)
-                cp_async16_to(to + r * S::SLOT + i, row[r].from + i);
-        row[r].from += S::CHUNK;
-    }
-    cp_async_commit();
-}
-
-/* The activations of sub-block `sub` of token t. */
-struct gemv_acts {
-    uint32_t q[8];
-    float d;
-};
-
-DEV struct gemv_acts gemv_acts_of(const struct gemv_args &a, int t, int sub) {
-    const uint4 *x = (const uint4 *)(a.x.q + (size_t)t * a.n + 32 * sub);
-    const uint4 x0 = x[0], x1 = x[1];
-    return { { x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w },
-             a.x.d[(size_t)t * (a.n / 32) + sub] };
-}
-
 /* Types that multiply one token without decoded weights: NAME_dot of decode_trellis.h. */
 template <class D> struct gemv_dot {
     static constexpr bool HAS = false;
@@ -117,6 +70,101 @@ template <class D> struct gemv_dot {
 GEMV_DOT(iq2_kt)
 GEMV_DOT(iq3_kt)
 GEMV_DOT(iq4_kt)
+
+template <class D, int ROWS> struct gemv_shape {
+    static constexpr int SUMS = gemv_dot<D>::HAS ? 2 : 1; /* of a row */
+    static constexpr int BLOCKS = 32 / D::PER;
+    static constexpr int CHUNK = BLOCKS * D::BYTES; /* bytes of 32 sub-blocks */
+    /* Blocks of 128 bytes would lie in the same banks, all of them: they are 160 bytes apart. */
+    static constexpr bool APART = D::BYTES % 128 == 0;
+    static constexpr int PITCH = D::BYTES + (APART ? 32 : 0);
+    /* and the 16 bytes in which they begin and end */
+    static constexpr int SLOT = BLOCKS * PITCH + (APART ? 0 : 32);
+    /* of rows GEMV_STEP apart: what they have is where the first one's is */
+    static constexpr bool ALIKE = D::BYTES % 4 == 0 && D::META % 4 == 0;
+    static constexpr int STAGE = ROWS * SLOT;
+    static constexpr size_t SHARED_BYTES = (size_t)GEMV_WARPS * GEMV_STAGES * STAGE;
+    /* Blocks that a multiprocessor has at once: for so many the registers suffice without spills. */
+    static constexpr int resident(int n_tok) {
+        return n_tok == 1 ? (ROWS == GEMV_ROWS ? 6 : 5) : n_tok == 2 ? 5 : n_tok == 4 ? 4 : 3;
+    }
+    static_assert(CHUNK % 16 == 0, "a chunk is a whole number of copies");
+    static_assert(!APART || (CHUNK == 16 * WARP && ROWS * BLOCKS <= WARP), "a lane has one end");
+};
+
+/* A row, and what a lane copies of it: 16 bytes out of every 512 of a chunk. */
+struct gemv_row {
+    const uint8_t *from; /* the lane's first piece of the next chunk */
+    int off;             /* where in its first 16 bytes a chunk begins */
+    int blk;             /* the lane's block, from where a stage begins */
+    float scale;
+};
+
+/* The 16 bytes in which a block ends and the next one begins belong to both, so if blocks are apart,
+ * to two places. Lane r * BLOCKS + k copies them once more, to the end of block k of row r. */
+struct gemv_end {
+    const uint8_t *from;
+    int left; /* copy if a chunk has more bytes than this */
+};
+
+/* Row r of a warp that begins with chunk `first`. */
+template <class D, int ROWS>
+DEV struct gemv_row gemv_row_at(const uint8_t *row, int first, int r, int lane) {
+    typedef gemv_shape<D, ROWS> S;
+    const uint8_t *p = row + D::META;
+    const int off = (int)((uintptr_t)p & 15);
+    return { p - off + 16 * lane + first * S::CHUNK, off,
+             r * S::SLOT + off + lane / D::PER * S::PITCH, row_scale<D>(row) };
+}
+
+/* Of the lane's row. */
+template <class D, int ROWS>
+DEV struct gemv_end gemv_end_of(const uint8_t *row, int first, int lane) {
+    typedef gemv_shape<D, ROWS> S;
+    const int off = (int)((uintptr_t)(row + D::META) & 15);
+    const int to = (lane % S::BLOCKS + 1) * D::BYTES;
+    return { row + D::META - off + to + first * S::CHUNK,
+             lane < ROWS * S::BLOCKS ? to - off : S::CHUNK };
+}
+
+/* Start the copies of the warp's next chunk of all rows, from which on `left` bytes are left, to a
+ * stage. */
+template <class D, int ROWS, int PARTS>
+DEV void gemv_load(struct gemv_row *row, struct gemv_end *end, int left, shared_place stage,
+                   int lane) {
+    typedef gemv_shape<D, ROWS> S;
+    const int bytes = left <= 0 ? -16 : left < S::CHUNK ? left : S::CHUNK;
+    const shared_place to = stage + (S::APART ? lane / 8 * S::PITCH + lane % 8 * 16 : 16 * lane);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+        for (int i = 0; i < (S::APART ? S::CHUNK : S::SLOT); i += 16 * WARP)
+            if (i + 16 * lane < row[r].off + bytes)
+                cp_async16_to(to + r * S::SLOT + i, row[r].from + i);
+        row[r].from += PARTS * S::CHUNK;
+    }
+    if (S::APART) {
+        if (end->left < bytes)
+            cp_async16_to(stage + lane / S::BLOCKS * S::SLOT + lane % S::BLOCKS * S::PITCH +
+                              D::BYTES,
+                          end->from);
+        end->from += PARTS * S::CHUNK;
+    }
+    cp_async_commit();
+}
+
+/* The activations of sub-block `sub` of token t. */
+struct gemv_acts {
+    uint32_t q[8];
+    float d;
+};
+
+DEV struct gemv_acts gemv_acts_of(const struct gemv_args &a, int t, int sub) {
+    const uint4 *x = (const uint4 *)(a.x.q + (size_t)t * a.n + 32 * sub);
+    const uint4 x0 = x[0], x1 = x[1];
+    return { { x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w },
+             a.x.d[(size_t)t * (a.n / 32) + sub] };
+}
 
 /* Sub-block b of the blocks blk of all rows with one token's activations x. */
 template <class D, int ROWS>
@@ -156,128 +204,202 @@ DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
     }
 }
 
-/* The matrix of this block. */
-DEV struct gemv_matrix gemv_matrix_of(const struct gemv_args &a) {
-    struct gemv_matrix m = a.m[0];
+/* What a warp has: ROWS rows of m, r0 and every GEMV_STEP-th behind it, or half of them and the same
+ * of the other matrix. */
+struct gemv_part {
+    struct gemv_matrix m;
+    int64_t r0;
+};
+
+/* Read anew, so that no registers keep it while sums are made. */
+template <int ROWS, int PARTS> DEV struct gemv_part gemv_part_now(const struct gemv_args &a) {
+    const unsigned block = (unsigned)block_now().x;
+    struct gemv_part p = { a.m[0], 0 };
 #pragma unroll
     for (int i = 1; i < FEW_MATRICES; i++)
-        if (blockIdx.x >= a.m[i].first_block) m = a.m[i];
-    return m;
+        if (block >= a.m[i].first_block) p.m = a.m[i];
+    const int64_t set = (int64_t)(block - p.m.first_block) * (GEMV_WARPS / PARTS) +
+                        thread_now() / (WARP * PARTS);
+    p.r0 = set / GEMV_STEP * GEMV_STEP * (a.glu ? ROWS / 2 : ROWS) + set % GEMV_STEP;
+    return p;
 }
 
-/* Results y of row r, one for each token. */
-template <int NT>
-DEV void gemv_store(const struct gemv_args &a, char *dst, size_t dst_stride, int64_t r,
-                    const float *y) {
+template <int ROWS>
+DEV const uint8_t *gemv_row_start(const struct gemv_args &a, const struct gemv_part &p, int i) {
+    const bool other = a.glu && i >= ROWS / 2;
+    const int64_t first = p.r0 < p.m.n_rows ? p.r0 : 0;
+    const int64_t r = p.r0 + GEMV_STEP * (other ? i - ROWS / 2 : i);
+    return (other ? a.m[1].w : p.m.w) +
+           (size_t)(r < p.m.n_rows ? r : first) * (other ? a.m[1].w_stride : p.m.w_stride);
+}
+
+/* What a lane has of the results: those of one row for one token, if any. */
+struct gemv_result {
+    struct gemv_matrix m;
+    int64_t row;
+    int t;
+    bool gate; /* of a gated unit, whose other factor another lane has */
+    bool is;   /* and is it the lane of the warp that stores it? */
+};
+
+/* After warp_sums lane i * LANES has result i; rows come first, tokens second. */
+template <int NT, int ROWS, int PARTS>
+DEV struct gemv_result gemv_result_now(const struct gemv_args &a) {
+    constexpr int LANES = WARP / (NT * ROWS);
+    const struct gemv_part p = gemv_part_now<ROWS, PARTS>(a);
+    const int lane = (int)(thread_now() % WARP), i = lane / LANES, r = i / NT;
+    const bool other = a.glu && r >= ROWS / 2;
+    struct gemv_result y = { p.m, p.r0 + GEMV_STEP * (other ? r - ROWS / 2 : r), i % NT,
+                             a.glu && !other, false };
+    if (other) y.m = a.m[1];
+    y.is = lane % LANES == 0 && thread_now() / WARP % PARTS == 0 && y.t < a.n_tok &&
+           y.row < y.m.n_rows;
+    return y;
+}
+
+/* What is added to it. */
+template <int NT, int ROWS, int PARTS> DEV float gemv_added(const struct gemv_args &a) {
+    if (!a.add) return 0;
+    const struct gemv_result at = gemv_result_now<NT, ROWS, PARTS>(a);
+    return at.is ? ((const float *)(a.add + (size_t)at.t * a.add_stride))[at.row] : 0;
+}
+
+template <int NT, int ROWS, int PARTS>
+DEV void gemv_store(const struct gemv_args &a, float y, float added) {
+    const float up = __shfl_xor_sync(FULL_WARP, y, WARP / 2); /* of a gate */
+    const struct gemv_result at = gemv_result_now<NT, ROWS, PARTS>(a);
+    if (!at.is) return;
+    ((float *)(at.m.dst + (size_t)at.t * at.m.dst_stride))[at.row] = y;
+    if (a.add || at.gate)
+        ((float *)(a.out + (size_t)at.t * a.out_stride))[at.row] = a.glu ? swiglu(y, up)
+                                                                         : y + added;
+}
+
+/* Which of two sums a chunk goes to changes with every turn. */
+template <int NT, int ROWS> DEV void gemv_swap(float acc[2][ROWS][NT]) {
 #pragma unroll
-    for (int t = 0; t < NT; t++) {
-        if (t >= a.n_tok) continue;
-        ((float *)(dst + (size_t)t * dst_stride))[r] = y[t];
-        if (a.add)
-            ((float *)(a.out + (size_t)t * a.out_stride))[r] =
-                y[t] + ((const float *)(a.add + (size_t)t * a.add_stride))[r];
-    }
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+        for (int t = 0; t < NT; t++) {
+            const float other = acc[1][r][t];
+            acc[1][r][t] = acc[0][r][t];
+            acc[0][r][t] = other;
+        }
 }
 
-template <class D, int NT, int ROWS>
-static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) gemv_kernel(struct gemv_args a) {
+/* The sums of all warps of some rows; `mine` is the warp's own shared memory, `size` bytes. */
+template <int PARTS> DEV float gemv_parts_sum(float y, uint8_t *mine, size_t size) {
+    if (PARTS == 1) return y;
+    const int part = (int)threadIdx.x / WARP % PARTS, lane = (int)threadIdx.x % WARP;
+    __syncwarp();
+    ((float *)mine)[lane] = y;
+    __syncthreads();
+    return part ? y : y + ((const float *)(mine + size))[lane];
+}
+
+template <class D, int NT, int ROWS, int PARTS>
+static __global__ void __launch_bounds__(GEMV_WARPS *WARP, (gemv_shape<D, ROWS>::resident(NT)))
+gemv_kernel(struct gemv_args a) {
     typedef gemv_shape<D, ROWS> S;
     SHARED(shared);
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     uint8_t *slots = shared + warp * GEMV_STAGES * S::STAGE;
-    const struct gemv_matrix m = gemv_matrix_of(a);
-    /* ROWS rows of a matrix, or half of them and the same of the other one */
-    const int n_own = a.glu ? ROWS / 2 : ROWS;
-    const int64_t r0 = ((int64_t)(blockIdx.x - m.first_block) * GEMV_WARPS + warp) * n_own;
-    if (r0 >= m.n_rows) {
-        await_previous();
-        return;
-    }
+    const struct gemv_part part = gemv_part_now<ROWS, PARTS>(a);
+    const int n_sub = part.r0 < part.m.n_rows ? a.n / 32 : 0, first = warp % PARTS;
     struct gemv_row row[ROWS];
-    float acc[ROWS][NT];
+    float acc[S::SUMS / PARTS][ROWS][NT] = {};
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
-        const bool other = a.glu && i >= ROWS / 2;
-        const int64_t r = r0 + (other ? i - ROWS / 2 : i);
-        row[i] = gemv_row_at<D>((other ? a.m[1].w : m.w) + (size_t)(r < m.n_rows ? r : r0) *
-                                                               (other ? a.m[1].w_stride : m.w_stride),
-                                lane);
-#pragma unroll
-        for (int t = 0; t < NT; t++)
-            acc[i][t] = 0;
+        row[i] = gemv_row_at<D, ROWS>(gemv_row_start<ROWS>(a, part, i), first, i, lane);
+        if (S::ALIKE && i % (ROWS / 2)) {
+            row[i].off = row[i - 1].off;
+            row[i].blk = row[i - 1].blk + S::SLOT;
+        }
     }
-    const int n_sub = a.n / 32;
-    const shared_place place = place_of(slots) + 16 * lane;
+    struct gemv_end end = {};
+    if (S::APART)
+        end = gemv_end_of<D, ROWS>(gemv_row_start<ROWS>(a, part, lane / S::BLOCKS % ROWS), first,
+                                   lane);
+    int left = n_sub / D::PER * D::BYTES - first * S::CHUNK;
+    const shared_place place = place_of(slots);
 #pragma unroll
-    for (int s = 0; s < GEMV_STAGES - 1; s++)
-        gemv_load<D, ROWS>(row, n_sub - 32 * s, place + s * S::STAGE, lane);
+    for (int s = 0; s < GEMV_STAGES - 1; s++, left -= PARTS * S::CHUNK)
+        gemv_load<D, ROWS, PARTS>(row, &end, left, place + s * S::STAGE, lane);
     await_previous(); /* who makes the activations */
+    int sub = lane + 32 * first;
+    struct gemv_acts next_x = gemv_acts_of(a, 0, sub < n_sub ? sub : 0);
+    const float added = gemv_added<NT, ROWS, PARTS>(a);
     int now = 0, next = (GEMV_STAGES - 1) * S::STAGE; /* places of stages */
 #pragma unroll 1
-    for (int sub = lane; sub - lane < n_sub; sub += 32) {
-        gemv_load<D, ROWS>(row, n_sub - sub + lane - 32 * (GEMV_STAGES - 1), place + next, lane);
-        const struct gemv_acts x = gemv_acts_of(a, 0, sub < n_sub ? sub : 0);
+    for (; sub - lane < n_sub; sub += 32 * PARTS) {
+        gemv_load<D, ROWS, PARTS>(row, &end, left, place + next, lane);
+        left -= PARTS * S::CHUNK;
+        const struct gemv_acts x = next_x; /* fetched a turn ago */
+        next_x = gemv_acts_of(a, 0, sub + 32 * PARTS < n_sub ? sub + 32 * PARTS : 0);
         cp_async_wait<GEMV_STAGES - 1>();
         __syncwarp();
         if (sub < n_sub) {
             const uint8_t *blk[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; r++)
-                blk[r] = slots + now + r * S::SLOT + row[r].off + lane / D::PER * D::BYTES;
+                blk[r] = slots + now + row[r].blk;
             if constexpr (NT == 1 && gemv_dot<D>::HAS)
-                gemv_one<D, ROWS>(blk, row, lane % D::PER, x, acc);
+                gemv_one<D, ROWS>(blk, row, lane % D::PER, x, acc[0]);
             else
-                gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, acc);
+                gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, acc[0]);
         }
         __syncwarp(); /* the slot is filled again by the next turn */
+        if constexpr (S::SUMS > PARTS) gemv_swap<NT, ROWS>(acc);
         next = now;
         now = now == (GEMV_STAGES - 1) * S::STAGE ? 0 : now + S::STAGE;
     }
-#pragma unroll
-    for (int r = 0; r < ROWS; r++)
-#pragma unroll
-        for (int t = 0; t < NT; t++)
-            acc[r][t] = a.gain * warp_sum(acc[r][t]);
-    if (lane > 0) return;
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        if (i >= n_own || r0 + i >= m.n_rows) continue;
-        gemv_store<NT>(a, m.dst, m.dst_stride, r0 + i, acc[i]);
-        if (i >= ROWS / 2 || !a.glu) continue;
-        gemv_store<NT>(a, a.m[1].dst, a.m[1].dst_stride, r0 + i, acc[i + ROWS / 2]);
-#pragma unroll
-        for (int t = 0; t < NT; t++)
-            if (t < a.n_tok)
-                ((float *)(a.out + (size_t)t * a.out_stride))[r0 + i] =
-                    swiglu(acc[i][t], acc[i + ROWS / 2][t]);
-    }
+    float y = warp_sums<ROWS * NT>(acc[0][0], lane);
+    if constexpr (S::SUMS > PARTS) y += warp_sums<ROWS * NT>(acc[1][0], lane);
+    y = gemv_parts_sum<PARTS>(y, slots, GEMV_STAGES * S::STAGE);
+    gemv_store<NT, ROWS, PARTS>(a, a.gain * y, added);
 }
 
-/* Fills in where the blocks of each matrix begin. */
-template <class D, int NT, int ROWS>
+/* Fills in where the blocks of each matrix begin; how many there are. */
+template <int ROWS, int PARTS> static unsigned gemv_blocks(struct gemv_args *a) {
+    unsigned n = 0;
+    for (int i = 0; i < FEW_MATRICES; i++) {
+        const bool none = !a->m[i].w || (a->glu && i > 0);
+        a->m[i].first_block = none ? ~0u : n;
+        if (!none)
+            n += div_up(GEMV_STEP * (int64_t)div_up(a->m[i].n_rows,
+                                                    GEMV_STEP * (a->glu ? ROWS / 2 : ROWS)),
+                        GEMV_WARPS / PARTS);
+    }
+    return n;
+}
+
+template <class D, int NT, int ROWS, int PARTS>
 static int gemv_launch(struct cuda_device *d, struct gemv_args a, struct err *e) {
     int rc = 0;
-    unsigned n_blocks = 0;
-    auto kernel = &gemv_kernel<D, NT, ROWS>;
-    for (int i = 0; i < FEW_MATRICES; i++) {
-        const bool none = !a.m[i].w || (a.glu && i > 0);
-        a.m[i].first_block = none ? ~0u : n_blocks;
-        if (!none) n_blocks += div_up(a.m[i].n_rows, GEMV_WARPS * (a.glu ? ROWS / 2 : ROWS));
-    }
+    const unsigned n_blocks = gemv_blocks<ROWS, PARTS>(&a);
+    auto kernel = &gemv_kernel<D, NT, ROWS, PARTS>;
     LAUNCH(kernel, n_blocks, GEMV_WARPS * WARP, (gemv_shape<D, ROWS>::SHARED_BYTES), a);
 out:
     return rc;
+}
+
+/* One token by NAME_dot: two warps for some rows if all blocks that this gives run at once; if not,
+ * there are warps enough, and half as many have half as many beginnings. */
+template <class D>
+static int gemv_run_dot(struct cuda_device *d, struct gemv_args a, struct err *e) {
+    const int at_once = gemv_shape<D, KT_DOT_ROWS>::resident(1) * d->prop.multiProcessorCount;
+    if (gemv_blocks<KT_DOT_ROWS, 2>(&a) <= (unsigned)at_once)
+        return gemv_launch<D, 1, KT_DOT_ROWS, 2>(d, a, e);
+    return gemv_launch<D, 1, KT_DOT_ROWS, 1>(d, a, e);
 }
 
 /* At most 8 tokens. */
 template <class D>
 static int gemv_run(struct cuda_device *d, const struct few_job *f, struct err *e) {
     struct gemv_args a = {};
-    int64_t n_rows = 0;
     for (int i = 0; i < f->n; i++) {
         const struct mul_job *j = &f->m[i];
         a.m[i] = { (const uint8_t *)j->w.p, j->w.stride, j->w.rows, j->dst.p, j->dst.stride, 0 };
-        n_rows += j->w.rows;
     }
     a.n = (int)f->m[0].w.n;
     a.x = f->m[0].acts;
@@ -288,13 +410,13 @@ static int gemv_run(struct cuda_device *d, const struct few_job *f, struct err *
     if (f->add) a.add = f->add->p, a.add_stride = f->add->rows == 1 ? 0 : f->add->stride;
     if (a.n_tok <= 1) {
         if constexpr (gemv_dot<D>::HAS)
-            if (n_rows >= (int64_t)GEMV_WARPS * KT_DOT_ROWS * 2 * d->prop.multiProcessorCount)
-                return gemv_launch<D, 1, KT_DOT_ROWS>(d, a, e);
-        return gemv_launch<D, 1, GEMV_ROWS>(d, a, e);
+            return gemv_run_dot<D>(d, a, e);
+        else
+            return gemv_launch<D, 1, GEMV_ROWS, 1>(d, a, e);
     }
-    if (a.n_tok <= 2) return gemv_launch<D, 2, GEMV_ROWS>(d, a, e);
-    if (a.n_tok <= 4) return gemv_launch<D, 4, GEMV_ROWS>(d, a, e);
-    return gemv_launch<D, 8, GEMV_ROWS>(d, a, e);
+    if (a.n_tok <= 2) return gemv_launch<D, 2, GEMV_ROWS, 1>(d, a, e);
+    if (a.n_tok <= 4) return gemv_launch<D, 4, GEMV_ROWS, 1>(d, a, e);
+    return gemv_launch<D, 8, GEMV_ROWS, gemv_shape<D, GEMV_ROWS>::SUMS>(d, a, e);
 }
 
 template <class D>

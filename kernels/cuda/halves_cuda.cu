@@ -5,6 +5,7 @@
  * 32. A row stays in registers between its two passes, up to 32 elements a thread: 4 n bytes in, 2 n
  * out; memory bound. */
 #include "cuda/acts.cuh"
+#include "cuda/elements.cuh"
 #include "cuda/halves.cuh"
 
 #define KEPT 8 /* times 4 elements of a thread */
@@ -19,8 +20,10 @@ struct halves_args {
     struct acts_out faults; /* no memory: for seeded faults of rounding alone */
 };
 
-DEV float max_of_four(float4 v) {
-    return max_nan(max_nan(fabsf(v.x), fabsf(v.y)), max_nan(fabsf(v.z), fabsf(v.w)));
+/* Magnitudes as bits, which are in their order, and a NaN above all. */
+DEV uint32_t max_of_four(float4 v) {
+    return larger(larger(bits_of(fabsf(v.x)), bits_of(fabsf(v.y))),
+                  larger(bits_of(fabsf(v.z)), bits_of(fabsf(v.w))));
 }
 
 /* 2^(6 - e) for a scale of which 2^e is the largest power of two below it, and its inverse; integers
@@ -34,51 +37,55 @@ DEV float power_for(float d, float *inverse) {
 
 /* Elements i .. i + 3 of token t, all lanes of a warp together; `down` is the row's power of two. */
 DEV void halves_put(const struct halves_args &a, int64_t t, int i, float4 v, float down) {
-    float m = max_of_four(v);
+    uint32_t amax = max_of_four(v);
 #pragma unroll
     for (int k = 4; k > 0; k /= 2)
-        m = max_nan(m, __shfl_xor_sync(FULL_WARP, m, k));
+        amax = larger(amax, __shfl_xor_sync(FULL_WARP, amax, k));
     if (i >= a.n) return;
-    const float d = acts_scale(m), id = acts_inverse(d);
-    const float s = is_lost(a.faults, i / 32, a.n / 32) ? 0 : d * down;
+    const struct acts_scale scale = acts_scale_of(f32_of(amax));
+    const float s = is_lost(a.faults, i / 32, a.n / 32) ? 0 : scale.d * down;
     const int pos = i % 32 / 8 * 2 + i / 4 % 2 * 16; /* 2 t + 16 s */
     const int chunk = i / 32 % 2 * 4 + pos / 8;
     char *to = (char *)(a.q + ((int64_t)(i / 64) * a.n_tok + t) * 64) + pos % 8 * 2;
     *(uint32_t *)(to + (chunk ^ (int)(t % 8)) * 16) =
-        pack_f16((float)acts_round(a.faults, v.x, m, id) * s, (float)acts_round(a.faults, v.y, m, id) * s);
+        pack_f16((float)acts_int(a.faults, scale, v.x) * s, (float)acts_int(a.faults, scale, v.y) * s);
     *(uint32_t *)(to + ((chunk + 1) ^ (int)(t % 8)) * 16) =
-        pack_f16((float)acts_round(a.faults, v.z, m, id) * s, (float)acts_round(a.faults, v.w, m, id) * s);
+        pack_f16((float)acts_int(a.faults, scale, v.z) * s, (float)acts_int(a.faults, scale, v.w) * s);
 }
 
-template <int THREADS>
+template <int THREADS, bool WIDE>
 static __global__ void __launch_bounds__(THREADS) halves_kernel(struct halves_args a) {
     await_previous();
     SHARED(shared);
-    float *part = (float *)shared;
+    uint32_t *part = (uint32_t *)shared, amax = 0;
     const int64_t t = blockIdx.x;
-    const float *x = (const float *)(a.x + (size_t)t * a.stride);
+    const char *x = a.x + (size_t)t * a.stride;
     const int i0 = 4 * (int)threadIdx.x, step = 4 * THREADS;
     float4 v[KEPT];
-    float amax = 0, up;
+    float up;
 #pragma unroll
     for (int k = 0; k < KEPT; k++)
-        v[k] = i0 + k * step < a.n ? *(const float4 *)(x + i0 + k * step) : make_float4(0, 0, 0, 0);
+        v[k] = row_get4<WIDE>(x, i0 + k * step, a.n);
 #pragma unroll
     for (int k = 0; k < KEPT; k++)
-        amax = max_nan(amax, max_of_four(v[k]));
+        amax = larger(amax, max_of_four(v[k]));
     for (int i = i0 + KEPT * step; i < a.n; i += step)
-        amax = max_nan(amax, max_of_four(*(const float4 *)(x + i)));
-    amax = warp_max_nan(amax);
+        amax = larger(amax, max_of_four(row_get4<WIDE>(x, i, a.n)));
+#pragma unroll
+    for (int k = WARP / 2; k > 0; k /= 2)
+        amax = larger(amax, __shfl_xor_sync(FULL_WARP, amax, k));
     if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = amax;
     __syncthreads();
-    amax = warp_max_nan(part[threadIdx.x % (THREADS / WARP)]);
-    const float down = power_for(acts_scale(amax), &up);
+#pragma unroll
+    for (int k = 0; k < THREADS / WARP; k++)
+        amax = larger(amax, part[k]);
+    const float down = power_for(acts_scale_of(f32_of(amax)).d, &up);
     if (threadIdx.x == 0) a.scale[t] = up;
 #pragma unroll
     for (int k = 0; k < KEPT; k++)
         if (i0 / 128 * 128 + k * step < a.n) halves_put(a, t, i0 + k * step, v[k], down);
     for (int i = i0 + KEPT * step; i / 128 * 128 < a.n; i += step) /* whole warps */
-        halves_put(a, t, i, i < a.n ? *(const float4 *)(x + i) : make_float4(0, 0, 0, 0), down);
+        halves_put(a, t, i, row_get4<WIDE>(x, i, a.n), down);
 }
 
 static size_t align256(size_t n) {
@@ -97,10 +104,14 @@ int halves_make(struct cuda_device *d, const struct dtensor *x, struct halves *o
     struct halves_args a = { x->p, x->stride, (int)x->n, q, scale, x->rows, acts_room(d, x) };
     *out = { q, scale };
     if (d->acts_of == x->p && d->acts_rows == x->rows && d->acts_halves) return 0;
-    if (x->n <= 4 * KEPT * 256)
-        LAUNCH(halves_kernel<256>, (unsigned)x->rows, 256, 256 / WARP * sizeof(float), a);
-    else
-        LAUNCH(halves_kernel<512>, (unsigned)x->rows, 512, 512 / WARP * sizeof(float), a);
+    {
+        const bool wide = row_is_wide(x->p, x->stride, x->n), is_long = x->n > 4 * KEPT * 256;
+        const auto kernel = is_long ? wide ? &halves_kernel<512, true> : &halves_kernel<512, false>
+                            : wide  ? &halves_kernel<256, true>
+                                    : &halves_kernel<256, false>;
+        const int threads = is_long ? 512 : 256;
+        LAUNCH(kernel, (unsigned)x->rows, threads, threads / WARP * sizeof(float), a);
+    }
     acts_made(d, x);
     d->acts_halves = true;
 out:

@@ -285,6 +285,22 @@ template <class T> DEV T warp_sum(T x) {
     return x;
 }
 
+/* The sums of N numbers of every lane, N a power of two up to 32, with the bits of warp_sum: lanes
+ * from i * 32 / N on, 32 / N of them, get that of x[i]. */
+template <int N, int M = WARP / 2> DEV float warp_sums(float *x, int lane) {
+    if constexpr (M == 0) {
+        return x[0];
+    } else {
+#pragma unroll
+        for (int i = 0; i < (N + 1) / 2; i++) {
+            const float other = N > 1 ? x[N / 2 + i] : x[i];
+            x[i] = (lane & M ? other : x[i]) +
+                   __shfl_xor_sync(FULL_WARP, lane & M ? x[i] : other, M);
+        }
+        return warp_sums<(N + 1) / 2, M / 2>(x, lane);
+    }
+}
+
 /* Sum over a block of N threads; every thread gets it. `part` is shared memory for N / 32 numbers. */
 template <int N, class T> DEV T block_sum(T x, T *part) {
     x = warp_sum(x);

@@ -164,16 +164,20 @@ static void long_rows(void **state) {
     }
 }
 
-/* So many rows that a warp has more of them: one token has the bits that it has among others, whose
- * warps have fewer. */
+/* Few rows are shared by warps, of many rows a warp has more: one token has the bits that it has
+ * among others, whose warps have other parts. */
 static void many_rows(void **state) {
     struct op_fixture *f = *state;
+    static const int64_t rows[] = { 23, 263 }, tokens[] = { 2, 3, 8 };
     for (int t = 0; t < QT_count; t++) {
         if (!has_product(t)) continue;
-        struct product p = product(f, (enum qtype)t, 263, 768, 2, FILL_RANDOM);
-        check_product(f, &p, FILL_RANDOM, false);
-        check_alone(f, &p);
-        fixture_reset(f);
+        for (int i = 0; i < 6; i++) {
+            const int64_t n = i < 2 ? 768 : 3328;
+            struct product p = product(f, (enum qtype)t, rows[i % 2], n, tokens[i / 2], FILL_RANDOM);
+            check_product(f, &p, FILL_RANDOM, false);
+            check_alone(f, &p);
+            fixture_reset(f);
+        }
     }
 }
 

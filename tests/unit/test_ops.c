@@ -161,7 +161,8 @@ static void test_rms_norm(void **state) {
     struct op_fixture *f = *state;
     /* tokens, vectors per token, length */
     static const int shapes[][3] = { { 1, 1, 1 },    { 3, 1, 77 },    { 7, 6, 64 },  { 5, 3, 128 },
-                                     { 2, 1, 5000 }, { 33, 16, 100 }, { 90, 1, 64 }, { 3, 3, 39 } };
+                                     { 2, 1, 5000 }, { 33, 16, 100 }, { 90, 1, 64 }, { 3, 3, 39 },
+                                     { 3, 1, 577 },  { 2, 1, 4096 },  { 2, 1, 9001 } };
     for (size_t k = 0; k < N_ELEMS(shapes); k++) {
         f->what = "rms_norm";
         int n_tok = shapes[k][0], n_vec = shapes[k][1], len = shapes[k][2], width = n_vec * len;
