@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * attn.cuh - what both kernels of attention share: the operands, and reading a cache. */
+ * attn.cuh - what both kernels of attention share: the operands, and reading a
+ * cache. */
 #ifndef GGAUGE_ATTN_CUH
 #define GGAUGE_ATTN_CUH
 
@@ -10,7 +11,8 @@ struct attn_cache {
     size_t stride; /* from cell to cell */
     int hd;        /* elements of a head */
     int head_bytes;
-    bool vec;      /* 16-byte aligned cells and heads */
+    bool vec; /* 16-byte aligned cells and heads */
+    int type;
     FAULT_FIELD
 };
 
@@ -23,13 +25,14 @@ struct attn_args {
     size_t dst_stride;
     int n_tok, n_head, group; /* heads; heads of a kv head */
     float scale;
-    float *parts; /* [n_tok, n_head, n_ranges, v.hd + 2] */
-    int n_ranges;
+    unsigned *n_done;     /* [n_tok, blocks of a token and range], zeros between launches */
+    float *parts;         /* of attn_few: what ranges leave for the last one to add up */
     struct acts_out acts; /* of dst */
     FAULT_FIELD
 };
 
-/* The first cell of token t's sequence, and the position of the last one that it sees. */
+/* The first cell of token t's sequence, and the position of the last one that
+ * it sees. */
 DEV int first_of(const struct attn_args &a, int t) {
     return a.first[FAULT_IN(a, seq_offset) ? 0 : t];
 }
@@ -38,27 +41,40 @@ DEV int last_of(const struct attn_args &a, int t) {
     return a.pos[t] + (more ? 1 : 0);
 }
 
-/* Types of a cache: 4 elements of a head from element i on, a multiple of 4. */
+/* Types of a cache: 4 elements of a head from element i on, a multiple of 4; or
+ * 8 from a multiple of 8 on in two steps, fetch from memory and open (with the
+ * shift of the place), so that many can be on their way before the first is
+ * used. Heads are 16-byte aligned and have a multiple of 8 elements, or blocks
+ * of q8_0 and words from cell to cell, but for kv_any. */
 struct kv_f32 {
-    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head,
-                                                int i, float *y) {
-        const float *p = (const float *)head + i;
-        if (c.vec) {
-            const float4 v = *(const float4 *)p;
-            y[0] = v.x, y[1] = v.y, y[2] = v.z, y[3] = v.w;
-        } else {
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                y[k] = p[k];
-        }
+    struct raw {
+        float4 a, b;
+    };
+    static __device__ __forceinline__ struct raw none(void) {
+        return { make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0) };
     }
-    static __device__ __forceinline__ float get(const char *head, int i) {
-        return ((const float *)head)[i];
+    static __device__ __forceinline__ uint32_t shift(const char *head, int i) {
+        return (void)head, (void)i, 0;
+    }
+    static __device__ __forceinline__ const void *place(const char *head, int i) {
+        return (const float *)head + i;
+    }
+    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c, const char *head,
+                                                       int i) {
+        (void)c;
+        const float4 *p = (const float4 *)((const float *)head + i);
+        return { p[0], p[1] };
+    }
+    static __device__ __forceinline__ void open(const struct raw &r, uint32_t shift, float *y) {
+        (void)shift;
+        y[0] = r.a.x, y[1] = r.a.y, y[2] = r.a.z, y[3] = r.a.w;
+        y[4] = r.b.x, y[5] = r.b.y, y[6] = r.b.z, y[7] = r.b.w;
     }
 };
 struct kv_f16 {
-    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head,
-                                                int i, float *y) {
+    typedef uint4 raw;
+    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head, int i,
+                                                float *y) {
         const uint16_t *p = (const uint16_t *)head + i;
         if (c.vec) {
             const uint2 v = *(const uint2 *)p;
@@ -70,42 +86,112 @@ struct kv_f16 {
                 y[k] = hd_f16(p[k]);
         }
     }
-    static __device__ __forceinline__ float get(const char *head, int i) {
-        return hd_f16(((const uint16_t *)head)[i]);
+    static __device__ __forceinline__ raw none(void) {
+        return make_uint4(0, 0, 0, 0);
+    }
+    static __device__ __forceinline__ uint32_t shift(const char *head, int i) {
+        return (void)head, (void)i, 0;
+    }
+    static __device__ __forceinline__ const void *place(const char *head, int i) {
+        return (const uint16_t *)head + i;
+    }
+    static __device__ __forceinline__ raw fetch(const struct attn_cache &c, const char *head,
+                                                int i) {
+        (void)c;
+        return *(const uint4 *)((const uint16_t *)head + i);
+    }
+    static __device__ __forceinline__ void open(const raw &r, uint32_t shift, float *y) {
+        const uint32_t w[4] = { r.x, r.y, r.z, r.w };
+        (void)shift;
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            y[k] = hd_f16((uint16_t)(w[k / 2] >> 16 * (k % 2)));
     }
 };
 struct kv_q8_0 {
-    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head,
-                                                int i, float *y) {
+    struct raw {
+        uint32_t w[3]; /* 8 integers, from bit `shift` (0 or 16) of the words on */
+        uint16_t d;
+    };
+    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head, int i,
+                                                float *y) {
         const uint16_t *blk = (const uint16_t *)(head + i / 32 * 34);
         const float d = hd_f16(FAULT_IN(c, q8_cache_scale) ? *(const uint16_t *)head : blk[0]);
         const uint32_t lo = blk[1 + i % 32 / 2], hi = blk[2 + i % 32 / 2];
         y[0] = d * (float)(int8_t)lo, y[1] = d * (float)(int8_t)(lo >> 8);
         y[2] = d * (float)(int8_t)hi, y[3] = d * (float)(int8_t)(hi >> 8);
     }
-    static __device__ __forceinline__ float get(const char *head, int i) {
-        return hd_f16(*(const uint16_t *)(head + i / 32 * 34)) *
-               (float)(int8_t)head[i / 32 * 34 + 2 + i % 32];
+    static __device__ __forceinline__ struct raw none(void) {
+        return { { 0, 0, 0 }, 0 };
+    }
+    /* The same for all cells if those are words apart. */
+    static __device__ __forceinline__ uint32_t shift(const char *head, int i) {
+        return ((uint32_t)(uintptr_t)(head + i / 32 * 34 + 2 + i % 32) & 2u) * 8;
+    }
+    static __device__ __forceinline__ const void *place(const char *head, int i) {
+        return head + i / 32 * 34 + 2 + i % 32;
+    }
+    /* Blocks have 34 bytes: integers begin at a word or in its middle. The last
+     * word that is read may end 2 bytes behind the cache, in the slack of its
+     * memory. */
+    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c, const char *head,
+                                                       int i) {
+        const char *q = head + i / 32 * 34 + 2 + i % 32;
+        const uint32_t odd = shift(head, i) / 8;
+        const uint32_t *w = (const uint32_t *)(q - odd);
+        const uint16_t d =
+            *(const uint16_t *)(FAULT_IN(c, q8_cache_scale) ? head : head + i / 32 * 34);
+        return { { w[0], w[1], odd ? w[2] : 0 }, d };
+    }
+    static __device__ __forceinline__ void open(const struct raw &r, uint32_t shift, float *y) {
+        const float d = hd_f16(r.d);
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            const uint64_t two = (uint64_t)r.w[k / 4 + 1] << 32 | r.w[k / 4];
+            /* byte u of a number from 2^23 on is u more */
+            const uint32_t q = (uint32_t)(two >> shift) ^ 0x80808080u;
+            y[k] = d * (f32_of(0x4B000000u | (q >> 8 * (k % 4) & 0xFFu)) - 8388736.0f);
+        }
     }
 };
 
-/* Elements [i, i + 4) of a head of hd elements; zeros behind its end. */
-template <class T>
-DEV void kv_get4(const struct attn_cache &c, const char *head, int i, float *y) {
-    if (i + 4 <= c.hd) {
-        T::get4(c, head, i, y);
-        return;
+/* Whatever the others cannot do. */
+struct kv_any {
+    struct raw {
+        float y[8];
+    };
+    static __device__ __forceinline__ struct raw none(void) {
+        return { { 0, 0, 0, 0, 0, 0, 0, 0 } };
     }
+    static __device__ __forceinline__ uint32_t shift(const char *head, int i) {
+        return (void)head, (void)i, 0;
+    }
+    static __device__ __forceinline__ const void *place(const char *head, int i) {
+        return head + 2 * i; /* roughly */
+    }
+    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c, const char *head,
+                                                       int i) {
+        struct raw r = none();
+        if (c.type == QT_q8_0)
+            kv_q8_0::open(kv_q8_0::fetch(c, head, i), kv_q8_0::shift(head, i), r.y);
+        if (c.type == QT_q8_0) return r;
+        for (int k = 0; k < 8 && i + k < c.hd; k++)
+            r.y[k] = c.type == QT_f32 ? ((const float *)head)[i + k]
+                                      : hd_f16(((const uint16_t *)head)[i + k]);
+        return r;
+    }
+    static __device__ __forceinline__ void open(const struct raw &r, uint32_t shift, float *y) {
 #pragma unroll
-    for (int k = 0; k < 4; k++)
-        y[k] = i + k < c.hd ? T::get(head, i + k) : 0.0f;
-}
+        for (int k = 0; k < 8; k++)
+            y[k] = r.y[k];
+        (void)shift;
+    }
+};
 
 /* Rows of few tokens: attn_few_cuda.cu; of many: attn_many_cuda.cu. */
 int attn_few(struct cuda_device *d, const struct node *n, struct attn_args *a, struct err *e);
 int attn_many(struct cuda_device *d, const struct node *n, const struct attn_args *a,
               struct err *e);
 bool attn_many_can(const struct node *n);
-int attn_few_ranges(const struct node *n);
 
 #endif

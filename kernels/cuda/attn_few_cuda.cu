@@ -1,117 +1,244 @@
 /* SPDX-License-Identifier: MIT
- * attn_few_cuda.cu - attention of few tokens: the cache is cut into ranges of 256 cells that blocks
- * work on at the same time, in binary32; also any number of tokens for what the tensor cores cannot
- * do (F32 caches, odd head sizes).
+ * attn_few_cuda.cu - attention of few tokens, in binary32: the cache is cut
+ * into ranges of cells that blocks work on at the same time; also any number of
+ * tokens for what the tensor cores cannot do (F32 caches, odd head sizes).
  *
- * Grid [ranges, kv heads x chunks of heads, tokens], block of 4 warps, GH heads of a group at once.
- * Scores: 8 lanes a cell. Values: a warp every 4th cell, 4 columns a lane. Shared: (GH (hd_k + 256) +
- * 4 GH hd_v) x 4 bytes, 28 KiB for GH = 8 and heads of 128. Reads the cells once for each chunk of
- * heads: memory bound.
+ * Grid [ranges, kv heads x chunks of GH heads x chunks of 128 columns of V,
+ * tokens], block of 8 warps. A warp takes every eighth step of 8 cells by
+ * itself: 16 lanes a cell, 8 elements a lane, K and V of a step under way
+ * before the first is used, a softmax of its own that is corrected on the way.
+ * Warps meet at the end. Shared: (GH (hd_k, to 128) + 8 GH 128) x 4 bytes, 18
+ * KiB for 4 heads of 128. Reads the cells once for each chunk of heads (those
+ * meet in the L2 cache): memory bound.
  *
- * With one range a row is finished at once; otherwise every range leaves its sum, maximum and sum of
- * exponentials, and combine adds ranges in order. A row's bits depend on its own position alone. */
+ * Up to 256 cells are one range, whose row is finished at once; more are at
+ * most 32, of 64 cells or 128, 256, ... Each of those leaves its sum, maximum
+ * and sum of exponentials, and the last block to come adds them, in order. So a
+ * row's bits depend on its own position alone. */
 #include "cuda/attn.cuh"
 
-#define RANGE 256 /* cells */
-#define RANGE_LOG2 8
-#define THREADS 128
+#define THREADS 256
+#define WARPS (THREADS / WARP)
+#define STEP 8           /* cells of a warp */
+#define COLS 128         /* of V; and of a chunk of K */
+#define ONE_RANGE_LOG2 8 /* cells */
+#define MIN_RANGE_LOG2 6
+#define MAX_RANGES_LOG2 5 /* a lane each, when they are added */
+#define MAX_RANGES (1 << MAX_RANGES_LOG2)
 #define PARTS_BYTES ((size_t)64 << 20) /* tokens are taken in slices whose ranges fit */
+#define COUNTERS ((int64_t)(ATTN_COUNTER_BYTES / sizeof(unsigned)))
+
+static_assert(MAX_RANGES == WARP, "few_combine");
+
+/* Cells of a range of a row that sees n. */
+DEV int range_cells(int n) {
+    if (n <= 1 << ONE_RANGE_LOG2) return 1 << ONE_RANGE_LOG2;
+    int cells = 1 << MIN_RANGE_LOG2;
+#pragma unroll 1
+    while (cells << MAX_RANGES_LOG2 < n)
+        cells *= 2;
+    return cells;
+}
 
 struct few_shared {
-    float *q, *score, *red, *max, *sum;
+    float *q;         /* [chunks of hd_k, GH, COLS], zeros behind the end */
+    float *acc;       /* [WARPS, GH, COLS] */
+    float *max, *sum; /* [WARPS, GH] of warps; [MAX_RANGES, GH] factors and [GH]
+                         sums of ranges */
+    unsigned *flag;
+    int *n_ranges; /* of the row */
 };
 
-template <int GH> DEV struct few_shared few_layout(const struct attn_args &a, unsigned char *p) {
+static __host__ __device__ inline int few_chunks(int n) {
+    return (n + COLS - 1) / COLS;
+}
+
+template <int GH> DEV struct few_shared few_layout(unsigned char *p) {
     struct few_shared s;
-    s.q = (float *)p;
-    s.score = s.q + GH * ((a.k.hd + 3) / 4 * 4);
-    s.red = s.score + GH * RANGE;
-    s.max = s.red + 4 * GH * ((a.v.hd + 3) / 4 * 4);
-    s.sum = s.max + GH;
+    s.acc = (float *)p;
+    s.max = s.acc + WARPS * GH * COLS;
+    s.sum = s.max + MAX_RANGES * GH;
+    s.flag = (unsigned *)(s.sum + WARPS * GH);
+    s.n_ranges = (int *)s.flag + 1;
+    s.q = s.sum + WARPS * GH + 4;
     return s;
 }
 
 static size_t few_shared_bytes(const struct attn_args *a, int gh) {
-    return (size_t)gh *
-           (size_t)((a->k.hd + 3) / 4 * 4 + RANGE + 4 * ((a->v.hd + 3) / 4 * 4) + 2) *
+    return (size_t)(gh * (few_chunks(a->k.hd) * COLS + WARPS * COLS + MAX_RANGES + WARPS) + 4) *
            sizeof(float);
 }
 
-/* score[g][j] of cells [c0, c0 + n) of the cache. */
-template <class K, int GH>
-DEV void few_scores(const struct attn_args &a, const struct few_shared &s, int64_t c0, int n,
-                    int kv_head, int n_heads) {
-    const int lane = (int)threadIdx.x % WARP, part = lane % 8, hd4 = (a.k.hd + 3) / 4 * 4;
-    for (int j0 = 0; j0 < n; j0 += THREADS / 8) {
-        const int j = j0 + (int)threadIdx.x / 8;
-        const char *head = a.k.p + (size_t)(c0 + (j < n ? j : 0)) * a.k.stride +
-                           (size_t)kv_head * (size_t)a.k.head_bytes;
-        float sum[GH];
+/* What a lane has to do with: cells 2 j + half of its warp's steps, 8 columns.
+ */
+struct few_lane {
+    const char *k, *v; /* heads of the range's first cell */
+    int n;             /* cells of the range */
+    int half, at, v_at;
+    uint32_t k_shift, v_shift;
+};
+
+template <class T>
+DEV void few_fetch(const struct attn_cache &c, const char *p, const struct few_lane &l, int step,
+                   int at, typename T::raw r[STEP / 2]) {
 #pragma unroll
-        for (int g = 0; g < GH; g++)
-            sum[g] = 0;
-        for (int i = 4 * part; i < a.k.hd; i += 32) {
-            float k[4];
-            kv_get4<K>(a.k, head, i, k);
+    for (int j = 0; j < STEP / 2; j++) {
+        const int cell = STEP * step + 2 * j;
+        r[j] = cell < l.n && at < c.hd ? T::fetch(c, p + (size_t)cell * c.stride, at) : T::none();
+    }
+}
+
+/* The warp's first step comes into the L2 cache, but for cells that are still
+ * to be written. */
+template <class T>
+DEV void few_prefetch(const struct attn_cache &c, const char *p, const struct few_lane &l, int step,
+                      int at) {
 #pragma unroll
-            for (int g = 0; g < GH; g++) {
-                const float4 q = *(const float4 *)(s.q + g * hd4 + i);
-                sum[g] = fmaf(q.w, k[3], fmaf(q.z, k[2], fmaf(q.y, k[1], fmaf(q.x, k[0], sum[g]))));
-            }
-        }
+    for (int j = 0; j < STEP / 2; j++) {
+        const int cell = STEP * step + 2 * j;
+        if (cell < l.n && at < c.hd) prefetch_shared(T::place(p + (size_t)cell * c.stride, at));
+    }
+}
+
+/* sum[j * GH + g] += a lane's part of head g times cell j. */
+template <class T, int GH>
+DEV void few_products(const typename T::raw r[STEP / 2], uint32_t shift, const float *q,
+                      float *sum) {
+#pragma unroll
+    for (int half = 0; half < 8; half += 4) {
+        float k[STEP / 2][8];
+#pragma unroll
+        for (int j = 0; j < STEP / 2; j++)
+            T::open(r[j], shift, k[j]);
 #pragma unroll
         for (int g = 0; g < GH; g++) {
+            const float4 w = *(const float4 *)(q + g * COLS + half);
 #pragma unroll
-            for (int m = 4; m > 0; m /= 2)
-                sum[g] += __shfl_xor_sync(FULL_WARP, sum[g], m);
-            if (part == 0 && j < n && g < n_heads) s.score[g * RANGE + j] = sum[g] * a.scale;
-        }
-    }
-}
-
-/* Scores become exponentials; max[g] and sum[g]. A warp a head. */
-template <int GH> DEV void few_softmax(const struct few_shared &s, int n, int n_heads) {
-    const int lane = (int)threadIdx.x % WARP;
-    for (int g = (int)threadIdx.x / WARP; g < n_heads; g += THREADS / WARP) {
-        float *p = s.score + g * RANGE, max = -INFINITY, sum = 0;
-        for (int j = lane; j < n; j += WARP)
-            max = max_nan(max, p[j]);
-        max = warp_max_nan(max);
-        for (int j = lane; j < n; j += WARP)
-            sum += p[j] = max == -INFINITY ? 0 : expf(p[j] - max); /* no key matters here */
-        sum = warp_sum(sum);
-        if (lane == 0) s.max[g] = max, s.sum[g] = sum;
-    }
-}
-
-/* red[warp][g][i] = sum of exponential times value over the warp's cells. */
-template <class V, int GH>
-DEV void few_values(const struct attn_args &a, const struct few_shared &s, int64_t c0, int n,
-                    int kv_head) {
-    const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
-    const int hd4 = (a.v.hd + 3) / 4 * 4;
-    for (int i = 4 * lane; i < a.v.hd; i += 4 * WARP) {
-        float acc[GH][4];
-#pragma unroll
-        for (int g = 0; g < 4 * GH; g++)
-            acc[g / 4][g % 4] = 0;
-#pragma unroll 4
-        for (int j = warp; j < n; j += THREADS / WARP) {
-            float v[4];
-            kv_get4<V>(a.v, a.v.p + (size_t)(c0 + j) * a.v.stride +
-                                (size_t)kv_head * (size_t)a.v.head_bytes,
-                       i, v);
-#pragma unroll
-            for (int g = 0; g < GH; g++) {
-                const float p = s.score[g * RANGE + j];
-#pragma unroll
-                for (int k = 0; k < 4; k++)
-                    acc[g][k] = fmaf(p, v[k], acc[g][k]);
+            for (int j = 0; j < STEP / 2; j++) {
+                const float *y = k[j] + half;
+                float *x = &sum[j * GH + g];
+                *x = fmaf(w.w, y[3], fmaf(w.z, y[2], fmaf(w.y, y[1], fmaf(w.x, y[0], *x))));
             }
         }
+    }
+}
+
+/* Sums over 2 M lanes of v[N]: with M = 8 a lane gets that of element lane % 16 * N / 16, rounded
+ * down. Lanes halve what is theirs until it is one element each. */
+template <int N, int M> DEV float few_fold(float *v) {
+    if constexpr (N == 1) {
+        v[0] += __shfl_xor_sync(FULL_WARP, v[0], M);
+    } else {
+        const bool upper = threadIdx.x & M;
 #pragma unroll
-        for (int g = 0; g < 4 * GH; g++)
-            s.red[(warp * GH + g / 4) * hd4 + i + g % 4] = acc[g / 4][g % 4];
+        for (int i = 0; i < N / 2; i++) {
+            const float give = upper ? v[i] : v[i + N / 2], keep = upper ? v[i + N / 2] : v[i];
+            v[i] = keep + __shfl_xor_sync(FULL_WARP, give, M);
+        }
+    }
+    if constexpr (M > 1) return few_fold<(N > 1 ? N / 2 : 1), M / 2>(v);
+    return v[0];
+}
+
+/* Over the lanes with scores of one head. */
+DEV float few_max(float x) {
+#pragma unroll
+    for (int m = 4; m < WARP; m *= 2)
+        x = max_nan(x, __shfl_xor_sync(FULL_WARP, x, m));
+    return x;
+}
+DEV float few_sum(float x) {
+#pragma unroll
+    for (int m = 4; m < WARP; m *= 2)
+        x += __shfl_xor_sync(FULL_WARP, x, m);
+    return x;
+}
+
+/* e^(x - max), if that is not infinity less itself. */
+DEV float few_exp(float x, float max) {
+    return x == max ? 1.0f : expf(x - max);
+}
+
+/* Lane 4 c + g * 4 / GH (of either half) has the score of the half's cell c and
+ * head g. */
+template <int GH> struct few_row {
+    float max, sum;   /* sum: of the lane's own cells */
+    float acc[GH][8]; /* exponentials times V, of the half's cells */
+};
+
+template <class V, int GH>
+DEV void few_values(struct few_row<GH> *row, const typename V::raw r[STEP / 2], uint32_t shift,
+                    float p, float alpha) {
+    const int lane = (int)threadIdx.x % WARP;
+#pragma unroll
+    for (int g = 0; g < GH; g++) {
+        const float x = __shfl_sync(FULL_WARP, alpha, g * 4 / GH);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            row->acc[g][i] *= x;
+    }
+#pragma unroll
+    for (int j = 0; j < STEP / 2; j++) {
+        float v[8];
+        V::open(r[j], shift, v);
+#pragma unroll
+        for (int g = 0; g < GH; g++) {
+            const float x = __shfl_sync(FULL_WARP, p, lane / 16 * 16 + 4 * j + g * 4 / GH);
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                row->acc[g][i] = fmaf(x, v[i], row->acc[g][i]);
+        }
+    }
+}
+
+/* The warp's steps of n cells; k and v hold the first. */
+template <class K, class V, int GH, bool WIDE>
+DEV void few_steps(const struct attn_args &a, const struct few_lane &l, int n, const float *q,
+                   typename K::raw *k, typename V::raw *v, struct few_row<GH> *row) {
+    const int lane = (int)threadIdx.x % WARP;
+    for (int step = warp_index(); STEP * step < n; step += WARPS) {
+        float sum[STEP / 2 * GH];
+#pragma unroll
+        for (int i = 0; i < STEP / 2 * GH; i++)
+            sum[i] = 0;
+        few_products<K, GH>(k, l.k_shift, q, sum);
+        for (int at = COLS; WIDE && at < a.k.hd; at += COLS) {
+            few_fetch<K>(a.k, l.k, l, step, at + l.at, k);
+            few_products<K, GH>(k, l.k_shift, q + at * GH, sum);
+        }
+        few_fetch<K>(a.k, l.k, l, step + WARPS, l.at, k);
+        const float s = few_fold<STEP / 2 * GH, 8>(sum) * a.scale;
+        const bool seen = STEP * step + 2 * (lane % 16 / 4) < l.n;
+        const float x = seen ? s : -INFINITY, max = max_nan(row->max, few_max(x));
+        const float p = max == -INFINITY ? 0 : expf(x - max); /* no key matters yet */
+        const float alpha = few_exp(row->max, max);
+        row->sum = fmaf(row->sum, alpha, p);
+        row->max = max;
+        few_values<V, GH>(row, v, l.v_shift, p, alpha);
+        few_fetch<V>(a.v, l.v, l, step + WARPS, l.v_at, v);
+    }
+}
+
+/* acc, max and sum of the warp to shared memory. */
+template <int GH> DEV void few_leave(const struct few_shared &s, struct few_row<GH> *row) {
+    const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
+    const bool upper = lane >= 16;
+    const float sum = few_sum(row->sum);
+    if (lane < 4 && lane % (4 / GH) == 0) {
+        s.max[warp * GH + lane / (4 / GH)] = row->max;
+        s.sum[warp * GH + lane / (4 / GH)] = sum;
+    }
+#pragma unroll
+    for (int g = 0; g < GH; g++) {
+        float y[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float give = upper ? row->acc[g][i] : row->acc[g][i + 4];
+            y[i] = (upper ? row->acc[g][i + 4] : row->acc[g][i]) +
+                   __shfl_xor_sync(FULL_WARP, give, 16);
+        }
+        *(float4 *)(s.acc + (warp * GH + g) * COLS + lane % 16 * 8 + lane / 16 * 4) =
+            make_float4(y[0], y[1], y[2], y[3]);
     }
 }
 
@@ -122,113 +249,250 @@ DEV void few_result(const struct attn_args &a, int t, int head, int at, float y)
     if (a.acts.q) acts_put(a.acts, t, (int64_t)a.n_head * a.v.hd, i / 32, y);
 }
 
-template <class K, class V, int GH>
-static __global__ void __launch_bounds__(THREADS, 1) attn_few_kernel(struct attn_args a) {
-    await_previous();
-    SHARED(shared);
-    const struct few_shared s = few_layout<GH>(a, shared);
-    const int range = (int)blockIdx.x, t = (int)blockIdx.z;
-    const int n_chunks = (a.group + GH - 1) / GH, kv_head = (int)blockIdx.y / n_chunks;
-    const int h0 = (int)blockIdx.y % n_chunks * GH; /* in the group */
-    const int n_heads = a.group - h0 < GH ? a.group - h0 : GH;
-    const int last = last_of(a, t);
-    const int n = last + 1 - range * RANGE < RANGE ? last + 1 - range * RANGE : RANGE;
-    if (n <= 0) return; /* the whole block */
-    const int64_t c0 = (int64_t)first_of(a, t) + range * RANGE;
-    const int hd4 = (a.k.hd + 3) / 4 * 4, v4 = (a.v.hd + 3) / 4 * 4;
-    const float *q = (const float *)(a.q + (size_t)t * a.q_stride) +
-                     ((int64_t)kv_head * a.group + h0) * a.k.hd;
-    for (int i = (int)threadIdx.x; i < GH * hd4; i += THREADS)
-        s.q[i] = i / hd4 < n_heads && i % hd4 < a.k.hd ? q[i / hd4 * a.k.hd + i % hd4] : 0;
-    for (int i = (int)threadIdx.x; i < GH * RANGE; i += THREADS)
-        s.score[i] = 0;
-    __syncthreads();
-    few_scores<K, GH>(a, s, c0, n, kv_head, n_heads);
-    __syncthreads();
-    few_softmax<GH>(s, n, n_heads);
-    __syncthreads();
-    few_values<V, GH>(a, s, c0, n, kv_head);
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < n_heads * a.v.hd; i += THREADS) {
-        const int g = i / a.v.hd, at = i % a.v.hd, head = kv_head * a.group + h0 + g;
-        float y = s.red[g * v4 + at];
-        for (int w = 1; w < THREADS / WARP; w++)
-            y += s.red[(w * GH + g) * v4 + at];
-        if (a.n_ranges == 1) {
-            few_result(a, t, head, at, y / s.sum[g]);
+/* What a range leaves: [GH, COLS], maxima [GH], sums [GH]. */
+template <int GH> static constexpr int part_floats = GH *(COLS + 2);
+
+/* Columns of results that a thread has: elements threadIdx.x + THREADS i of
+ * [GH, COLS]. */
+template <int GH> static constexpr int own_results = GH *COLS < THREADS ? 1 : GH *COLS / THREADS;
+
+/* Where the block works. */
+struct few_block {
+    int t, kv_head, head, n_heads; /* of the first of n_heads heads */
+    int col, n_cols;               /* of V */
+};
+
+/* Found anew where it is needed: no registers keep it over the steps. */
+template <int GH> DEV struct few_block few_block_now(const struct attn_args &a) {
+    const int n_chunks = (a.group + GH - 1) / GH, n_cols = few_chunks(a.v.hd);
+    const int y = block_now().y / n_cols, kv_head = y / n_chunks, h0 = y % n_chunks * GH;
+    const int col = (block_now().y - y * n_cols) * COLS;
+    return { (int)blockIdx.z,
+             kv_head,
+             kv_head * a.group + h0,
+             a.group - h0 < GH ? a.group - h0 : GH,
+             col,
+             a.v.hd - col < COLS ? a.v.hd - col : COLS };
+}
+
+/* What the warps have left is the row's result, or goes to part. */
+template <int GH>
+DEV void few_finish(const struct attn_args &a, const struct few_block &b,
+                    const struct few_shared &s, float *part) {
+#pragma unroll
+    for (int k = 0; k < own_results<GH>; k++) {
+        const int i = (int)threadIdx.x + k * THREADS, g = i / COLS, at = i % COLS;
+        if (g >= b.n_heads || at >= b.n_cols) continue;
+        float max = s.max[g], sum = 0, y = 0;
+#pragma unroll
+        for (int w = 1; w < WARPS; w++)
+            max = max_nan(max, s.max[w * GH + g]);
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            const float x = few_exp(s.max[w * GH + g], max);
+            sum = fmaf(s.sum[w * GH + g], x, sum);
+            y = fmaf(s.acc[(w * GH + g) * COLS + at], x, y);
+        }
+        if (!part) {
+            few_result(a, b.t, b.head + g, b.col + at, y / sum);
             continue;
         }
-        float *part = a.parts + (((int64_t)t * a.n_head + head) * a.n_ranges + range) *
-                                    (a.v.hd + 2);
-        part[at] = y;
-        if (at == 0) part[a.v.hd] = s.max[g], part[a.v.hd + 1] = s.sum[g];
+        part[i] = y;
+        if (at == 0) part[GH * COLS + g] = max, part[GH * COLS + GH + g] = sum;
     }
 }
 
-/* Grid [heads, tokens]: the ranges of a row, in order. */
-static __global__ void __launch_bounds__(THREADS) attn_combine_kernel(struct attn_args a) {
-    await_previous();
-    const int head = (int)blockIdx.x, t = (int)blockIdx.y, n_all = last_of(a, t) / RANGE + 1;
-    const int n = n_all - (FAULT_IN(a, last_range) && n_all > 1);
-    const float *part = a.parts + ((int64_t)t * a.n_head + head) * a.n_ranges * (a.v.hd + 2);
-    float max = -INFINITY, sum = 0;
-    for (int r = 0; r < n; r++)
-        max = max_nan(max, part[(int64_t)r * (a.v.hd + 2) + a.v.hd]);
-    for (int r = 0; r < n; r++) {
-        const float *p = part + (int64_t)r * (a.v.hd + 2) + a.v.hd;
-        sum = fmaf(p[1], expf(p[0] - max), sum);
-    }
-    for (int i = (int)threadIdx.x; i < a.v.hd; i += THREADS) {
-        float y = 0;
-        for (int r = 0; r < n; r++) {
-            const float *p = part + (int64_t)r * (a.v.hd + 2);
-            y = fmaf(p[i], FAULT_IN(a, attn_beyond_256) ? 1.0f : expf(p[a.v.hd] - max), y);
+/* The ranges of a row, in order; by the last block of them. */
+template <int GH>
+DEV void few_combine(const struct attn_args &a, const struct few_block &b,
+                     const struct few_shared &s, const float *parts, int n_ranges) {
+    constexpr int BATCH = 16;
+    const int lane = (int)threadIdx.x % WARP;
+    const int n = n_ranges - (FAULT_IN(a, last_range) ? 1 : 0);
+    float x[own_results<GH>][BATCH], y[own_results<GH>] = {};
+    for (int r0 = 0; r0 < n; r0 += BATCH) {
+#pragma unroll
+        for (int k = 0; k < own_results<GH>; k++)
+#pragma unroll
+            for (int r = 0; r < BATCH; r++) {
+                const int i = (int)threadIdx.x + k * THREADS;
+                x[k][r] = r0 + r < n && i / COLS < b.n_heads
+                              ? load_shared(parts + (r0 + r) * part_floats<GH> + i)
+                              : 0;
+            }
+        if (r0 == 0) {
+            const int g = (int)threadIdx.x / WARP;
+            if (g < b.n_heads) {
+                const float *p = parts + lane * part_floats<GH> + GH * COLS + g;
+                const float m = lane < n ? load_shared(p) : -INFINITY;
+                const float part_sum = lane < n ? load_shared(p + GH) : 0;
+                const float f = FAULT_IN(a, attn_beyond_256) ? 1 : few_exp(m, warp_max_nan(m));
+                const float sum = warp_sum(part_sum * f);
+                s.max[lane * GH + g] = f;
+                if (lane == 0) s.sum[g] = sum;
+            }
+            __syncthreads();
         }
-        few_result(a, t, head, i, y / sum);
+#pragma unroll
+        for (int k = 0; k < own_results<GH>; k++) {
+            const int g = ((int)threadIdx.x + k * THREADS) / COLS;
+#pragma unroll
+            for (int r = 0; r < BATCH; r++)
+                if (r0 + r < n && g < b.n_heads)
+                    y[k] = fmaf(x[k][r], s.max[(r0 + r) * GH + g], y[k]);
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < own_results<GH>; k++) {
+        const int i = (int)threadIdx.x + k * THREADS, g = i / COLS, at = i % COLS;
+        if (g < b.n_heads && at < b.n_cols)
+            few_result(a, b.t, b.head + g, b.col + at, y[k] / s.sum[g]);
     }
 }
 
-/* ---- launching -------------------------------------------------------------------------------- */
+/* q of n_heads heads, with zeros for others and behind the end. */
+template <int GH, bool WIDE>
+DEV void few_load_q(const struct attn_args &a, const struct few_block &b, float *to) {
+    const float *q = (const float *)(a.q + (size_t)b.t * a.q_stride) + (int64_t)b.head * a.k.hd;
+    constexpr int EACH = GH * COLS < THREADS ? 1 : GH * COLS / THREADS;
+    for (int chunk = 0; chunk == 0 || (WIDE && chunk * COLS < a.k.hd); chunk++) {
+        float x[EACH];
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            const int i = k * THREADS + (int)threadIdx.x, g = i / COLS;
+            const int at = chunk * COLS + i % COLS;
+            x[k] = g < b.n_heads && at < a.k.hd ? q[g * a.k.hd + at] : 0;
+        }
+#pragma unroll
+        for (int k = 0; k < EACH; k++)
+            if (k * THREADS + (int)threadIdx.x < GH * COLS)
+                to[chunk * GH * COLS + k * THREADS + (int)threadIdx.x] = x[k];
+    }
+}
+
+/* pos and first are pushed and may be read, and K and V prefetched, while earlier kernels run. */
+template <class K, class V, int GH, bool WIDE>
+static __global__ void
+__launch_bounds__(THREADS, sizeof(typename K::raw) + sizeof(typename V::raw) > 32 ? 1 : 2)
+    attn_few_kernel(struct attn_args a) {
+    SHARED(shared);
+    const struct few_shared s = few_layout<GH>(shared);
+    const int lane = (int)threadIdx.x % WARP, warp = warp_index();
+    const int first = first_of(a, (int)blockIdx.z); /* on its way together with the position */
+    const int n_seen = last_of(a, (int)blockIdx.z) + 1, cells = range_cells(n_seen);
+    const int c0 = (int)blockIdx.x * cells;
+    struct few_block b = few_block_now<GH>(a);
+    struct few_lane l;
+    const int n = n_seen - c0 < cells ? n_seen - c0 : cells;
+    const int64_t cell0 = (int64_t)first + c0 + lane / 16;
+    l.k = a.k.p + (size_t)cell0 * a.k.stride + (size_t)b.kv_head * (size_t)a.k.head_bytes;
+    l.v = a.v.p + (size_t)cell0 * a.v.stride + (size_t)b.kv_head * (size_t)a.v.head_bytes;
+    l.n = n - lane / 16;
+    l.at = lane % 16 * 8;
+    l.v_at = b.col + l.at;
+    l.k_shift = K::shift(l.k, l.at);
+    l.v_shift = V::shift(l.v, l.v_at);
+    few_prefetch<K>(a.k, l.k, l, warp, l.at);
+    few_prefetch<V>(a.v, l.v, l, warp, l.v_at);
+    await_previous();
+    if (n <= 0) return; /* the whole block */
+    typename K::raw k[STEP / 2];
+    typename V::raw v[STEP / 2];
+    few_fetch<K>(a.k, l.k, l, warp, l.at, k);
+    few_fetch<V>(a.v, l.v, l, warp, l.v_at, v);
+    few_load_q<GH, WIDE>(a, b, s.q);
+    if (threadIdx.x == 0) *s.n_ranges = (n_seen + cells - 1) / cells;
+    __syncthreads();
+    struct few_row<GH> row;
+    row.max = -INFINITY;
+    row.sum = 0;
+#pragma unroll
+    for (int i = 0; i < GH * 8; i++)
+        row.acc[i / 8][i % 8] = 0;
+    few_steps<K, V, GH, WIDE>(a, l, n, s.q + l.at, k, v, &row);
+    few_leave<GH>(s, &row);
+    __syncthreads();
+    b = few_block_now<GH>(a);
+    const int n_ranges = *s.n_ranges;
+    const int64_t group = (int64_t)b.t * gridDim.y + blockIdx.y;
+    float *parts = a.parts + group * gridDim.x * part_floats<GH>;
+    few_finish<GH>(a, b, s, n_ranges == 1 ? NULL : parts + (int64_t)blockIdx.x * part_floats<GH>);
+    if (n_ranges > 1 && is_last_block(a.n_done + group, (unsigned)n_ranges, s.flag))
+        few_combine<GH>(a, b, s, parts, n_ranges);
+}
+
+/* ---- launching --------------------------------------------------------------------------------
+ */
 
 typedef void (*few_kernel)(struct attn_args a);
 
-template <class K, class V> static few_kernel few_of(int gh) {
-    return gh == 1 ? &attn_few_kernel<K, V, 1>
-         : gh == 2 ? &attn_few_kernel<K, V, 2>
-         : gh == 4 ? &attn_few_kernel<K, V, 4>
-                   : &attn_few_kernel<K, V, 8>;
+/* WIDE: heads of K have more than COLS elements. */
+template <class K, class V> static few_kernel few_of(const struct attn_args *a, int gh) {
+    return a->k.hd > COLS ? &attn_few_kernel<K, V, 2, true>
+           : gh == 1      ? &attn_few_kernel<K, V, 1, false>
+           : gh == 2      ? &attn_few_kernel<K, V, 2, false>
+                          : &attn_few_kernel<K, V, 4, false>;
 }
 
-template <class K> static few_kernel few_for(enum qtype v, int gh) {
-    return v == QT_f32   ? few_of<K, kv_f32>(gh)
-           : v == QT_f16 ? few_of<K, kv_f16>(gh)
-                         : few_of<K, kv_q8_0>(gh);
+template <class K> static few_kernel few_for(const struct attn_args *a, int gh) {
+    return a->v.type == QT_f32   ? few_of<K, kv_f32>(a, gh)
+           : a->v.type == QT_f16 ? few_of<K, kv_f16>(a, gh)
+                                 : few_of<K, kv_q8_0>(a, gh);
+}
+
+static bool is_odd(const struct attn_cache *c) {
+    return c->type == QT_q8_0 ? c->stride % 4 != 0 : !c->vec || c->hd % 8 != 0;
+}
+
+static few_kernel few_kernel_of(const struct attn_args *a, int gh) {
+    if (is_odd(&a->k) || is_odd(&a->v)) return few_of<kv_any, kv_any>(a, gh);
+    return a->k.type == QT_f32   ? few_for<kv_f32>(a, gh)
+           : a->k.type == QT_f16 ? few_for<kv_f16>(a, gh)
+                                 : few_for<kv_q8_0>(a, gh);
+}
+
+/* GH, heads of a block. */
+static int few_heads(const struct node *n) {
+    const int64_t group = n->p.attn.n_head / n->p.attn.n_head_kv;
+    return n->p.attn.n_embd_head_k > COLS ? 2 : group <= 1 ? 1 : group <= 2 ? 2 : 4;
 }
 
 int attn_depth(const struct node *n) {
     const int32_t *pos = (const int32_t *)n->src[4]->data;
-    int depth = RANGE_LOG2;
+    int depth = ONE_RANGE_LOG2;
     for (int64_t t = 0; t < n->src[0]->ne[1]; t++)
-        while (pos[t] >= (int64_t)1 << depth)
+        while (pos[t] + (FAULT(causal_mask) ? 1 : 0) >= (int64_t)1 << depth)
             depth++;
     return depth;
 }
 
-/* Ranges that a launch covers. A row that needs fewer is combined from those it has, so its bits
- * are the same. */
-int attn_few_ranges(const struct node *n) {
-    const int64_t most = (n->src[1]->ne[1] + RANGE - 1) / RANGE;
-    const int64_t now = ((int64_t)1 << attn_depth(n)) / RANGE;
-    return (int)(now < most ? now : most);
+/* The shape of a launch. Rows that need fewer ranges leave the others out. */
+struct few_grid {
+    int gh;
+    int64_t n_ranges, n_groups; /* n_groups: of a token */
+    size_t token_bytes;         /* of parts */
+};
+
+static struct few_grid few_grid_of(const struct node *n) {
+    struct few_grid g;
+    const int depth = attn_depth(n);
+    const int64_t n_kv = n->p.attn.n_head_kv, group = n->p.attn.n_head / n_kv;
+    g.gh = few_heads(n);
+    g.n_ranges = depth == ONE_RANGE_LOG2                    ? 1
+                 : depth < MIN_RANGE_LOG2 + MAX_RANGES_LOG2 ? 1 << (depth - MIN_RANGE_LOG2)
+                                                            : MAX_RANGES;
+    g.n_groups = n_kv * div_up(group, g.gh) * few_chunks((int)n->p.attn.n_embd_head_v);
+    g.token_bytes = (size_t)(g.n_groups * g.n_ranges) * (size_t)g.gh * (COLS + 2) * sizeof(float);
+    return g;
 }
 
 /* Tokens of a slice. */
-static int64_t few_slice(const struct node *n) {
-    const int64_t n_tok = n->src[0]->ne[1];
-    const size_t row = (size_t)n->p.attn.n_head * (size_t)attn_few_ranges(n) *
-                       (size_t)(n->p.attn.n_embd_head_v + 2) * sizeof(float);
-    const int64_t fit = (int64_t)(PARTS_BYTES / row);
-    return fit < 1 ? 1 : fit < n_tok ? fit : n_tok;
+static int64_t few_slice(const struct node *n, const struct few_grid *g) {
+    int64_t slice = n->src[0]->ne[1];
+    const int64_t fit = (int64_t)(PARTS_BYTES / g->token_bytes);
+    if (g->n_ranges > 1 && slice > fit) slice = fit;
+    if (g->n_ranges > 1 && slice > COUNTERS / g->n_groups) slice = COUNTERS / g->n_groups;
+    return slice < 1 ? 1 : slice < 32768 ? slice : 32768;
 }
 
 static bool is_many(const struct node *n) {
@@ -237,22 +501,17 @@ static bool is_many(const struct node *n) {
 
 size_t attn_parts_bytes(const struct node *n) {
     if (is_many(n)) return 0;
-    const int64_t ranges = attn_few_ranges(n);
-    if (ranges == 1) return 0;
-    return (size_t)few_slice(n) * (size_t)n->p.attn.n_head * (size_t)ranges *
-           (size_t)(n->p.attn.n_embd_head_v + 2) * sizeof(float);
+    const struct few_grid g = few_grid_of(n);
+    return g.n_ranges == 1 ? 0 : ATTN_COUNTER_BYTES + (size_t)few_slice(n, &g) * g.token_bytes;
 }
 
 int attn_few(struct cuda_device *d, const struct node *n, struct attn_args *a, struct err *e) {
     int rc = 0;
-    const enum qtype k = (enum qtype)n->src[1]->type, v = (enum qtype)n->src[2]->type;
-    const int gh = a->group <= 1 ? 1 : a->group <= 2 ? 2 : a->group <= 4 ? 4 : 8;
-    const few_kernel kernel = k == QT_f32   ? few_for<kv_f32>(v, gh)
-                              : k == QT_f16 ? few_for<kv_f16>(v, gh)
-                                            : few_for<kv_q8_0>(v, gh);
-    const int64_t slice = few_slice(n) < 32768 ? few_slice(n) : 32768, n_tok = a->n_tok;
-    a->parts = (float *)d->parts.p;
-    a->n_ranges = attn_few_ranges(n);
+    const struct few_grid g = few_grid_of(n);
+    const few_kernel kernel = few_kernel_of(a, g.gh);
+    const int64_t slice = few_slice(n, &g), n_tok = a->n_tok;
+    a->n_done = (unsigned *)d->parts.p;
+    a->parts = (float *)(d->parts.p + ATTN_COUNTER_BYTES);
     for (int64_t t = 0; t < n_tok; t += slice) {
         struct attn_args s = *a;
         s.n_tok = (int)(n_tok - t < slice ? n_tok - t : slice);
@@ -261,20 +520,16 @@ int attn_few(struct cuda_device *d, const struct node *n, struct attn_args *a, s
         s.first += t;
         s.pos += t;
         if (a->acts.q) s.acts = acts_from(a->acts, t, (int64_t)a->n_head * a->v.hd);
-        LAUNCH(kernel,
-               dim3((unsigned)s.n_ranges, (unsigned)(s.n_head / s.group) * div_up(s.group, gh),
-                    (unsigned)s.n_tok),
-               THREADS, few_shared_bytes(&s, gh), s);
-        if (s.n_ranges > 1)
-            LAUNCH(attn_combine_kernel, dim3((unsigned)s.n_head, (unsigned)s.n_tok), THREADS, 0,
-                   s);
+        LAUNCH(kernel, dim3((unsigned)g.n_ranges, (unsigned)g.n_groups, (unsigned)s.n_tok), THREADS,
+               few_shared_bytes(&s, g.gh), s);
     }
 out:
     return rc;
 }
 
 static struct attn_cache cache_of(const struct dtensor *t, int64_t hd) {
-    struct attn_cache c = { t->p, t->stride, (int)hd, (int)qtype_row_bytes(t->type, hd), false };
+    struct attn_cache c = { t->p,  t->stride, (int)hd, (int)qtype_row_bytes(t->type, hd),
+                            false, t->type };
     c.vec = ((uintptr_t)c.p | c.stride | (size_t)c.head_bytes) % 16 == 0;
     return c;
 }
@@ -304,7 +559,7 @@ int attn_run(struct cuda_device *d, const struct node *n, bool acts, struct err 
                            (int)(n->p.attn.n_head / n->p.attn.n_head_kv),
                            n->p.attn.scale,
                            NULL,
-                           1,
+                           NULL,
                            { NULL, NULL, NULL } };
     if (FAULT(attn_scale)) a.scale *= a.scale;
     if (FAULT(kv_head_order)) {

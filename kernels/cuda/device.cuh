@@ -51,7 +51,7 @@ struct cuda_device {
     struct image *images; /* [n_images], sorted by host address */
     int n_images, max_images;
     struct scratch acts;  /* quantised activations */
-    struct scratch parts; /* partial results of attention */
+    struct scratch parts; /* partial results of attention, behind ATTN_COUNTER_BYTES of counters */
     const void *acts_of;  /* rows (device) that are quantised in acts, NULL = none */
     int64_t acts_rows;
     bool acts_halves; /* as binary16 (halves.cuh) */
@@ -204,7 +204,8 @@ CUDA_OP_LIST(X)
 /* attn, which can leave the rows of few tokens quantised as well (acts), if it says so. */
 int attn_run(struct cuda_device *d, const struct node *n, bool acts, struct err *e);
 bool attn_makes_acts(const struct node *n);
-/* Scratch of attention, and whether types and shapes are what it can do. */
+/* Scratch of attention: 0, or more than its counters, which are to be zeros at first. */
+#define ATTN_COUNTER_BYTES ((size_t)64 << 10)
 size_t attn_parts_bytes(const struct node *n);
 /* log2 of the cells that a launch of attention covers, rounded up. */
 int attn_depth(const struct node *n);

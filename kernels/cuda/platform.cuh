@@ -226,6 +226,53 @@ DEV void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 #endif
 }
 
+/* The warp's index in its block, which the compiler then knows to be the same in all lanes. */
+DEV int warp_index(void) {
+    return __shfl_sync(FULL_WARP, (int)threadIdx.x / WARP, 0);
+}
+
+/* ---- between blocks --------------------------------------------------------------------------- */
+
+/* The line at p may come into the cache that blocks share; allowed before await_previous, since that
+ * is where kernels write, too. */
+DEV void prefetch_shared(const void *p) {
+#if defined(GGAUGE_CUDA_EMU)
+    (void)p;
+#else
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#endif
+}
+
+/* What another block of this launch has written. */
+DEV float load_shared(const float *p) {
+#if defined(GGAUGE_CUDA_EMU)
+    return *p;
+#else
+    return __ldcg(p);
+#endif
+}
+
+/* Whether all n blocks of a group have come here; n = 1 is for the caller. True in all threads of the
+ * last block alone, which then sees (load_shared) what the others wrote before. *counter is 0 before
+ * and after; flag is shared memory. */
+DEV bool is_last_block(unsigned *counter, unsigned n, unsigned *flag) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+#if defined(GGAUGE_CUDA_EMU)
+        *flag = (*counter = (*counter + 1) % n) == 0;
+#else
+        unsigned before;
+        asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                     : "=r"(before)
+                     : "l"(counter), "r"(n - 1)
+                     : "memory");
+        *flag = before == n - 1;
+#endif
+    }
+    __syncthreads();
+    return *flag != 0;
+}
+
 /* ---- arithmetic ------------------------------------------------------------------------------- */
 
 DEV uint16_t to_f16(float x) {
@@ -315,7 +362,13 @@ template <int N, class T> DEV T block_sum(T x, T *part) {
 
 /* A NaN stays one, and wins. */
 DEV float max_nan(float a, float b) {
+#if defined(GGAUGE_CUDA_EMU)
     return a != a ? a : (b != b || b > a) ? b : a;
+#else
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+#endif
 }
 
 DEV float warp_max_nan(float x) {

@@ -119,7 +119,10 @@ static int reserve(struct cuda_device *d, const struct node *const *nodes, int n
         if (k->op == OP_attn && attn_parts_bytes(k) > parts) parts = attn_parts_bytes(k);
     }
     TRY(grow(d, &d->acts, acts, "quantised activations", e));
-    TRY(grow(d, &d->parts, parts, "partial results of attention", e));
+    if (parts > d->parts.n) {
+        TRY(grow(d, &d->parts, parts, "partial results of attention", e));
+        CU_TRY(cudaMemsetAsync(d->parts.p, 0, ATTN_COUNTER_BYTES, d->stream));
+    }
 out:
     return rc;
 }
