@@ -84,13 +84,14 @@ struct half_rows {
 
 DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2], int warp) {
     const unsigned tile = (unsigned)block_now().x;
-    int i = 0;
+    struct half_matrix m = a.m[0];
 #pragma unroll
     for (int k = 1; k < FEW_MATRICES; k++)
-        if (tile >= a.m[k].first_tile) i = k;
-    const int own = (int)(tile - a.m[i].first_tile) * (a.glu ? HALF_BM / 2 : HALF_BM);
-    rows[0] = { a.m[i], own + (a.glu ? 8 : 16) * warp };
-    rows[1] = { a.m[a.glu ? 1 : i], rows[0].r + (a.glu ? 0 : 8) };
+        if (tile >= a.m[k].first_tile) m = a.m[k];
+    const int own = (int)(tile - m.first_tile) * (a.glu ? HALF_BM / 2 : HALF_BM);
+    rows[0] = { m, own + (a.glu ? 8 : 16) * warp };
+    if (a.glu) m = a.m[1];
+    rows[1] = { m, rows[0].r + (a.glu ? 0 : 8) };
 }
 
 /* What a lane copies of every block: 8 lanes go along a row, a quarter of the warp's rows at a time. */
@@ -200,9 +201,10 @@ template <class D, int BN> DEV void half_store(const struct half_args &a, const 
     struct half_rows rows[2];
     float scale[4], up_scale[4]; /* up: of the other factor of a gated unit */
     half_rows_now(a, rows, lane / 4);
-    const struct half_matrix m = rows[lane / 2 % 2].m;
-    const int r = rows[lane / 2 % 2].r + lane % 2 * 4;
-    const bool vec = a.vec && r + 4 <= m.n_rows, gate = a.glu && lane / 2 % 2 == 0;
+    const bool first = lane / 2 % 2 == 0, gate = a.glu && first;
+    const struct half_matrix m = first ? rows[0].m : rows[1].m;
+    const int r = (first ? rows[0].r : rows[1].r) + lane % 2 * 4;
+    const bool vec = a.vec && r + 4 <= m.n_rows;
     half_row_scales<D>(a, m, r, scale);
     if (gate) half_row_scales<D>(a, rows[1].m, r, up_scale);
     const int t0 = block_now().y * BN, n = a.n_tok - t0 < BN ? a.n_tok - t0 : BN;
@@ -236,7 +238,8 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
     SHARED(shared);
     const int warp = (int)(threadIdx.x / WARP), lane = (int)(threadIdx.x % WARP);
     const int n_blocks = a.n / D::BLK;
-    const struct half_lane l = half_lane_of(lane % 4);
+    struct half_lane l = half_lane_of(lane % 4);
+    keep(l.word), keep(l.zip), keep(l.half), keep(l.turn[0]), keep(l.turn[1]), keep(l.t);
     unsigned char *const own = shared + S::AT_W + 2 * warp * S::W;
     uint64_t *const barrier = (uint64_t *)(shared + S::AT_BARRIER);
     float acc[BN / 8][4];
@@ -260,7 +263,9 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
         half_load_x<BN>(a, c, shared + c * S::X, barrier + c);
 #pragma unroll 1
     for (int kb = 0; kb < n_blocks; kb++) {
-        const unsigned char *blk = own + kb % 2 * S::W + lane / 4 * S::PITCH;
+        unsigned at = (unsigned)(S::AT_W + (2 * warp + kb % 2) * S::W + lane / 4 * S::PITCH);
+        keep(at);
+        const unsigned char *blk = shared + at;
         cp_async_wait<0>(); /* the block's raw bytes */
         __syncwarp();
         if (kb + 1 < n_blocks) half_load_w<D, BN>(&raw, place_of(own + (kb + 1) % 2 * S::W));

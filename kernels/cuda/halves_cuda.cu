@@ -2,13 +2,13 @@
  * halves_cuda.cu - makes the activations of halves.cuh.
  *
  * Grid [n_tok], block of 8 or 16 warps; a thread has 4 elements in a row at a time, 8 lanes a block of
- * 32. A row stays in registers between its two passes, up to 32 elements a thread: 4 n bytes in, 2 n
+ * 32. A row stays in registers between its two passes, up to 28 elements a thread: 4 n bytes in, 2 n
  * out; memory bound. */
 #include "cuda/acts.cuh"
 #include "cuda/elements.cuh"
 #include "cuda/halves.cuh"
 
-#define KEPT 8 /* times 4 elements of a thread */
+#define KEPT 7 /* times 4 elements of a thread */
 
 struct halves_args {
     const char *x;

@@ -61,6 +61,15 @@ DEV struct block_place block_now(void) {
 }
 #endif
 
+/* Keeps x in a register: otherwise what is cheap to compute is computed anew wherever it is used. */
+template <class T> DEV void keep(T &x) {
+#if defined(GGAUGE_CUDA_EMU)
+    (void)x;
+#else
+    asm volatile("" : "+r"(x));
+#endif
+}
+
 /* ---- shared memory ---------------------------------------------------------------------------- */
 
 /* The block's dynamic shared memory, 16-byte aligned. */

@@ -173,7 +173,8 @@ static void many_rows(void **state) {
         if (!has_product(t)) continue;
         for (int i = 0; i < 6; i++) {
             const int64_t n = i < 2 ? 768 : 3328;
-            struct product p = product(f, (enum qtype)t, rows[i % 2], n, tokens[i / 2], FILL_RANDOM);
+            struct product p =
+                product(f, (enum qtype)t, rows[i % 2], n, tokens[i / 2], FILL_RANDOM);
             check_product(f, &p, FILL_RANDOM, false);
             check_alone(f, &p);
             fixture_reset(f);
