@@ -7,17 +7,19 @@
 #
 # usage: cuda_check.sh BUNDLE OUT [STEP ...]     STEP: facts right (= unit cells limits ppl compare faults
 #                                               sanitize, at once) kernels sweep; sanitize_all and deep, which
-#                                               take longer, are not among those of a call without a STEP
+#                                               take longer, are not among those of a call without a STEP,
+#                                               which begins anew: others add to what OUT has
 bundle=$(cd "$1" && pwd) && mkdir -p "$2" && out=$(cd "$2" && pwd) || exit 2
 shift 2
-[ $# -gt 0 ] || set -- facts right kernels sweep
+[ $# -gt 0 ] || { rm -f "$out"/*.csv && set -- facts right kernels sweep; }
 export LD_LIBRARY_PATH="$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export GGAUGE_CUDA_PLUGIN="$bundle/libggauge-cuda.so" CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
 gg=$bundle/ggauge text=$bundle/text
 summary=$out/summary.csv
 end=$(($(date +%s) + ${CHECK_SECONDS:-470}))
 [ "${CHECK_SECONDS:-470}" -gt 0 ] || end=$((end + 86400))
-echo "step,status,seconds" >"$summary"
+[ -s "$summary" ] || echo "step,status,seconds" >"$summary"
+before=$(wc -l <"$summary")
 cd "$out" || exit 2
 
 # name, limit in seconds, command ... : its output goes to <name>.txt
@@ -77,12 +79,18 @@ do_ppl() {
     done
 }
 
+compare_one() { # model, column
+    m=$bundle/models/tiny-$1.gguf
+    [ ! -f "$m" ] || step "compare-$1-$2" 30 "$gg" compare -m "$m" -f "$text" -c 512 --chunks 300 -t 2 --a "$2" --b cuda \
+        --out "compare-$1-$2" --floor-file "floors-$2" --csv compare.csv
+}
+
+# One model with every CPU column but ref of this machine, the others with the best.
 do_compare() {
-    for n in qwen3-iq4_kt qwen3-q8_0 qwen3-iq2_kt qwen3-f16; do
-        m=$bundle/models/tiny-$n.gguf
-        [ ! -f "$m" ] || step "compare-$n" 30 "$gg" compare -m "$m" -f "$text" -c 512 --chunks 300 -t 2 --a best --b cuda \
-            --out "compare-$n" --floor-file floors
+    for c in $("$gg" types 2>&1 | sed -n 's/^This machine runs: *ref//p'); do
+        [ "$c" = cuda ] || compare_one qwen3-iq4_kt "$c"
     done
+    for n in qwen3-q8_0 qwen3-iq2_kt qwen3-f16; do compare_one $n best; done
 }
 
 # Of build/faults: what compare says of each fault in the kernels.
@@ -92,11 +100,10 @@ do_faults() {
 }
 
 do_kernels() {
-    step kernels-kt 45 "$gg" kernel-bench --backend cuda --type iq4_kt,iq3_kt,iq2_kt --op mul_mat \
-        --n-tok 1,2,8,512 --cold-mib 512 --csv kernels.csv
-    step kernels-plain 45 "$gg" kernel-bench --backend cuda --type q8_0,q4_0,f16 --op mul_mat --n-tok 1,8,512 \
-        --cold-mib 512 --csv kernels.csv
     step kernels-attn 20 "$gg" kernel-bench --backend cuda --op attn --type f16,q8_0 --csv kernels.csv
+    # one run, one chart
+    step kernels 60 "$gg" kernel-bench --backend cuda --type iq4_kt,iq3_kt,iq2_kt,q8_0,q4_0,f16 --op mul_mat \
+        --n-tok 1,2,4,8,32,512 --cold-mib 512 --csv kernels.csv
 }
 
 # What is known of the card (harness/exec/nvml.h), a line a depth.
@@ -165,7 +172,7 @@ do_sanitize_all() {
 }
 
 for s in "$@"; do "do_$s"; done
-if grep -q ',FAIL' "$summary"; then
+if tail -n "+$((before + 1))" "$summary" | grep -q ',FAIL'; then
     echo "cuda-check: FAILED, see $out"
     exit 1
 fi

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """report.py - one Markdown page about some runs: OUT/README.md, with its charts beside it.
 
-Verdicts of comparisons, headline, perplexity table, sweep tables in the form that people paste, charts, machine and
+Verdicts of comparisons, headline, perplexity table, sweep tables in the form that people paste, kernels, charts, machine and
 provenance; all from the rows that --run, --last and --where choose (see history.py). A part without
 rows is left out. Exit codes as render.py.
 """
@@ -25,6 +25,7 @@ TITLES = {
     "compare_tail": "How far apart single positions are",
     "ppl_bpw": "Perplexity against bits per weight",
     "ppl_running": "Running perplexity",
+    "roofline": "Products and the roofline",
     "sweep_pp": "Prompt processing speed",
     "sweep_tg": "Token generation speed",
 }
@@ -389,6 +390,107 @@ TROUBLE_COLUMNS = (
 )
 
 
+KERNEL_SQL = """
+SELECT s.run_id, s.subject, s.backend, s.qtype, s.n_ubatch, s.n_kv, s.n_threads, MAX(s.settings) AS settings,
+       MAX(CASE WHEN metric = 'kernel_us' THEN value END) AS us,
+       MAX(CASE WHEN metric = 'kernel_gbs' THEN value END) AS gbs,
+       MAX(CASE WHEN metric = 'kernel_gmacs' THEN value END) AS gmacs,
+       MAX(CASE WHEN metric = 'kernel_roof' THEN value END) AS roof,
+       MAX(CASE WHEN metric = 'kernel_nmse' THEN value END) AS nmse,
+       MAX(CASE WHEN metric = 'gpu_sm_mhz' THEN value END) AS sm_mhz,
+       (SELECT MAX(p.value) FROM selected AS p WHERE p.run_id = s.run_id AND p.metric = 'peak_gbs'
+        AND p.subject = 'read' AND p.backend = s.backend AND p.n_threads = s.n_threads) AS peak_gbs
+FROM selected AS s WHERE test = 'kernel-bench'
+GROUP BY s.run_id, s.subject, s.backend, s.n_ubatch, s.n_kv, s.n_threads
+HAVING us IS NOT NULL
+ORDER BY s.backend, s.qtype IS NULL, s.qtype, s.subject, s.n_threads, s.n_kv, s.n_ubatch, s.run_id"""
+PEAK_SQL = """
+SELECT backend, subject, n_threads, metric, MAX(value) AS value
+FROM selected WHERE test = 'kernel-bench'
+  AND (metric = 'peak_gmacs' OR metric = 'peak_gbs' AND subject = 'read')
+GROUP BY backend, subject, n_threads, metric ORDER BY backend, metric, subject, n_threads"""
+NO_THREADS = (0, None)  # of a device
+KERNEL_COLUMNS = (
+    words(("cell", "subject")),
+    figures("tokens", "n_ubatch", "{:.0f}"),
+    figures("depth", "n_kv", "{:.0f}"),
+    ("threads", "---:", lambda r: "-" if r["n_threads"] in NO_THREADS else num(r["n_threads"], "{:.0f}")),
+    figures("us", "us", "{:.2f}"),
+    figures("GB/s", "gbs", "{:.1f}"),
+    figures("% of reading", "of_reading", "{:.1f}"),
+    figures("G MAC/s", "gmacs", "{:.0f}"),
+    figures("roof %", "roof", "{:.1f}"),
+    figures("SM MHz", "sm_mhz", "{:.0f}"),
+    figures("weights/clock/SM", "per_clock", "{:.2f}"),
+    figures("NMSE", "nmse", "{:.0e}"),
+)
+
+
+def per_clock(row):
+    """Weights that an SM of a card multiplies with in one clock, for each token of the call."""
+    try:
+        n_sm = json.loads(row["settings"] or "{}").get("n_sm")
+    except (ValueError, AttributeError):
+        n_sm = None
+    if not n_sm or not row["sm_mhz"] or row["qtype"] is None or row["gmacs"] is None:
+        return None
+    return row["gmacs"] * 1e3 / (row["n_ubatch"] * n_sm * row["sm_mhz"])
+
+
+def peak_text(row):
+    unit = "GB/s" if row["metric"] == "peak_gbs" else "G MAC/s"
+    name = f"{row['subject']}@{row['backend']}" if row["metric"] == "peak_gbs" else row["subject"]
+    threads = "" if row["n_threads"] in NO_THREADS else f" with {row['n_threads']} threads"
+    return f"{name} {row['value']:.0f} {unit}{threads}"
+
+
+def kernel_section(conn):
+    """Every timed cell, beside what its machine or card can do."""
+    rows = query(conn, KERNEL_SQL)
+    if not rows:
+        return []
+    for r in rows:
+        r["of_reading"] = 100 * r["gbs"] / r["peak_gbs"] if r["peak_gbs"] else None
+        r["per_clock"] = per_clock(r)
+    used = [c for c in KERNEL_COLUMNS if any(c[2](r) != "-" for r in rows)]
+    peaks = [peak_text(r) for r in query(conn, PEAK_SQL)]
+    return [
+        "## Kernels",
+        "",
+        "Roof: the longer of the bytes at the speed of reading (of a card: copying) and the "
+        "multiply-adds at their peak, both measured in the same run.",
+        "",
+        *([text("Peaks: " + "; ".join(peaks) + "."), ""] if peaks else []),
+        *table(used, rows),
+    ]
+
+
+CARD_SQL = """
+SELECT model, qtype, backend, test, subject, n_kv,
+       MAX(CASE WHEN metric = 'gpu_sm_mhz' THEN value END) AS sm_mhz,
+       MAX(CASE WHEN metric = 'gpu_w' THEN value END) AS watts,
+       MAX(CASE WHEN metric = 'gpu_jpt' THEN value WHEN metric = 'gpu_jpt_power' THEN value END) AS jpt
+FROM selected WHERE metric IN ('gpu_sm_mhz', 'gpu_w', 'gpu_jpt', 'gpu_jpt_power') AND test = 'sweep-bench'
+GROUP BY run_id, model_fp, backend, test, subject, n_kv
+HAVING watts IS NOT NULL OR jpt IS NOT NULL
+ORDER BY model, bpw DESC, subject, run_id, n_kv"""
+CARD_COLUMNS = (
+    words("model"),
+    words(("quant", "qtype")),
+    words(("part", "subject")),
+    figures("N_KV", "n_kv", "{:.0f}"),
+    figures("SM MHz", "sm_mhz", "{:.0f}"),
+    figures("W", "watts", "{:.0f}"),
+    figures("J/token", "jpt", "{:.3g}"),
+)
+
+
+def card_section(conn):
+    """What cards drew, where a part was long enough to tell."""
+    rows = query(conn, CARD_SQL)
+    return ["## Power of the card", "", *table(CARD_COLUMNS, rows)] if rows else []
+
+
 def trouble_section(trouble):
     if not trouble:
         return []
@@ -487,7 +589,9 @@ def write_report(conn, out_dir, title, failures):
         *trouble_section(trouble),
         *ppl_section(ppl),
         *sweep_section(sweeps, common),
+        *card_section(conn),
         *bench_section(conn),
+        *kernel_section(conn),
         *chart_section(conn, out_dir, failures),
         *provenance_section(conn),
     ]

@@ -14,6 +14,7 @@
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "exec/card.h"
+#include "exec/nvml.h"
 #include "measure/kernel_rows.h"
 #include "measure/speed_rows.h"
 
@@ -29,7 +30,7 @@ struct kernel_cmd {
     struct ktime_params time;
     struct peaks peaks;
     struct run_rows rows;
-    struct kernel_card card;
+    struct card card; /* of the cuda column */
     struct progress progress;
     int n, n_rows, n_head, n_head_kv, n_embd_head, n_ff, n_vocab, seed, cold_mib;
     bool list, time_them;
@@ -271,7 +272,11 @@ static int measure(struct kernel_cmd *c, struct kernel_report *r, struct err *e)
     kcheck_work(k, &r->work);
     r->timed = r->check.passed && c->time_them;
     if (r->timed) {
+        struct nvml_use use = { 0 };
+        if (r->card) nvml_begin(r->card->nvml);
         TRY(ktime_run(k, &c->time, &r->time, e));
+        if (r->card) nvml_end(r->card->nvml, 0, &use);
+        r->sm_mhz = nvml_facts_of(&use, 0).sm_mhz;
         /* Copies of weights lie where the peak is read: no matter, reading does not change them. */
         ktime_roof(&c->peaks, r->c.col, &r->work, r->n_threads, &r->roof);
     }
@@ -349,12 +354,11 @@ static int run(struct kernel_cmd *c, struct err *e) {
     TRY(kcase_each(&c->filter, count_case, c, e));
     FAIL_IF(c->n_cases == 0, e, ERR_ARG, "no cell passes these filters; see ggauge types");
     if (c->list) return 0;
-    if (c->filter.col[COL_cuda])
-        TRY(card_first(c->card.gpu, c->card.driver, sizeof c->card.gpu, e));
+    if (c->filter.col[COL_cuda]) TRY(card_open(&c->card, e));
     TRY(speed_rows_open(&c->rows, c->csv, c->results, e));
     TRY(reserve_cold(c, e));
     if (c->time_them) warn_of_load();
-    TRY(kernel_rows_describe(&c->rows, &c->p, peak_cache_bytes(), e));
+    TRY(kernel_rows_describe(&c->rows, &c->p, peak_cache_bytes(), &c->card, e));
     topology_describe(c->topology, numa, sizeof numa);
     if (numa[0]) TRY(row_set(&c->rows.base, ROW_placement, numa, e));
     print_head();
@@ -400,6 +404,7 @@ int cmd_kernel_bench(int argc, char **argv, struct err *e) {
     TRY(choose_numbers(&c, e));
     TRY(run(&c, e));
 out:
+    card_close(&c.card);
     thread_pool_free(c.p.pool);
     topology_free(c.topology);
     heap_free(c.p.cold);

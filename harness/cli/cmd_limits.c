@@ -118,9 +118,8 @@ out:
 
 static int write_csv(const struct limits *l, const struct row *run, struct err *e) {
     int rc = 0;
-    char gpu[256] = "", driver[256] = "";
-    if (l->backend && column_from_name(l->backend) == COL_cuda)
-        TRY(card_first(gpu, driver, sizeof gpu, e));
+    struct card card = { .gpu = "" };
+    if (l->backend && column_from_name(l->backend) == COL_cuda) TRY(card_open(&card, e));
     FILE *f = l->out ? fopen(l->out, "w") : stdout;
     FAIL_IF(!f, e, ERR_IO, "%s: cannot create: %s", l->out, strerror(errno));
     fputs("cell,n,p50,p99,p99.9,max_rel,max_row_nmse,multiple,multiple_nmse,limit_max_rel,"
@@ -138,12 +137,13 @@ static int write_csv(const struct limits *l, const struct row *run, struct err *
                 limit_quantile(c, 0.999), c->max_rel, c->row_nmse, LIMIT_MULTIPLE,
                 LIMIT_MULTIPLE_NMSE, limit.max_rel, limit.row_nmse, l->n_models, l->n_windows,
                 l->n_ctx, l->t.fingerprint, row_get(run, ROW_cpu), provenance_commit(),
-                device ? gpu : "", device ? driver : "");
+                device ? card.gpu : "", device ? card.driver : "");
     }
     bool bad = ferror(f) != 0;
     if (l->out) bad |= fclose(f) != 0;
     FAIL_IF(bad, e, ERR_IO, "%s: cannot write: %s", l->out ? l->out : "stdout", strerror(errno));
 out:
+    card_close(&card);
     return rc;
 }
 

@@ -2,6 +2,7 @@
  * kernel_rows.c - result rows of kernel-bench; see kernel_rows.h. */
 #include "measure/kernel_rows.h"
 
+#include <math.h>
 #include <stdio.h>
 
 /* x / time, whose interval turns round. */
@@ -23,17 +24,18 @@ struct speed_stat kernel_roof(const struct kernel_report *r) {
 }
 
 int kernel_rows_describe(struct run_rows *rows, const struct kcheck_params *p, size_t cache_bytes,
-                         struct err *e) {
-    char settings[384];
+                         const struct card *card, struct err *e) {
+    char settings[384], sms[32] = "";
     int rc = 0;
     const struct kshape *s = &p->shape;
     struct row *b = &rows->base;
+    if (card->n_sm > 0) snprintf(sms, sizeof sms, ",\"n_sm\":%d", card->n_sm);
     snprintf(settings, sizeof settings,
              "{\"cold_bytes\":%zu,\"last_cache_bytes\":%zu,\"n\":%lld,\"n_embd_head\":%lld,"
-             "\"n_ff\":%lld,\"n_head\":%lld,\"n_head_kv\":%lld,\"n_rows\":%lld,\"n_vocab\":%lld}",
+             "\"n_ff\":%lld,\"n_head\":%lld,\"n_head_kv\":%lld,\"n_rows\":%lld%s,\"n_vocab\":%lld}",
              p->cold_bytes, cache_bytes, (long long)s->n, (long long)s->n_embd_head,
              (long long)s->n_ff, (long long)s->n_head, (long long)s->n_head_kv,
-             (long long)s->n_rows, (long long)s->n_vocab);
+             (long long)s->n_rows, sms, (long long)s->n_vocab);
     TRY(row_set(b, ROW_engine, "ggauge", e));
     TRY(row_set(b, ROW_engine_commit, row_get(b, ROW_commit_id), e));
     TRY(row_set(b, ROW_test, "kernel-bench", e));
@@ -88,12 +90,14 @@ int kernel_rows_put(struct run_rows *rows, const struct kernel_report *r, struct
     TRY(put(rows, r, METRIC_kernel_gbs, kernel_gbs(r), e));
     if (r->work.macs > 0) TRY(put(rows, r, METRIC_kernel_gmacs, kernel_gmacs(r), e));
     if (r->roof.seconds > 0) TRY(put(rows, r, METRIC_kernel_roof, kernel_roof(r), e));
+    if (!isnan(r->sm_mhz))
+        TRY(run_rows_value(rows, r->name, METRIC_gpu_sm_mhz, r->sm_mhz, NULL, 0, e));
 out:
     return rc;
 }
 
-int kernel_rows_peaks(struct run_rows *rows, const struct peaks *peaks,
-                      const struct kernel_card *card, struct err *e) {
+int kernel_rows_peaks(struct run_rows *rows, const struct peaks *peaks, const struct card *card,
+                      struct err *e) {
     char name[64];
     int rc = 0;
     struct kernel_report none = { .c = { .kind = KCASE_OP, .op = OP_add }, .name = "" };

@@ -55,6 +55,9 @@ cuda-bundle: ## cuda-bundle: build/cuda-bundle, all that a bare machine with a c
 cuda-bundle: $(O)/ggauge cuda cuda-faults $(filter %/test_cuda %/test_fuse %/test_ops %/test_op_attn,$(TESTS))
 	$(Q).ci/cuda_bundle.sh $(O)/cuda-bundle $(O) $(B)/tests $(SHARED)
 cuda-check: ## cuda-check: the cuda column on this machine's card, in 8 minutes; results/runs/cuda has what was found
+.PHONY: cuda-results
+cuda-results: ## cuda-results: results/cuda, rows, page and charts, from what make cuda-check left in results/runs/cuda
+	$(Q).ci/cuda_results.py
 cuda-sanitize: ## cuda-sanitize: every cell under compute-sanitizer, all tools; takes long
 cuda-sweep: ## cuda-sweep: speeds of a synthetic 8B model to a depth of 32k
 CUDA_STEPS.cuda-sanitize := sanitize_all

@@ -160,8 +160,11 @@ if [ $emulated -eq 1 ]; then
     check "the row names the card's driver" $?
     "$GGAUGE" kernel-bench --backend cuda,ref --type q8_0 --op mul_mat --n 256 --n-rows 40 --n-tok 2 --cold-mib 1 --seconds 0 -t 1,2 \
         --csv "$tmp/kernels.csv" >"$tmp/out" 2>&1 && python3 - "$tmp/kernels.csv" <<'PY'
-import csv, sys
-rows = [(r["backend"], r["gpu"], r["driver"].rpartition(", ")[2], r["n_threads"]) for r in csv.DictReader(open(sys.argv[1]))]
+import csv, json, sys
+table = list(csv.DictReader(open(sys.argv[1])))
+rows = [(r["backend"], r["gpu"], r["driver"].rpartition(", ")[2], r["n_threads"]) for r in table]
+clocks = [(r["backend"], float(r["value"])) for r in table if r["metric"] == "gpu_sm_mhz"]
+assert clocks == [("cuda", 1980)] and json.loads(table[0]["settings"])["n_sm"] > 0, clocks
 assert {r for r in rows if r[0] == "cuda"} == {("cuda", "emulated on the host", "NVIDIA 550.54.14", "0")}, rows
 assert {r for r in rows if r[0] == "ref"} == {("ref", "", "", "1"), ("ref", "", "", "2")}, rows
 PY

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What make cuda-check found, as results/cuda: small enough to be kept, with a page and charts.
+
+usage: cuda_results.py [FOUND [KEPT]]     default: results/runs/cuda results/cuda
+
+Result rows lose those of single chunks, of which a text has hundreds; the rest is as it was written:
+  kernels.csv sweep.csv serial.csv cells.csv ppl.csv compare.csv    result rows (results/schema.sql)
+  limits.csv faults.csv summary.csv                                errors of cells, seeded faults, steps
+  facts.txt                                                        what the driver says of the card
+KEPT/README.md and its charts are plots/report.py's, from the rows, and the steps. limits.csv becomes limits by
+`.ci/check_limits.py --merge KEPT/limits.csv`. Exit: 0; 1 a step of the check failed; 2 nothing there."""
+import csv
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROWS = ("kernels.csv", "sweep.csv", "ppl.csv", "compare.csv", "cells.csv", "serial.csv")
+REPORTED = ROWS[:4]  # cells are many and not timed, serial is a curve beside the same curve
+AS_THEY_ARE = {"limits.csv": "limits.csv", "faults_cuda.csv": "faults.csv", "summary.csv": "summary.csv",
+               "facts.txt": "facts.txt"}
+
+
+def keep_rows(found: pathlib.Path, kept: pathlib.Path) -> None:
+    with open(found, newline="") as f:
+        reader = csv.DictReader(f)
+        rows = [r for r in reader if not r["subject"].startswith("chunk")]
+    with open(kept, "w", newline="") as f:
+        writer = csv.DictWriter(f, reader.fieldnames, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    without = sum(r["backend"] == "cuda" and not (r["gpu"] and r["driver"]) for r in rows)
+    if without:
+        sys.exit(f"{found}: {without} rows of the cuda column do not name their card and driver")
+
+
+def add_steps(page: pathlib.Path, summary: pathlib.Path) -> list[str]:
+    """Adds a table of the steps; returns those that did not pass."""
+    with open(summary, newline="") as f:
+        steps = list(csv.DictReader(f))
+    lines = ["", "## Steps of make cuda-check", "", "| step | | seconds |", "| --- | --- | ---: |"]
+    lines += [f"| {s['step']} | {s['status']} | {s['seconds']} |" for s in steps]
+    with open(page, "a", encoding="utf-8") as f:
+        f.write("\n".join(lines) + "\n")
+    return [f"{s['step']}: {s['status']}" for s in steps if s["status"] != "PASS"]
+
+
+def main() -> int:
+    found = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "results/runs/cuda")
+    kept = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else ROOT / "results/cuda")
+    if not (found / "summary.csv").exists():
+        print(f"{found}: no summary.csv; run make cuda-check, or copy here what cuda_check.sh left", file=sys.stderr)
+        return 2
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in ROWS:
+        if (found / name).exists():
+            keep_rows(found / name, kept / name)
+    for name, to in AS_THEY_ARE.items():
+        if (found / name).exists():
+            (kept / to).write_bytes((found / name).read_bytes())
+    rows = [str(kept / n) for n in REPORTED if (kept / n).exists()]
+    subprocess.run([ROOT / "plots/report.py", "--csv", *rows, "--out", kept, "--title", "The cuda column on a card"],
+                   check=True)
+    failed = add_steps(kept / "README.md", kept / "summary.csv")
+    print("\n".join(failed) if failed else "every step passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
