@@ -53,17 +53,16 @@ struct kv_f32 {
     static __device__ __forceinline__ struct raw none(void) {
         return { make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0) };
     }
-    static __device__ __forceinline__ uint32_t shift(const char *head, int i) {
-        return (void)head, (void)i, 0;
+    static __device__ __forceinline__ uint32_t shift(const char *place) {
+        return (void)place, 0;
     }
-    static __device__ __forceinline__ const void *place(const char *head, int i) {
-        return (const float *)head + i;
+    static __device__ __forceinline__ const char *place(const char *head, int i) {
+        return head + 4 * i;
     }
-    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c, const char *head,
-                                                       int i) {
-        (void)c;
-        const float4 *p = (const float4 *)((const float *)head + i);
-        return { p[0], p[1] };
+    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c,
+                                                       const char *place, int i) {
+        (void)c, (void)i;
+        return { ((const float4 *)place)[0], ((const float4 *)place)[1] };
     }
     static __device__ __forceinline__ void open(const struct raw &r, uint32_t shift, float *y) {
         (void)shift;
@@ -89,16 +88,16 @@ struct kv_f16 {
     static __device__ __forceinline__ raw none(void) {
         return make_uint4(0, 0, 0, 0);
     }
-    static __device__ __forceinline__ uint32_t shift(const char *head, int i) {
-        return (void)head, (void)i, 0;
+    static __device__ __forceinline__ uint32_t shift(const char *place) {
+        return (void)place, 0;
     }
-    static __device__ __forceinline__ const void *place(const char *head, int i) {
-        return (const uint16_t *)head + i;
+    static __device__ __forceinline__ const char *place(const char *head, int i) {
+        return head + 2 * i;
     }
-    static __device__ __forceinline__ raw fetch(const struct attn_cache &c, const char *head,
+    static __device__ __forceinline__ raw fetch(const struct attn_cache &c, const char *place,
                                                 int i) {
-        (void)c;
-        return *(const uint4 *)((const uint16_t *)head + i);
+        (void)c, (void)i;
+        return *(const uint4 *)place;
     }
     static __device__ __forceinline__ void open(const raw &r, uint32_t shift, float *y) {
         const uint32_t w[4] = { r.x, r.y, r.z, r.w };
@@ -125,22 +124,22 @@ struct kv_q8_0 {
         return { { 0, 0, 0 }, 0 };
     }
     /* The same for all cells if those are words apart. */
-    static __device__ __forceinline__ uint32_t shift(const char *head, int i) {
-        return ((uint32_t)(uintptr_t)(head + i / 32 * 34 + 2 + i % 32) & 2u) * 8;
+    static __device__ __forceinline__ uint32_t shift(const char *place) {
+        return ((uint32_t)(uintptr_t)place & 2u) * 8;
     }
-    static __device__ __forceinline__ const void *place(const char *head, int i) {
+    static __device__ __forceinline__ const char *place(const char *head, int i) {
         return head + i / 32 * 34 + 2 + i % 32;
     }
     /* Blocks have 34 bytes: integers begin at a word or in its middle. The last
      * word that is read may end 2 bytes behind the cache, in the slack of its
      * memory. */
-    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c, const char *head,
-                                                       int i) {
-        const char *q = head + i / 32 * 34 + 2 + i % 32;
-        const uint32_t odd = shift(head, i) / 8;
-        const uint32_t *w = (const uint32_t *)(q - odd);
+    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c,
+                                                       const char *place, int i) {
+        const char *blk = place - 2 - i % 32;
+        const uint32_t odd = shift(place) / 8;
+        const uint32_t *w = (const uint32_t *)(place - odd);
         const uint16_t d =
-            *(const uint16_t *)(FAULT_IN(c, q8_cache_scale) ? head : head + i / 32 * 34);
+            *(const uint16_t *)(FAULT_IN(c, q8_cache_scale) ? blk - i / 32 * 34 : blk);
         return { { w[0], w[1], odd ? w[2] : 0 }, d };
     }
     static __device__ __forceinline__ void open(const struct raw &r, uint32_t shift, float *y) {
@@ -163,21 +162,23 @@ struct kv_any {
     static __device__ __forceinline__ struct raw none(void) {
         return { { 0, 0, 0, 0, 0, 0, 0, 0 } };
     }
-    static __device__ __forceinline__ uint32_t shift(const char *head, int i) {
-        return (void)head, (void)i, 0;
+    static __device__ __forceinline__ uint32_t shift(const char *place) {
+        return (void)place, 0;
     }
-    static __device__ __forceinline__ const void *place(const char *head, int i) {
-        return head + 2 * i; /* roughly */
+    static __device__ __forceinline__ const char *place(const char *head, int i) {
+        return (void)i, head;
     }
-    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c, const char *head,
-                                                       int i) {
+    static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c,
+                                                       const char *place, int i) {
         struct raw r = none();
-        if (c.type == QT_q8_0)
-            kv_q8_0::open(kv_q8_0::fetch(c, head, i), kv_q8_0::shift(head, i), r.y);
-        if (c.type == QT_q8_0) return r;
+        if (c.type == QT_q8_0) {
+            const char *q = kv_q8_0::place(place, i);
+            kv_q8_0::open(kv_q8_0::fetch(c, q, i), kv_q8_0::shift(q), r.y);
+            return r;
+        }
         for (int k = 0; k < 8 && i + k < c.hd; k++)
-            r.y[k] = c.type == QT_f32 ? ((const float *)head)[i + k]
-                                      : hd_f16(((const uint16_t *)head)[i + k]);
+            r.y[k] = c.type == QT_f32 ? ((const float *)place)[i + k]
+                                      : hd_f16(((const uint16_t *)place)[i + k]);
         return r;
     }
     static __device__ __forceinline__ void open(const struct raw &r, uint32_t shift, float *y) {

@@ -69,35 +69,37 @@ static size_t few_shared_bytes(const struct attn_args *a, int gh) {
            sizeof(float);
 }
 
-/* What a lane has to do with: cells 2 j + half of its warp's steps, 8 columns.
- */
+/* What a lane has to do with: every second cell of its warp's steps, 8 columns of K or V. */
 struct few_lane {
-    const char *k, *v; /* heads of the range's first cell */
-    int n;             /* cells of the range */
-    int half, at, v_at;
-    uint32_t k_shift, v_shift;
+    const char *p; /* in the lane's first cell of the step */
+    int at;        /* the first column */
+    bool in;       /* there are such columns */
 };
 
 template <class T>
-DEV void few_fetch(const struct attn_cache &c, const char *p, const struct few_lane &l, int step,
-                   int at, typename T::raw r[STEP / 2]) {
-#pragma unroll
-    for (int j = 0; j < STEP / 2; j++) {
-        const int cell = STEP * step + 2 * j;
-        r[j] = cell < l.n && at < c.hd ? T::fetch(c, p + (size_t)cell * c.stride, at) : T::none();
-    }
+DEV struct few_lane few_lane_of(const struct attn_cache &c, int64_t cell, int kv_head, int at) {
+    const char *head = c.p + (size_t)(cell + (int)threadIdx.x % WARP / 16) * c.stride +
+                       (size_t)kv_head * (size_t)c.head_bytes;
+    return { T::place(head, at), at, at < c.hd };
 }
 
-/* The warp's first step comes into the L2 cache, but for cells that are still
- * to be written. */
+/* A step of n cells. */
 template <class T>
-DEV void few_prefetch(const struct attn_cache &c, const char *p, const struct few_lane &l, int step,
-                      int at) {
+DEV void few_fetch(const struct attn_cache &c, const struct few_lane &l, int n,
+                   typename T::raw r[STEP / 2]) {
+    const int odd = (int)threadIdx.x % WARP / 16;
 #pragma unroll
-    for (int j = 0; j < STEP / 2; j++) {
-        const int cell = STEP * step + 2 * j;
-        if (cell < l.n && at < c.hd) prefetch_shared(T::place(p + (size_t)cell * c.stride, at));
-    }
+    for (int j = 0; j < STEP / 2; j++)
+        r[j] = l.in && 2 * j + odd < n ? T::fetch(c, l.p + (size_t)(2 * j) * c.stride, l.at)
+                                       : T::none();
+}
+
+/* It comes into the L2 cache, but for what is still to be written. */
+DEV void few_prefetch(const struct attn_cache &c, const struct few_lane &l, int n) {
+    const int odd = (int)threadIdx.x % WARP / 16;
+#pragma unroll
+    for (int j = 0; j < STEP / 2; j++)
+        if (l.in && 2 * j + odd < n) prefetch_shared(l.p + (size_t)(2 * j) * c.stride);
 }
 
 /* sum[j * GH + g] += a lane's part of head g times cell j. */
@@ -191,31 +193,37 @@ DEV void few_values(struct few_row<GH> *row, const typename V::raw r[STEP / 2], 
     }
 }
 
-/* The warp's steps of n cells; k and v hold the first. */
+/* The warp's steps, the first of which is in k and v; n: cells from there to the range's end. */
 template <class K, class V, int GH, bool WIDE>
-DEV void few_steps(const struct attn_args &a, const struct few_lane &l, int n, const float *q,
-                   typename K::raw *k, typename V::raw *v, struct few_row<GH> *row) {
-    const int lane = (int)threadIdx.x % WARP;
-    for (int step = warp_index(); STEP * step < n; step += WARPS) {
+DEV void few_steps(const struct attn_args &a, struct few_lane kl, struct few_lane vl, int n,
+                   const float *q, typename K::raw *k, typename V::raw *v,
+                   struct few_row<GH> *row) {
+    constexpr int NEXT = WARPS * STEP; /* cells */
+    for (; n > 0; n -= NEXT) {
+        const int lane = (int)threadIdx.x % WARP;
         float sum[STEP / 2 * GH];
 #pragma unroll
         for (int i = 0; i < STEP / 2 * GH; i++)
             sum[i] = 0;
-        few_products<K, GH>(k, l.k_shift, q, sum);
+        few_products<K, GH>(k, K::shift(kl.p), q, sum);
         for (int at = COLS; WIDE && at < a.k.hd; at += COLS) {
-            few_fetch<K>(a.k, l.k, l, step, at + l.at, k);
-            few_products<K, GH>(k, l.k_shift, q + at * GH, sum);
+            const struct few_lane l = { kl.p + (K::place(kl.p, at) - K::place(kl.p, 0)), kl.at + at,
+                                        kl.at + at < a.k.hd };
+            few_fetch<K>(a.k, l, n, k);
+            few_products<K, GH>(k, K::shift(l.p), q + at * GH, sum);
         }
-        few_fetch<K>(a.k, l.k, l, step + WARPS, l.at, k);
+        kl.p += NEXT * a.k.stride;
+        few_fetch<K>(a.k, kl, n - NEXT, k);
         const float s = few_fold<STEP / 2 * GH, 8>(sum) * a.scale;
-        const bool seen = STEP * step + 2 * (lane % 16 / 4) < l.n;
-        const float x = seen ? s : -INFINITY, max = max_nan(row->max, few_max(x));
+        const float x = 2 * (lane % 16 / 4) + lane / 16 < n ? s : -INFINITY;
+        const float max = max_nan(row->max, few_max(x));
         const float p = max == -INFINITY ? 0 : expf(x - max); /* no key matters yet */
         const float alpha = few_exp(row->max, max);
         row->sum = fmaf(row->sum, alpha, p);
         row->max = max;
-        few_values<V, GH>(row, v, l.v_shift, p, alpha);
-        few_fetch<V>(a.v, l.v, l, step + WARPS, l.v_at, v);
+        few_values<V, GH>(row, v, V::shift(vl.p), p, alpha);
+        vl.p += NEXT * a.v.stride;
+        few_fetch<V>(a.v, vl, n - NEXT, v);
     }
 }
 
@@ -382,24 +390,18 @@ __launch_bounds__(THREADS, sizeof(typename K::raw) + sizeof(typename V::raw) > 3
     const int n_seen = last_of(a, (int)blockIdx.z) + 1, cells = range_cells(n_seen);
     const int c0 = (int)blockIdx.x * cells;
     struct few_block b = few_block_now<GH>(a);
-    struct few_lane l;
-    const int n = n_seen - c0 < cells ? n_seen - c0 : cells;
-    const int64_t cell0 = (int64_t)first + c0 + lane / 16;
-    l.k = a.k.p + (size_t)cell0 * a.k.stride + (size_t)b.kv_head * (size_t)a.k.head_bytes;
-    l.v = a.v.p + (size_t)cell0 * a.v.stride + (size_t)b.kv_head * (size_t)a.v.head_bytes;
-    l.n = n - lane / 16;
-    l.at = lane % 16 * 8;
-    l.v_at = b.col + l.at;
-    l.k_shift = K::shift(l.k, l.at);
-    l.v_shift = V::shift(l.v, l.v_at);
-    few_prefetch<K>(a.k, l.k, l, warp, l.at);
-    few_prefetch<V>(a.v, l.v, l, warp, l.v_at);
+    const int n = n_seen - c0 < cells ? n_seen - c0 : cells, at = lane % 16 * 8;
+    const int64_t cell = (int64_t)first + c0 + STEP * warp; /* of the warp's first step */
+    const struct few_lane kl = few_lane_of<K>(a.k, cell, b.kv_head, at);
+    const struct few_lane vl = few_lane_of<V>(a.v, cell, b.kv_head, b.col + at);
+    few_prefetch(a.k, kl, n - STEP * warp);
+    few_prefetch(a.v, vl, n - STEP * warp);
     await_previous();
     if (n <= 0) return; /* the whole block */
     typename K::raw k[STEP / 2];
     typename V::raw v[STEP / 2];
-    few_fetch<K>(a.k, l.k, l, warp, l.at, k);
-    few_fetch<V>(a.v, l.v, l, warp, l.v_at, v);
+    few_fetch<K>(a.k, kl, n - STEP * warp, k);
+    few_fetch<V>(a.v, vl, n - STEP * warp, v);
     few_load_q<GH, WIDE>(a, b, s.q);
     if (threadIdx.x == 0) *s.n_ranges = (n_seen + cells - 1) / cells;
     __syncthreads();
@@ -409,7 +411,7 @@ __launch_bounds__(THREADS, sizeof(typename K::raw) + sizeof(typename V::raw) > 3
 #pragma unroll
     for (int i = 0; i < GH * 8; i++)
         row.acc[i / 8][i % 8] = 0;
-    few_steps<K, V, GH, WIDE>(a, l, n, s.q + l.at, k, v, &row);
+    few_steps<K, V, GH, WIDE>(a, kl, vl, n - STEP * warp, s.q + at, k, v, &row);
     few_leave<GH>(s, &row);
     __syncthreads();
     b = few_block_now<GH>(a);

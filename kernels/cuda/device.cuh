@@ -210,5 +210,7 @@ size_t attn_parts_bytes(const struct node *n);
 /* log2 of the cells that a launch of attention covers, rounded up. */
 int attn_depth(const struct node *n);
 bool rows_type_supported(enum qtype t); /* get_rows */
+/* Most elements of a head that is normed or rotated. */
+#define HEADS_MAX 512
 
 #endif

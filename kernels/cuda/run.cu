@@ -58,6 +58,8 @@ bool run_supports(const struct node *n) {
     case OP_mul_mat: return mul_cell((enum qtype)n->src[0]->type) != NULL;
     case OP_get_rows: return rows_type_supported((enum qtype)n->src[0]->type);
     case OP_set_rows: return is_cache_type(n->dst->type);
+    case OP_rope: return n->p.rope.n_embd_head <= HEADS_MAX;
+    case OP_rms_norm: return !norms_heads(n) || n->p.rms_norm.n <= HEADS_MAX;
     case OP_attn: return is_cache_type(n->src[1]->type) && is_cache_type(n->src[2]->type);
     default: return op_of(n->op) != NULL;
     }
