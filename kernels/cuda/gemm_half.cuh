@@ -96,7 +96,7 @@ DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2], int 
 
 /* What a lane copies of every block: 8 lanes go along a row, a quarter of the warp's rows at a time. */
 struct half_raw {
-    const uint8_t *from[4]; /* rows lane / 8 + 4 i, the lane's first word of the next block */
+    const uint8_t *from[4]; /* rows lane / 8 + 4 i, the lane's first word of the block before the next */
 };
 
 template <class D> DEV struct half_raw half_raw_of(const struct half_rows *rows) {
@@ -106,7 +106,7 @@ template <class D> DEV struct half_raw half_raw_of(const struct half_rows *rows)
     for (int i = 0; i < 4; i++) {
         const struct half_rows &h = rows[i / 2];
         const int want = h.r + i % 2 * 4 + lane / 8, r = want < h.m.n_rows ? want : h.m.n_rows - 1;
-        raw.from[i] = h.m.w + (size_t)(unsigned)r * h.m.w_stride + (D::META + 4 * (lane % 8));
+        raw.from[i] = h.m.w + (size_t)(unsigned)r * h.m.w_stride + (D::META + 4 * (lane % 8)) - D::BYTES;
     }
     return raw;
 }
@@ -118,29 +118,33 @@ template <class D, int BN> DEV void half_load_w(struct half_raw *raw, shared_pla
     to += lane / 8 * S::PITCH + 4 * (lane % 8);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
+        raw->from[i] += D::BYTES; /* not behind the copies, which would have to be waited for */
 #pragma unroll
         for (int k = 0; k < S::WORDS; k += 8)
             if (k + 8 <= S::WORDS || k + lane % 8 < S::WORDS)
                 cp_async4_to(to + 4 * i * S::PITCH + 4 * k, raw->from[i] + 4 * k);
-        raw->from[i] += D::BYTES;
     }
     cp_async_commit();
 }
 
-/* Start the copy of stage c of the tile's activations: one piece. */
-template <int BN>
-DEV void half_load_x(const struct half_args &a, int c, unsigned char *to, uint64_t *barrier) {
-    const char *from = (const char *)a.x.x +
-                       ((size_t)c * (unsigned)a.n_tok + (size_t)block_now().y * BN) * (2 * HALF_BK);
+/* Where the tile's activations of a stage are, and how far from those of the next. */
+struct half_x {
+    const char *from;
+    size_t step;
+};
+
+/* Start the copy of the next stage: one piece. */
+template <int BN> DEV void half_load_x(struct half_x *x, unsigned char *to, uint64_t *barrier) {
     const unsigned thread = thread_now();
 #if HAS_BULK
-    if (thread == 0) bulk_copy(to, from, BN * 2 * HALF_BK, barrier);
+    if (thread == 0) bulk_copy(to, x->from, BN * 2 * HALF_BK, barrier);
 #else
 #pragma unroll
     for (int i = 0; i < BN * 2 * HALF_BK; i += 16 * HALF_THREADS)
-        cp_async16_to(place_of(to) + (int)(16 * thread) + i, from + 16 * thread + i);
+        cp_async16_to(place_of(to) + (int)(16 * thread) + i, x->from + 16 * thread + i);
     cp_async_commit();
 #endif
+    x->from += x->step;
 }
 
 /* Sub-block b of rows g and g + 8 of a block in shared memory as operands of two products. */
@@ -207,11 +211,14 @@ template <class D, int BN> DEV void half_store(const struct half_args &a, const 
     const bool vec = a.vec && r + 4 <= m.n_rows;
     half_row_scales<D>(a, m, r, scale);
     if (gate) half_row_scales<D>(a, rows[1].m, r, up_scale);
+    constexpr int STEP = HALF_THREADS / WARP;
     const int t0 = block_now().y * BN, n = a.n_tok - t0 < BN ? a.n_tok - t0 : BN;
-#pragma unroll 2
-    for (int t = warp; t < n; t += HALF_THREADS / WARP) {
+    /* scales of the warp's tokens, a lane one */
+    const float ups = warp + STEP * lane < n ? a.x.scale[t0 + warp + STEP * lane] : 0;
+#pragma unroll 4
+    for (int t = warp; t < n; t += STEP) {
         const float *at = tile + t * HALF_OUT_PITCH + 4 * lane;
-        const float up = a.x.scale[t0 + t];
+        const float up = __shfl_sync(FULL_WARP, ups, t / STEP);
         struct half_four v = half_scaled(at, up, scale);
         half_put(m.dst + (size_t)(t0 + t) * m.dst_stride, r, m.n_rows, vec, v);
         char *out = a.out + (size_t)(t0 + t) * a.out_stride;
@@ -243,7 +250,7 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
     unsigned char *const own = shared + S::AT_W + 2 * warp * S::W;
     uint64_t *const barrier = (uint64_t *)(shared + S::AT_BARRIER);
     float acc[BN / 8][4];
-    uint32_t w[2][2][4] = {}; /* of the sub-block that is decoded and the one that is multiplied */
+    uint32_t w[2][2][2][4] = {}; /* of the stage that is decoded and the one that is multiplied */
 #pragma unroll
     for (int i = 0; i < BN / 8 * 4; i++)
         acc[i / 4][i % 4] = 0;
@@ -254,13 +261,15 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
         raw = half_raw_of<D>(rows);
     }
     half_load_w<D, BN>(&raw, place_of(own));
+    struct half_x x = { (const char *)a.x.x + (size_t)blockIdx.y * BN * 2 * HALF_BK,
+                        (size_t)a.n_tok * 2 * HALF_BK };
     if (threadIdx.x == 0)
         for (int i = 0; i < HALF_STAGES; i++)
             bulk_init(barrier + i);
     await_previous(); /* who makes the activations */
     __syncthreads();
     for (int c = 0; c < 2; c++) /* n is a multiple of 256 */
-        half_load_x<BN>(a, c, shared + c * S::X, barrier + c);
+        half_load_x<BN>(&x, shared + c * S::X, barrier + c);
 #pragma unroll 1
     for (int kb = 0; kb < n_blocks; kb++) {
         unsigned at = (unsigned)(S::AT_W + (2 * warp + kb % 2) * S::W + lane / 4 * S::PITCH);
@@ -270,26 +279,28 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
         __syncwarp();
         if (kb + 1 < n_blocks) half_load_w<D, BN>(&raw, place_of(own + (kb + 1) % 2 * S::W));
 #pragma unroll 1
-        for (int st = 0; st < HALF_STAGES; st++) {
-            unsigned char *const slot = shared + st * S::X;
-            if (!HAS_BULK) cp_async_wait<0>();
-            __syncthreads(); /* stage c - 2 was used */
-            if (st < 2 || kb + 1 < n_blocks)
-                half_load_x<BN>(a, kb * HALF_STAGES + st + 2, shared + (st ^ 2) * S::X, barrier + (st ^ 2));
-            bulk_wait(barrier + st, (unsigned)kb);
-            const struct warpgroup_b b = warpgroup_b_at(slot);
+        for (int st0 = 0; st0 < HALF_STAGES; st0 += 2)
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                half_decode<D, BN>(l, blk, 2 * st + i, w[i]);
+            for (int h = 0; h < 2; h++) {
+                const int st = st0 + h;
+                half_decode<D, BN>(l, blk, 2 * st, w[h][0]);
+                half_decode<D, BN>(l, blk, 2 * st + 1, w[h][1]);
+                if (!HAS_BULK) cp_async_wait<0>();
+                __syncthreads(); /* stage c - 2 was used */
+                if (st0 == 0 || kb + 1 < n_blocks)
+                    half_load_x<BN>(&x, shared + (st ^ 2) * S::X, barrier + (st ^ 2));
+                bulk_wait(barrier + st, (unsigned)kb);
+                const struct warpgroup_b b = warpgroup_b_at(shared + st * S::X);
                 warpgroup_arrive();
-                warpgroup_multiply<BN>(acc, w[i][0], b, 2 * i);
-                warpgroup_multiply<BN>(acc, w[i][1], b, 2 * i + 1);
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    warpgroup_multiply<BN>(acc, w[h][i / 2][i % 2], b, i);
                 warpgroup_commit();
-                warpgroup_wait<1>(); /* the sub-block before this one: its registers are free */
-                warpgroup_keep4(w[1 - i][0]);
-                warpgroup_keep4(w[1 - i][1]);
+                warpgroup_wait<1>(); /* the stage before this one: its registers are free */
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    warpgroup_keep4(w[1 - h][i / 2][i % 2]);
             }
-        }
     }
     warpgroup_wait<0>();
     warpgroup_keep<BN / 8>(acc);
