@@ -18,7 +18,7 @@
 #define GGAUGE_GEMM_HALF_CUH
 
 #include "cuda/decode_half.h"
-#include "cuda/gemv.cuh"
+#include "cuda/gemv_tensor.cuh"
 #include "cuda/halves.cuh"
 #include "cuda/warpgroup.cuh"
 
@@ -326,8 +326,13 @@ static int half_launch(struct cuda_device *d, const struct half_args &a, int64_t
     int rc = 0;
     auto kernel = &half_kernel<D, BN>;
     const int lost = FAULT(grid_tail) && a.n_tok > BN ? a.n_tok % BN : 0;
-    LAUNCH(kernel, dim3((unsigned)n_tiles, div_up(a.n_tok - lost, BN)), HALF_THREADS,
-           (half_shape<D, BN>::BYTES), a);
+    const dim3 grid((unsigned)n_tiles, div_up(a.n_tok - lost, BN));
+    size_t bytes = half_shape<D, BN>::BYTES;
+    /* A kernel may begin beside its predecessor, on SMs that are free. Tiles that are few must not go
+     * there in pairs: more than half of the memory keeps others away. */
+    const size_t alone = d->prop.sharedMemPerBlockOptin / 2 + 4096;
+    if (grid.x * grid.y <= (unsigned)d->prop.multiProcessorCount && bytes < alone) bytes = alone;
+    LAUNCH(kernel, grid, HALF_THREADS, bytes, a);
 out:
     return rc;
 }
@@ -363,7 +368,12 @@ static int half_run(struct cuda_device *d, const struct few_job *f, struct err *
 /* Products with one type: few tokens by gemv.cuh. */
 template <class D>
 static int mul_trellis_joint(struct cuda_device *d, const struct few_job *f, struct err *e) {
-    return f->m[0].few ? gemv_run<D>(d, f, e) : half_run<D>(d, f, e);
+    if (!f->m[0].few) return half_run<D>(d, f, e);
+    if constexpr (tensor_decoder<D>::HAS) {
+        const struct gemv_args a = gemv_args_of(f);
+        if (tensor_can<D>(d, a)) return tensor_run<D>(d, a, e);
+    }
+    return gemv_run<D>(d, f, e);
 }
 
 template <class D>
