@@ -72,19 +72,6 @@ struct kv_f32 {
 };
 struct kv_f16 {
     typedef uint4 raw;
-    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head, int i,
-                                                float *y) {
-        const uint16_t *p = (const uint16_t *)head + i;
-        if (c.vec) {
-            const uint2 v = *(const uint2 *)p;
-            y[0] = hd_f16((uint16_t)v.x), y[1] = hd_f16((uint16_t)(v.x >> 16));
-            y[2] = hd_f16((uint16_t)v.y), y[3] = hd_f16((uint16_t)(v.y >> 16));
-        } else {
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                y[k] = hd_f16(p[k]);
-        }
-    }
     static __device__ __forceinline__ raw none(void) {
         return make_uint4(0, 0, 0, 0);
     }
@@ -112,14 +99,6 @@ struct kv_q8_0 {
         uint32_t w[3]; /* 8 integers, from bit `shift` (0 or 16) of the words on */
         uint16_t d;
     };
-    static __device__ __forceinline__ void get4(const struct attn_cache &c, const char *head, int i,
-                                                float *y) {
-        const uint16_t *blk = (const uint16_t *)(head + i / 32 * 34);
-        const float d = hd_f16(FAULT_IN(c, q8_cache_scale) ? *(const uint16_t *)head : blk[0]);
-        const uint32_t lo = blk[1 + i % 32 / 2], hi = blk[2 + i % 32 / 2];
-        y[0] = d * (float)(int8_t)lo, y[1] = d * (float)(int8_t)(lo >> 8);
-        y[2] = d * (float)(int8_t)hi, y[3] = d * (float)(int8_t)(hi >> 8);
-    }
     static __device__ __forceinline__ struct raw none(void) {
         return { { 0, 0, 0 }, 0 };
     }

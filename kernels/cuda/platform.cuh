@@ -106,6 +106,20 @@ DEV void cp_async16(void *shared, const void *global) {
     cp_async16_to(place_of(shared), global);
 }
 
+/* The same, or 16 zeros; global may be anything then. */
+DEV void cp_async16_if(bool there, void *shared, const void *global) {
+#if defined(GGAUGE_CUDA_EMU)
+    if (there)
+        cp_async16(shared, global);
+    else
+        memset(shared, 0, 16);
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place_of(shared)),
+                 "l"(global), "r"(there ? 16 : 0)
+                 : "memory");
+#endif
+}
+
 DEV void cp_async4_to(shared_place to, const void *global) {
 #if defined(GGAUGE_CUDA_EMU)
     emu_cp_async(to, global, 4);
@@ -310,7 +324,13 @@ DEV uint16_t to_f16(float x) {
 }
 
 DEV uint32_t pack_f16(float low, float high) {
+#if defined(GGAUGE_CUDA_EMU)
     return (uint32_t)to_f16(low) | (uint32_t)to_f16(high) << 16;
+#else
+    uint32_t y;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+#endif
 }
 
 DEV float f32_of(uint32_t bits) {
