@@ -9,9 +9,9 @@
  *
  * The raw bytes of a chunk pass through the warp's own shared memory in copies of 16 bytes, whatever
  * the alignment of blocks is, 3 ahead of what is decoded, the first ones while the kernel that makes
- * the activations still runs. The first token's activations are fetched one turn ahead. Decoded
- * weights stay in registers and meet the int8 activations of all tokens there; with one token a
- * trellis is not even decoded (NAME_dot of decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 4
+ * the activations still runs. The first token's activations are fetched one turn ahead, those of
+ * the others before they are needed. Decoded weights stay in registers and meet the int8 activations
+ * of all tokens there; with one token a trellis is not even decoded (NAME_dot of decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 4
  * chunks (8 KiB to 40 KiB). Bytes moved: the matrix, once. Limit: memory for plain types,
  * instructions for a trellis (4.6 to 6.7 a weight).
  *
@@ -176,18 +176,20 @@ DEV void gemv_one(const uint8_t *const *blk, const struct gemv_row *row, int b,
                          acc[r][0]);
 }
 
-/* The same of sub-block `sub` of the rows with all tokens, decoded; x0: the first one's. */
+/* The same of sub-block `sub` of the rows with all tokens, decoded; x: those of the first one, and of
+ * the second one if there are more. The next one's are fetched before one's are used. */
 template <class D, int NT, int ROWS>
 DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
-                        const struct gemv_row *row, int b, int sub, const struct gemv_acts &x0,
-                        float acc[ROWS][NT]) {
+                        const struct gemv_row *row, int b, int sub, struct gemv_acts x,
+                        struct gemv_acts ahead, float acc[ROWS][NT]) {
     struct decoded w[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
         D::decode(blk[r], b, row[r].scale, &w[r]);
 #pragma unroll
     for (int t = 0; t < NT; t++) {
-        const struct gemv_acts x = t ? gemv_acts_of(a, t < a.n_tok ? t : 0, sub) : x0;
+        struct gemv_acts after = {};
+        if (t + 2 < NT) after = gemv_acts_of(a, t + 2 < a.n_tok ? t + 2 : 0, sub);
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             int sum = 0;
@@ -199,6 +201,7 @@ DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
                 acc[r][t] = fmaf(w[r].min, a.x.s[(size_t)(t < a.n_tok ? t : 0) * (a.n / 32) + sub],
                                  acc[r][t]);
         }
+        x = ahead, ahead = after;
     }
 }
 
@@ -334,6 +337,8 @@ gemv_kernel(struct gemv_args a) {
         at += PARTS * S::CHUNK, left -= PARTS * S::CHUNK;
         const struct gemv_acts x = next_x; /* fetched a turn ago */
         next_x = gemv_acts_of(a, 0, sub + 32 * PARTS < n_sub ? sub + 32 * PARTS : 0);
+        struct gemv_acts second = {};
+        if (NT > 1) second = gemv_acts_of(a, a.n_tok > 1 ? 1 : 0, sub < n_sub ? sub : 0);
         cp_async_wait<GEMV_STAGES - 1>();
         __syncwarp();
         if (sub < n_sub) {
@@ -344,7 +349,7 @@ gemv_kernel(struct gemv_args a) {
             if constexpr (NT == 1 && gemv_dot<D>::HAS)
                 gemv_one<D, ROWS>(blk, row, lane % D::PER, x, acc[0]);
             else
-                gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, acc[0]);
+                gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, second, acc[0]);
         }
         __syncwarp(); /* the slot is filled again by the next turn */
         if constexpr (S::SUMS > PARTS) gemv_swap<NT, ROWS>(acc);
