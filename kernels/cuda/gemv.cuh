@@ -8,12 +8,12 @@
  * each).
  *
  * The raw bytes of a chunk pass through the warp's own shared memory in copies of 16 bytes, whatever
- * the alignment of blocks is, 3 ahead of what is decoded, the first ones while the kernel that makes
+ * the alignment of blocks is, 2 ahead of what is decoded, the first ones while the kernel that makes
  * the activations still runs. The first token's activations are fetched one turn ahead, those of
  * the others before they are needed. Decoded weights stay in registers and meet the int8 activations
- * of all tokens there; with one token a trellis is not even decoded (NAME_dot of decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 4
- * chunks (8 KiB to 40 KiB). Bytes moved: the matrix, once. Limit: memory for plain types,
- * instructions for a trellis (4.6 to 6.7 a weight).
+ * of all tokens there; with one token a trellis is not even decoded (NAME_dot of decode_trellis.h).
+ * Shared: 4 warps x 2 or 4 rows x 3 chunks (7 KiB to 30 KiB). Bytes moved: the matrix, once. Limit:
+ * memory for plain types, instructions for a trellis (4.6 to 6.7 a weight).
  *
  * Sums: a lane adds its sub-blocks in order, then lanes are added in a fixed tree; of a trellis
  * every other chunk so, and then both sums, whether one warp makes them or two. They depend neither
@@ -25,7 +25,7 @@
 
 #define GEMV_WARPS 4
 #define GEMV_ROWS 2 /* of a warp */
-#define GEMV_STAGES 4
+#define GEMV_STAGES 3 /* more would but delay activations, which queue behind weights */
 /* From one row of a warp to the next: such rows, if of a multiple of 4 bytes, are aligned alike. */
 #define GEMV_STEP 4
 
