@@ -91,7 +91,7 @@ HOST_DEVICE struct iq4_kt_parts iq4_kt_load(const uint8_t *blk, int b) {
     hd_words4(blk + 96 + 8 * (b & 3), p.qh, 2);
     for (int i = 0; i < 2; i++)
         p.qh[i] = p.qh[i] >> (b & 4) & 0x0F0F0F0Fu;
-    p.base = (p.S << 15 & KT_BASE_STEP) + KT_BASE;
+    p.base = hd_or_masked(KT_BASE, p.S << 15, KT_BASE_STEP);
     return p;
 }
 

@@ -108,7 +108,7 @@ HOST_DEVICE int hd_dot4(uint32_t a, uint32_t b, int c) {
 /* c + the lower or the upper half of a pair of 16-bit numbers. */
 HOST_DEVICE uint32_t hd_half_plus(uint32_t pair, int upper, uint32_t c) {
 #if defined(__CUDA_ARCH__)
-    return __dp2a_lo(pair, upper ? 0x0100u : 0x0001u, c);
+    return upper ? c + (pair >> 16) : __dp2a_lo(pair, 0x0001u, c);
 #else
     return c + (upper ? pair >> 16 : pair & 0xFFFFu);
 #endif

@@ -8,12 +8,12 @@
  * each).
  *
  * The raw bytes of a chunk pass through the warp's own shared memory in copies of 16 bytes, whatever
- * the alignment of blocks is, 3 ahead of what is decoded, the first ones while the kernel that makes
- * the activations still runs. The first token's activations are fetched one turn ahead. Decoded
- * weights stay in registers and meet the int8 activations of all tokens there; with one token a
- * trellis is not even decoded (NAME_dot of decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 4
- * chunks (8 KiB to 40 KiB). Bytes moved: the matrix, once. Limit: memory for plain types,
- * instructions for a trellis (4.6 to 6.7 a weight).
+ * the alignment of blocks is, 2 ahead of what is decoded, the first ones while the kernel that makes
+ * the activations still runs. The first token's activations are fetched one turn ahead, those of
+ * the others before they are needed. Decoded weights stay in registers and meet the int8 activations
+ * of all tokens there; with one token a trellis is not even decoded (NAME_dot of decode_trellis.h).
+ * Shared: 4 warps x 2 or 4 rows x 3 chunks (7 KiB to 30 KiB). Bytes moved: the matrix, once. Limit:
+ * memory for plain types, instructions for a trellis (4.6 to 6.7 a weight).
  *
  * Sums: a lane adds its sub-blocks in order, then lanes are added in a fixed tree; of a trellis
  * every other chunk so, and then both sums, whether one warp makes them or two. They depend neither
@@ -25,14 +25,14 @@
 
 #define GEMV_WARPS 4
 #define GEMV_ROWS 2 /* of a warp */
-#define GEMV_STAGES 4
+#define GEMV_STAGES 3 /* more would but delay activations, which queue behind weights */
 /* From one row of a warp to the next: such rows, if of a multiple of 4 bytes, are aligned alike. */
 #define GEMV_STEP 4
 
 struct gemv_matrix {
     const uint8_t *w;
-    size_t w_stride;
-    int64_t n_rows;
+    uint32_t w_stride; /* a row's weights are below 4 GiB: 32 bits take a third of the instructions */
+    int n_rows;
     char *dst;
     size_t dst_stride;
     unsigned first_block;
@@ -129,9 +129,9 @@ DEV struct gemv_end gemv_end_of(const uint8_t *row, int first, int lane) {
 
 /* Start the copies of the warp's next chunk of all rows, from which on `left` bytes are left, to a
  * stage. */
-template <class D, int ROWS, int PARTS>
-DEV void gemv_load(struct gemv_row *row, struct gemv_end *end, int left, shared_place stage,
-                   int lane) {
+template <class D, int ROWS>
+DEV void gemv_load(const struct gemv_row *row, const struct gemv_end &end, unsigned at, int left,
+                   shared_place stage, int lane) {
     typedef gemv_shape<D, ROWS> S;
     const int bytes = left <= 0 ? -16 : left < S::CHUNK ? left : S::CHUNK;
     const shared_place to = stage + (S::APART ? lane / 8 * S::PITCH + lane % 8 * 16 : 16 * lane);
@@ -140,15 +140,13 @@ DEV void gemv_load(struct gemv_row *row, struct gemv_end *end, int left, shared_
 #pragma unroll
         for (int i = 0; i < (S::APART ? S::CHUNK : S::SLOT); i += 16 * WARP)
             if (i + 16 * lane < row[r].off + bytes)
-                cp_async16_to(to + r * S::SLOT + i, row[r].from + i);
-        row[r].from += PARTS * S::CHUNK;
+                cp_async16_to(to + r * S::SLOT + i, row[r].from + at + i);
     }
     if (S::APART) {
-        if (end->left < bytes)
+        if (end.left < bytes)
             cp_async16_to(stage + lane / S::BLOCKS * S::SLOT + lane % S::BLOCKS * S::PITCH +
                               D::BYTES,
-                          end->from);
-        end->from += PARTS * S::CHUNK;
+                          end.from + at);
     }
     cp_async_commit();
 }
@@ -178,18 +176,20 @@ DEV void gemv_one(const uint8_t *const *blk, const struct gemv_row *row, int b,
                          acc[r][0]);
 }
 
-/* The same of sub-block `sub` of the rows with all tokens, decoded; x0: the first one's. */
+/* The same of sub-block `sub` of the rows with all tokens, decoded; x: those of the first one, and of
+ * the second one if there are more. The next one's are fetched before one's are used. */
 template <class D, int NT, int ROWS>
 DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
-                        const struct gemv_row *row, int b, int sub, const struct gemv_acts &x0,
-                        float acc[ROWS][NT]) {
+                        const struct gemv_row *row, int b, int sub, struct gemv_acts x,
+                        struct gemv_acts ahead, float acc[ROWS][NT]) {
     struct decoded w[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
         D::decode(blk[r], b, row[r].scale, &w[r]);
 #pragma unroll
     for (int t = 0; t < NT; t++) {
-        const struct gemv_acts x = t ? gemv_acts_of(a, t < a.n_tok ? t : 0, sub) : x0;
+        struct gemv_acts after = {};
+        if (t + 2 < NT) after = gemv_acts_of(a, t + 2 < a.n_tok ? t + 2 : 0, sub);
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             int sum = 0;
@@ -201,6 +201,7 @@ DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
                 acc[r][t] = fmaf(w[r].min, a.x.s[(size_t)(t < a.n_tok ? t : 0) * (a.n / 32) + sub],
                                  acc[r][t]);
         }
+        x = ahead, ahead = after;
     }
 }
 
@@ -208,7 +209,7 @@ DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
  * of the other matrix. */
 struct gemv_part {
     struct gemv_matrix m;
-    int64_t r0;
+    int r0;
 };
 
 /* Read anew, so that no registers keep it while sums are made. */
@@ -218,26 +219,25 @@ template <int ROWS, int PARTS> DEV struct gemv_part gemv_part_now(const struct g
 #pragma unroll
     for (int i = 1; i < FEW_MATRICES; i++)
         if (block >= a.m[i].first_block) p.m = a.m[i];
-    const int64_t set = (int64_t)(block - p.m.first_block) * (GEMV_WARPS / PARTS) +
-                        thread_now() / (WARP * PARTS);
-    p.r0 = set / GEMV_STEP * GEMV_STEP * (a.glu ? ROWS / 2 : ROWS) + set % GEMV_STEP;
+    const unsigned set = (block - p.m.first_block) * (GEMV_WARPS / PARTS) +
+                         thread_now() / (WARP * PARTS);
+    p.r0 = (int)(set / GEMV_STEP * GEMV_STEP * (a.glu ? ROWS / 2 : ROWS) + set % GEMV_STEP);
     return p;
 }
 
 template <int ROWS>
 DEV const uint8_t *gemv_row_start(const struct gemv_args &a, const struct gemv_part &p, int i) {
     const bool other = a.glu && i >= ROWS / 2;
-    const int64_t first = p.r0 < p.m.n_rows ? p.r0 : 0;
-    const int64_t r = p.r0 + GEMV_STEP * (other ? i - ROWS / 2 : i);
+    const int first = p.r0 < p.m.n_rows ? p.r0 : 0;
+    const int r = p.r0 + GEMV_STEP * (other ? i - ROWS / 2 : i);
     return (other ? a.m[1].w : p.m.w) +
-           (size_t)(r < p.m.n_rows ? r : first) * (other ? a.m[1].w_stride : p.m.w_stride);
+           (uint64_t)(uint32_t)(r < p.m.n_rows ? r : first) * (other ? a.m[1].w_stride : p.m.w_stride);
 }
 
 /* What a lane has of the results: those of one row for one token, if any. */
 struct gemv_result {
     struct gemv_matrix m;
-    int64_t row;
-    int t;
+    int row, t;
     bool gate; /* of a gated unit, whose other factor another lane has */
     bool is;   /* and is it the lane of the warp that stores it? */
 };
@@ -290,7 +290,7 @@ template <int NT, int ROWS> DEV void gemv_swap(float acc[2][ROWS][NT]) {
 /* The sums of all warps of some rows; `mine` is the warp's own shared memory, `size` bytes. */
 template <int PARTS> DEV float gemv_parts_sum(float y, uint8_t *mine, size_t size) {
     if (PARTS == 1) return y;
-    const int part = (int)threadIdx.x / WARP % PARTS, lane = (int)threadIdx.x % WARP;
+    const unsigned part = threadIdx.x / WARP % PARTS, lane = threadIdx.x % WARP;
     __syncwarp();
     ((float *)mine)[lane] = y;
     __syncthreads();
@@ -305,7 +305,7 @@ gemv_kernel(struct gemv_args a) {
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     uint8_t *slots = shared + warp * GEMV_STAGES * S::STAGE;
     const struct gemv_part part = gemv_part_now<ROWS, PARTS>(a);
-    const int n_sub = part.r0 < part.m.n_rows ? a.n / 32 : 0, first = warp % PARTS;
+    const int n_sub = part.r0 < part.m.n_rows ? (int)((unsigned)a.n / 32) : 0, first = warp % PARTS;
     struct gemv_row row[ROWS];
     float acc[S::SUMS / PARTS][ROWS][NT] = {};
 #pragma unroll
@@ -320,11 +320,12 @@ gemv_kernel(struct gemv_args a) {
     if (S::APART)
         end = gemv_end_of<D, ROWS>(gemv_row_start<ROWS>(a, part, lane / S::BLOCKS % ROWS), first,
                                    lane);
-    int left = n_sub / D::PER * D::BYTES - first * S::CHUNK;
+    int left = (int)((unsigned)n_sub / D::PER) * D::BYTES - first * S::CHUNK;
+    unsigned at = 0; /* of the chunk that is fetched next, from the first one on */
     const shared_place place = place_of(slots);
 #pragma unroll
-    for (int s = 0; s < GEMV_STAGES - 1; s++, left -= PARTS * S::CHUNK)
-        gemv_load<D, ROWS, PARTS>(row, &end, left, place + s * S::STAGE, lane);
+    for (int s = 0; s < GEMV_STAGES - 1; s++, at += PARTS * S::CHUNK, left -= PARTS * S::CHUNK)
+        gemv_load<D, ROWS>(row, end, at, left, place + s * S::STAGE, lane);
     await_previous(); /* who makes the activations */
     int sub = lane + 32 * first;
     struct gemv_acts next_x = gemv_acts_of(a, 0, sub < n_sub ? sub : 0);
@@ -332,10 +333,12 @@ gemv_kernel(struct gemv_args a) {
     int now = 0, next = (GEMV_STAGES - 1) * S::STAGE; /* places of stages */
 #pragma unroll 1
     for (; sub - lane < n_sub; sub += 32 * PARTS) {
-        gemv_load<D, ROWS, PARTS>(row, &end, left, place + next, lane);
-        left -= PARTS * S::CHUNK;
+        gemv_load<D, ROWS>(row, end, at, left, place + next, lane);
+        at += PARTS * S::CHUNK, left -= PARTS * S::CHUNK;
         const struct gemv_acts x = next_x; /* fetched a turn ago */
         next_x = gemv_acts_of(a, 0, sub + 32 * PARTS < n_sub ? sub + 32 * PARTS : 0);
+        struct gemv_acts second = {};
+        if (NT > 1) second = gemv_acts_of(a, a.n_tok > 1 ? 1 : 0, sub < n_sub ? sub : 0);
         cp_async_wait<GEMV_STAGES - 1>();
         __syncwarp();
         if (sub < n_sub) {
@@ -346,7 +349,7 @@ gemv_kernel(struct gemv_args a) {
             if constexpr (NT == 1 && gemv_dot<D>::HAS)
                 gemv_one<D, ROWS>(blk, row, lane % D::PER, x, acc[0]);
             else
-                gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, acc[0]);
+                gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, second, acc[0]);
         }
         __syncwarp(); /* the slot is filled again by the next turn */
         if constexpr (S::SUMS > PARTS) gemv_swap<NT, ROWS>(acc);
@@ -397,7 +400,8 @@ static struct gemv_args gemv_args_of(const struct few_job *f) {
     struct gemv_args a = {};
     for (int i = 0; i < f->n; i++) {
         const struct mul_job *j = &f->m[i];
-        a.m[i] = { (const uint8_t *)j->w.p, j->w.stride, j->w.rows, j->dst.p, j->dst.stride, 0 };
+        a.m[i] = { (const uint8_t *)j->w.p, (uint32_t)j->w.stride, (int)j->w.rows,
+                   j->dst.p, j->dst.stride, 0 };
     }
     a.n = (int)f->m[0].w.n;
     a.x = f->m[0].acts;

@@ -242,6 +242,58 @@ static void shared_activations(void **state) {
     fixture_reset(f);
 }
 
+/* Results of nodes[n], each of a node alone if `alone`: the last one's, of one token. */
+static void run_together(const struct node *const *nodes, int n, bool alone) {
+    struct err e = { 0 };
+    const struct tensor *dst = nodes[n - 1]->dst;
+    memset(dst->data, GUARD, dst->row_bytes);
+    int rc = device.ops->push(&device, dst->data, dst->row_bytes, &e);
+    for (int i = 0; i < n && !rc; i += alone ? 1 : n)
+        rc = device.ops->run(&device, nodes + i, alone ? 1 : n, 1, false, 0, &e);
+    if (rc || device.ops->pull(&device, dst->data, dst->row_bytes, &e)) fail_msg("%s", e.msg);
+}
+
+/* A gated unit, and a product that is added to something: of all types, by few and by many warps.
+ */
+static void fused_products(void **state) {
+    struct op_fixture *f = *state;
+    struct err e = { 0 };
+    static const int64_t shapes[][2] = { { 16, 768 }, { 80, 3328 }, { 203, 256 }, { 720, 2304 } };
+    for (int turn = 0; turn < (int)N_ELEMS(shapes) * QT_count; turn++) {
+        const int64_t *shape = shapes[turn % N_ELEMS(shapes)];
+        const int t = turn / (int)N_ELEMS(shapes), n_rows = (int)shape[0];
+        if (!has_product(t) || qtype_info((enum qtype)t)->n_blk == 1) continue;
+        struct product a = product(f, (enum qtype)t, n_rows, shape[1], 1, FILL_RANDOM);
+        struct product b = product(f, (enum qtype)t, n_rows, shape[1], 1, FILL_RANDOM);
+        struct tensor *out = new_tensor(f, QT_f32, 1, n_rows), *y = new_normal(f, 1, n_rows, 1);
+        b.n.src[1] = a.x;
+        const struct node unit = { .op = OP_swiglu, .dst = out, .src = { a.dst, b.dst } };
+        const struct node sum = { .op = OP_add, .dst = out, .src = { a.dst, y } };
+        const struct node *const units[] = { &a.n, &b.n, &unit }, *const sums[] = { &a.n, &sum };
+        const struct tensor *all[] = { a.w, b.w, a.x, a.dst, b.dst, out, y };
+        float *want = malloc((size_t)n_rows * sizeof *want);
+        assert_non_null(want);
+        for (size_t i = 0; i < N_ELEMS(all); i++) {
+            const size_t bytes = all[i]->row_bytes * (size_t)all[i]->ne[1];
+            if (device.ops->mirror(&device, all[i]->data, bytes, all[i]->name, &e) ||
+                device.ops->push(&device, all[i]->data, bytes, &e))
+                fail_msg("%s", e.msg);
+        }
+        for (int k = 0; k < 2; k++) {
+            run_together(k ? sums : units, k ? 2 : 3, true);
+            memcpy(want, out->data, (size_t)n_rows * sizeof *want);
+            run_together(k ? sums : units, k ? 2 : 3, false);
+            if (memcmp(want, out->data, (size_t)n_rows * sizeof *want))
+                fail_msg("%s, %d rows: a %s has other bits if one launch makes it",
+                         qtype_info((enum qtype)t)->name, n_rows, k ? "sum" : "unit");
+        }
+        for (size_t i = 0; i < N_ELEMS(all); i++)
+            device.ops->unmirror(&device, all[i]->data);
+        free(want);
+        fixture_reset(f);
+    }
+}
+
 /* ---- recorded runs, images ------------------------------------------------------------------- */
 
 static void recorded(void **state) {
@@ -612,14 +664,23 @@ static void out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),       cmocka_unit_test(long_rows),
-        cmocka_unit_test(many_rows),      cmocka_unit_test(aligned_floats),
-        cmocka_unit_test(float_blas),     cmocka_unit_test(shared_activations),
-        cmocka_unit_test(recorded),       cmocka_unit_test(images),
-        cmocka_unit_test(exchanges),      cmocka_unit_test(exchanges_unlocked),
-        cmocka_unit_test(large_push),     cmocka_unit_test(waits),
-        cmocka_unit_test(locked_for_two), cmocka_unit_test(out_of_memory),
-        cmocka_unit_test(device_time),    cmocka_unit_test(peaks),
+        cmocka_unit_test(products),
+        cmocka_unit_test(long_rows),
+        cmocka_unit_test(many_rows),
+        cmocka_unit_test(fused_products),
+        cmocka_unit_test(aligned_floats),
+        cmocka_unit_test(float_blas),
+        cmocka_unit_test(shared_activations),
+        cmocka_unit_test(recorded),
+        cmocka_unit_test(images),
+        cmocka_unit_test(exchanges),
+        cmocka_unit_test(exchanges_unlocked),
+        cmocka_unit_test(large_push),
+        cmocka_unit_test(waits),
+        cmocka_unit_test(locked_for_two),
+        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(device_time),
+        cmocka_unit_test(peaks),
     };
     return cmocka_run_group_tests_name("cuda", tests, setup, teardown);
 }
