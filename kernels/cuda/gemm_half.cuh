@@ -18,7 +18,7 @@
 #define GGAUGE_GEMM_HALF_CUH
 
 #include "cuda/decode_half.h"
-#include "cuda/gemv_tensor.cuh"
+#include "cuda/gemv.cuh"
 #include "cuda/halves.cuh"
 #include "cuda/warpgroup.cuh"
 
@@ -131,17 +131,18 @@ template <class D, int BN> DEV void half_load_w(struct half_raw *raw, shared_pla
 struct half_x {
     const char *from;
     size_t step;
+    int thread;
 };
 
 /* Start the copy of the next stage: one piece. */
 template <int BN> DEV void half_load_x(struct half_x *x, unsigned char *to, uint64_t *barrier) {
-    const unsigned thread = thread_now();
 #if HAS_BULK
-    if (thread == 0) bulk_copy(to, x->from, BN * 2 * HALF_BK, barrier);
+    if (x->thread == 0) bulk_copy(to, x->from, BN * 2 * HALF_BK, barrier);
 #else
+    (void)barrier;
 #pragma unroll
     for (int i = 0; i < BN * 2 * HALF_BK; i += 16 * HALF_THREADS)
-        cp_async16_to(place_of(to) + (int)(16 * thread) + i, x->from + 16 * thread + i);
+        cp_async16_to(place_of(to) + 16 * x->thread + i, x->from + 16 * x->thread + i);
     cp_async_commit();
 #endif
     x->from += x->step;
@@ -262,7 +263,8 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
     }
     half_load_w<D, BN>(&raw, place_of(own));
     struct half_x x = { (const char *)a.x.x + (size_t)blockIdx.y * BN * 2 * HALF_BK,
-                        (size_t)a.n_tok * 2 * HALF_BK };
+                        (size_t)a.n_tok * 2 * HALF_BK, (int)threadIdx.x };
+    keep(x.thread);
     if (threadIdx.x == 0)
         for (int i = 0; i < HALF_STAGES; i++)
             bulk_init(barrier + i);
@@ -368,12 +370,7 @@ static int half_run(struct cuda_device *d, const struct few_job *f, struct err *
 /* Products with one type: few tokens by gemv.cuh. */
 template <class D>
 static int mul_trellis_joint(struct cuda_device *d, const struct few_job *f, struct err *e) {
-    if (!f->m[0].few) return half_run<D>(d, f, e);
-    if constexpr (tensor_decoder<D>::HAS) {
-        const struct gemv_args a = gemv_args_of(f);
-        if (tensor_can<D>(d, a)) return tensor_run<D>(d, a, e);
-    }
-    return gemv_run<D>(d, f, e);
+    return f->m[0].few ? gemv_run<D>(d, f, e) : half_run<D>(d, f, e);
 }
 
 template <class D>

@@ -396,7 +396,9 @@ static int gemv_run_dot(struct cuda_device *d, struct gemv_args a, struct err *e
     return gemv_launch<D, 1, KT_DOT_ROWS, 1>(d, a, e);
 }
 
-static struct gemv_args gemv_args_of(const struct few_job *f) {
+/* At most 8 tokens. */
+template <class D>
+static int gemv_run(struct cuda_device *d, const struct few_job *f, struct err *e) {
     struct gemv_args a = {};
     for (int i = 0; i < f->n; i++) {
         const struct mul_job *j = &f->m[i];
@@ -410,13 +412,6 @@ static struct gemv_args gemv_args_of(const struct few_job *f) {
     a.glu = f->n == 2 && f->out;
     if (f->out) a.out = f->out->p, a.out_stride = f->out->stride;
     if (f->add) a.add = f->add->p, a.add_stride = f->add->rows == 1 ? 0 : f->add->stride;
-    return a;
-}
-
-/* At most 8 tokens. */
-template <class D>
-static int gemv_run(struct cuda_device *d, const struct few_job *f, struct err *e) {
-    const struct gemv_args a = gemv_args_of(f);
     if (a.n_tok <= 1) {
         if constexpr (gemv_dot<D>::HAS)
             return gemv_run_dot<D>(d, a, e);

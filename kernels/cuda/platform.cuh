@@ -236,21 +236,6 @@ DEV void mma_s8(int d[4], const uint32_t a[4], const uint32_t b[2], int c) {
 #endif
 }
 
-/* The same added to what d has. */
-DEV void mma_s8_add(int d[4], const uint32_t a[4], const uint32_t b[2]) {
-#if defined(GGAUGE_CUDA_EMU)
-    int y[4];
-    emu_mma_s8(y, a, b, 0);
-    for (int i = 0; i < 4; i++)
-        d[i] += y[i];
-#else
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, "
-                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#endif
-}
-
 /* d [16, 8] += a [16, 16] b [16, 8] of binary16 in binary32, held as above with pairs of columns of
  * a (rows of b) where there are four. */
 DEV void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
