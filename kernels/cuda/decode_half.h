@@ -3,8 +3,10 @@
  * lane holds of a tile, 8 weights in a row. Host and device; see decode_words.h.
  *
  * Lane t of the four that share a row has weights 8 t .. 8 t + 7 of a sub-block, each times the scale of
- * the sub-block, an integer: at most 126 * 64, rounded to binary16 once (IQ3_KT's need no rounding). The
- * scale of the row is left to the result. */
+ * the sub-block, an integer (IQ4_KT: twice that, HALF_TIMES): at most 126 * 128, rounded to binary16
+ * once (IQ3_KT's need no rounding). The scale of the row is left to the result.
+ *
+ * Sub-block b is named by lo = b % 4 and up = b / 4, a constant: with it, shifts are. */
 #ifndef GGAUGE_DECODE_HALF_H
 #define GGAUGE_DECODE_HALF_H
 
@@ -15,6 +17,7 @@ struct half_lane {
     int t, word;       /* word: of two, where the lane's indices are */
     uint32_t zip;      /* selector of bytes for two indices of IQ4_KT */
     uint32_t half;     /* dp2a factors of the lane's index of IQ2_KT and IQ3_KT */
+    uint32_t base;     /* KT_BASE, in a register */
     unsigned turn[2];  /* by how much bits 12-14 of both indices of IQ4_KT are turned */
 };
 
@@ -22,6 +25,7 @@ HOST_DEVICE struct half_lane half_lane_of(int t) {
     struct half_lane l;
     l.t = t;
     l.word = t / 2;
+    l.base = KT_BASE;
     l.zip = t % 2 ? 0x7362u : 0x5140u;
     l.half = t % 2 ? 0x0100u : 0x0001u;
     l.turn[0] = (unsigned)(4 - 6 * t) & 31u;
@@ -53,13 +57,23 @@ HOST_DEVICE uint32_t hd_half2_mul(uint32_t a, uint32_t b) {
 
 #define HALF_1024 0x6400u           /* below 1024 a number is the low bits of 1024 + it */
 #define HALF2_1024 0x64006400u
-#define HALF2_LESS_1088 0xE440E440u /* -(1024 + 64) */
 #define HALF2_LESS_1150 0xE47EE47Eu /* -(1024 + KT_OFFSET) */
 #define HALF2_LESS_1152 0xE480E480u /* -(1024 + 128) */
 
 /* n + less as a pair of the same, for n below 1024. */
 HOST_DEVICE uint32_t half2_of(uint32_t n, uint32_t less) {
     return hd_half2_add(n * 0x10001u + HALF2_1024, less);
+}
+
+/* (x & mask) | y as one instruction, with y in a register. */
+HOST_DEVICE uint32_t hd_masked_or(uint32_t x, uint32_t mask, uint32_t y) {
+#if defined(__CUDA_ARCH__)
+    uint32_t z;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(z) : "r"(x), "r"(mask), "r"(y));
+    return z;
+#else
+    return (x & mask) | y;
+#endif
 }
 
 /* Two states as a pair of binary16. */
@@ -91,9 +105,18 @@ HOST_DEVICE void half_states8(uint32_t seed, uint32_t w[4]) {
     w[3] = half2_states(seed * KT_P7, seed * KT_P8);
 }
 
-HOST_DEVICE uint32_t half_seed(const struct half_lane *l, const uint8_t *blk, int b) {
-    return hd_dp2a(half_word(blk, 1 + 2 * b + l->word), l->half, KT_BASE);
+HOST_DEVICE uint32_t half_seed(const struct half_lane *l, const uint8_t *blk, int lo, int up) {
+    return hd_dp2a(half_word(blk, 1 + 2 * lo + 8 * up + l->word), l->half, KT_BASE);
 }
+
+/* Nibble lo + 4 up of the scales of IQ2_KT and IQ3_KT. */
+HOST_DEVICE uint32_t half_nibble(const uint8_t *blk, int lo, int up) {
+    return half_word(blk, 0) >> 8 * lo >> 4 * up & 15u;
+}
+
+#define HALF_TIMES_iq2_kt 1
+#define HALF_TIMES_iq3_kt 1
+#define HALF_TIMES_iq4_kt 2
 
 /* KT_SCALES[i] + 128: see kt_scale_value. */
 HOST_DEVICE uint32_t kt_scale_plus(uint32_t i) {
@@ -101,21 +124,21 @@ HOST_DEVICE uint32_t kt_scale_plus(uint32_t i) {
     return (i & 8 ? hi : lo) >> 8 * (i & 3) & 255u;
 }
 
-HOST_DEVICE void iq2_kt_halves(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
-    const uint32_t scale = half2_of(kt_scale_plus(kt_scale_nibble(blk, b)), HALF2_LESS_1152);
-    half_states8(half_seed(l, blk, b), w);
+HOST_DEVICE void iq2_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {
+    const uint32_t scale = half2_of(kt_scale_plus(half_nibble(blk, lo, up)), HALF2_LESS_1152);
+    half_states8(half_seed(l, blk, lo, up), w);
     for (int i = 0; i < 4; i++)
         w[i] = hd_half2_mul(w[i], scale);
 }
 
 /* A magnitude with the sign bit of the weight, which a zero has as well. */
-HOST_DEVICE void iq3_kt_halves(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
-    const uint32_t scale = half2_of(kt_scale_nibble(blk, b), 0xE400E400u);
+HOST_DEVICE void iq3_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {
+    const uint32_t scale = half2_of(half_nibble(blk, lo, up), 0xE400E400u);
     uint32_t sign[2];
-    half_states8(half_seed(l, blk, b), w);
+    half_states8(half_seed(l, blk, lo, up), w);
     hd_words4(blk + 68 + 8 * l->t, sign, 2);
     for (int i = 0; i < 4; i++) {
-        const uint32_t s = hd_permute(sign[i / 2] << (7 - b), 0, i % 2 ? 0x3424u : 0x1404u);
+        const uint32_t s = hd_permute(sign[i / 2] << (7 - lo - 4 * up), 0, i % 2 ? 0x3424u : 0x1404u);
         w[i] = hd_half2_mul((w[i] & 0x7FFF7FFFu) | (s & 0x80008000u), scale);
     }
 }
@@ -133,22 +156,22 @@ struct half_seeds {
     uint32_t seed[2], scale; /* the scale twice, as binary16 */
 };
 
-HOST_DEVICE void iq4_kt_half_seeds(const struct half_lane *l, const uint8_t *blk, int b,
-                                   struct half_seeds *s) {
-    const uint32_t S = half_word(blk, b), ql = half_word(blk, 8 + 2 * b + l->word);
-    const uint32_t qh = half_word(blk, 24 + 2 * (b & 3) + l->word) >> (b & 4) & 0x0F0F0F0Fu;
-    const uint32_t base = (S << 15 & KT_BASE_STEP) + KT_BASE;
+HOST_DEVICE void iq4_kt_half_seeds(const struct half_lane *l, const uint8_t *blk, int lo, int up, struct half_seeds *s) {
+    const uint32_t S = half_word(blk, lo + 4 * up);
+    const uint32_t ql = half_word(blk, 8 + 2 * lo + 8 * up + l->word);
+    const uint32_t qh = half_word(blk, 24 + 2 * lo + l->word) >> 4 * up & 0x0F0F0F0Fu;
+    const uint32_t base = hd_masked_or(S << 15, KT_BASE_STEP, l->base);
     uint32_t pair = hd_permute(ql, qh, l->zip);
     pair = hd_or_masked(pair, hd_turn_left(S, l->turn[0]), 0x7000u);
     pair = hd_or_masked(pair, hd_turn_left(S, l->turn[1]), 0x70000000u);
     s->seed[0] = hd_half_plus(pair, 0, base);
     s->seed[1] = hd_half_plus(pair, 1, base);
-    s->scale = half2_of(S >> 1 & 127u, HALF2_LESS_1088);
+    s->scale = half2_of(S & 254u, HALF2_LESS_1152);
 }
 
-HOST_DEVICE void iq4_kt_halves(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
+HOST_DEVICE void iq4_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {
     struct half_seeds s;
-    iq4_kt_half_seeds(l, blk, b, &s);
+    iq4_kt_half_seeds(l, blk, lo, up, &s);
     for (int i = 0; i < 4; i++) {
         const uint32_t x = s.seed[i / 2];
         w[i] = hd_half2_mul(i % 2 ? half2_states(x * KT_P3, x * KT_P4)

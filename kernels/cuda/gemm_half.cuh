@@ -56,9 +56,9 @@ struct half_args {
 template <class D> struct half_decoder;
 #define HALF_DECODER(name)                                                                         \
     template <> struct half_decoder<dec_##name> {                                                  \
-        static __device__ __forceinline__ void decode(const struct half_lane *l,                   \
-                                                      const uint8_t *blk, int b, uint32_t w[4]) {  \
-            name##_halves(l, blk, b, w);                                                           \
+        static constexpr int TIMES = HALF_TIMES_##name;                                            \
+        static __device__ __forceinline__ void decode(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {  \
+            name##_halves(l, blk, lo, up, w);                                                           \
         }                                                                                          \
     };
 HALF_DECODER(iq2_kt)
@@ -148,12 +148,12 @@ template <int BN> DEV void half_load_x(struct half_x *x, unsigned char *to, uint
     x->from += x->step;
 }
 
-/* Sub-block b of rows g and g + 8 of a block in shared memory as operands of two products. */
+/* Sub-block lo + 4 up of rows g and g + 8 of a block in shared memory as operands of two products. */
 template <class D, int BN>
-DEV void half_decode(const struct half_lane &l, const unsigned char *blk, int b, uint32_t w[2][4]) {
+DEV void half_decode(const struct half_lane &l, const unsigned char *blk, int lo, int up, uint32_t w[2][4]) {
     uint32_t upper[4], lower[4];
-    half_decoder<D>::decode(&l, blk, b, upper);
-    half_decoder<D>::decode(&l, blk + 8 * half_shape<D, BN>::PITCH, b, lower);
+    half_decoder<D>::decode(&l, blk, lo, up, upper);
+    half_decoder<D>::decode(&l, blk + 8 * half_shape<D, BN>::PITCH, lo, up, lower);
 #pragma unroll
     for (int s = 0; s < 2; s++) {
         w[s][0] = upper[2 * s], w[s][1] = lower[2 * s];
@@ -197,7 +197,7 @@ template <class D>
 DEV void half_row_scales(const struct half_args &a, const struct half_matrix &m, int r, float scale[4]) {
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        scale[i] = r + i < m.n_rows ? row_scale<D>(m.w + (size_t)(unsigned)(r + i) * m.w_stride) * a.gain : 0;
+        scale[i] = r + i < m.n_rows ? row_scale<D>(m.w + (size_t)(unsigned)(r + i) * m.w_stride) * a.gain * (1.0f / half_decoder<D>::TIMES) : 0;
 }
 
 /* The tile's results: a lane has four rows of every 8th token. */
@@ -247,7 +247,7 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
     const int warp = (int)(threadIdx.x / WARP), lane = (int)(threadIdx.x % WARP);
     const int n_blocks = a.n / D::BLK;
     struct half_lane l = half_lane_of(lane % 4);
-    keep(l.word), keep(l.zip), keep(l.half), keep(l.turn[0]), keep(l.turn[1]), keep(l.t);
+    keep(l.word), keep(l.zip), keep(l.half), keep(l.turn[0]), keep(l.turn[1]), keep(l.t), keep(l.base);
     unsigned char *const own = shared + S::AT_W + 2 * warp * S::W;
     uint64_t *const barrier = (uint64_t *)(shared + S::AT_BARRIER);
     float acc[BN / 8][4];
@@ -285,8 +285,8 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const int st = st0 + h;
-                half_decode<D, BN>(l, blk, 2 * st, w[h][0]);
-                half_decode<D, BN>(l, blk, 2 * st + 1, w[h][1]);
+                half_decode<D, BN>(l, blk, st, 0, w[h][0]);
+                half_decode<D, BN>(l, blk, st, 1, w[h][1]);
                 if (!HAS_BULK) cp_async_wait<0>();
                 __syncthreads(); /* stage c - 2 was used */
                 if (st0 == 0 || kb + 1 < n_blocks)

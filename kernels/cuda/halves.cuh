@@ -5,7 +5,8 @@
  * weights, and what an integer stands for then to binary16, after a power of two was taken out of the
  * row: relative errors of 2^-12 at most, but for elements below 2^-28 of the row's largest.
  *
- * Layout: 64 elements of all tokens after each other, [n / 64, n_tok, 64]; so what a tile reads of
+ * Layout: stages of 64 elements, those of all tokens after each other, [n / 64, n_tok, 64]; stage s of a
+ * block of 256 has its elements 32 s .. 32 s + 31 and those 128 behind them; so what a tile reads of
  * consecutive tokens is in one piece, and lies in shared memory as it lies here. Within the 128 bytes
  * of a token, 16 bytes at position c are at c ^ (token % 8), which tensor cores want against bank
  * conflicts; and each 32 elements are in the order in which lanes hold weights (decode_half.h):

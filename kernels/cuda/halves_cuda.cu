@@ -45,8 +45,8 @@ DEV void halves_put(const struct halves_args &a, int64_t t, int i, float4 v, flo
     const struct acts_scale scale = acts_scale_of(f32_of(amax));
     const float s = is_lost(a.faults, i / 32, a.n / 32) ? 0 : scale.d * down;
     const int pos = i % 32 / 8 * 2 + i / 4 % 2 * 16; /* 2 t + 16 s */
-    const int chunk = i / 32 % 2 * 4 + pos / 8;
-    char *to = (char *)(a.q + ((int64_t)(i / 64) * a.n_tok + t) * 64) + pos % 8 * 2;
+    const int chunk = i / 128 % 2 * 4 + pos / 8, stage = i / 256 * 4 + i / 32 % 4;
+    char *to = (char *)(a.q + ((int64_t)stage * a.n_tok + t) * 64) + pos % 8 * 2;
     *(uint32_t *)(to + (chunk ^ (int)(t % 8)) * 16) =
         pack_f16((float)acts_int(a.faults, scale, v.x) * s, (float)acts_int(a.faults, scale, v.y) * s);
     *(uint32_t *)(to + ((chunk + 1) ^ (int)(t % 8)) * 16) =

@@ -195,14 +195,17 @@ static void dots(void **state) {
 /* ---- binary16 ----------------------------------------------------------------------------------
  */
 
-static void iq2_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
-    iq2_kt_halves(l, blk, b, w);
+static void iq2_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int lo, int up,
+                           uint32_t w[4]) {
+    iq2_kt_halves(l, blk, lo, up, w);
 }
-static void iq3_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
-    iq3_kt_halves(l, blk, b, w);
+static void iq3_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int lo, int up,
+                           uint32_t w[4]) {
+    iq3_kt_halves(l, blk, lo, up, w);
 }
-static void iq4_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]) {
-    iq4_kt_halves(l, blk, b, w);
+static void iq4_kt_half_fn(const struct half_lane *l, const uint8_t *blk, int lo, int up,
+                           uint32_t w[4]) {
+    iq4_kt_halves(l, blk, lo, up, w);
 }
 
 /* What four lanes have of a sub-block: weight times scale, an integer, rounded to binary16 once. */
@@ -210,10 +213,11 @@ static void halves(void **state) {
     (void)state;
     static const struct {
         enum qtype type;
-        void (*half)(const struct half_lane *l, const uint8_t *blk, int b, uint32_t w[4]);
-    } kinds[] = { { QT_iq2_kt, iq2_kt_half_fn },
-                  { QT_iq3_kt, iq3_kt_half_fn },
-                  { QT_iq4_kt, iq4_kt_half_fn } };
+        void (*half)(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]);
+        int times;
+    } kinds[] = { { QT_iq2_kt, iq2_kt_half_fn, HALF_TIMES_iq2_kt },
+                  { QT_iq3_kt, iq3_kt_half_fn, HALF_TIMES_iq3_kt },
+                  { QT_iq4_kt, iq4_kt_half_fn, HALF_TIMES_iq4_kt } };
     struct rng rng = { 77 };
     for (size_t k = 0; k < N_ELEMS(kinds); k++) {
         const struct decoder *dec = decoders;
@@ -229,11 +233,11 @@ static void halves(void **state) {
                 for (int t = 0; t < 4; t++) {
                     const struct half_lane lane = half_lane_of(t);
                     uint32_t w[4];
-                    kinds[k].half(&lane, (const uint8_t *)words, b, w);
+                    kinds[k].half(&lane, (const uint8_t *)words, b % 4, b / 4, w);
                     for (int i = 0; i < 8; i++) {
                         const float got = f16_to_f32((f16_t)(w[i / 2] >> 16 * (i % 2)));
-                        const float want =
-                            f16_to_f32(f32_to_f16(o.scale * (float)decoded_int(&o, 8 * t + i)));
+                        const float want = f16_to_f32(f32_to_f16(
+                            o.scale * (float)(kinds[k].times * decoded_int(&o, 8 * t + i))));
                         if (got != want)
                             fail_msg("%s, sub-block %d, weight %d: got %g, expected %g",
                                      qtype_info(kinds[k].type)->name, b, 8 * t + i, (double)got,
