@@ -31,8 +31,7 @@ struct attn_args {
     FAULT_FIELD
 };
 
-/* The first cell of token t's sequence, and the position of the last one that
- * it sees. */
+/* The first cell of token t's sequence, and the position of the last one that it sees. */
 DEV int first_of(const struct attn_args &a, int t) {
     return a.first[FAULT_IN(a, seq_offset) ? 0 : t];
 }
@@ -41,11 +40,10 @@ DEV int last_of(const struct attn_args &a, int t) {
     return a.pos[t] + (more ? 1 : 0);
 }
 
-/* Types of a cache: 4 elements of a head from element i on, a multiple of 4; or
- * 8 from a multiple of 8 on in two steps, fetch from memory and open (with the
- * shift of the place), so that many can be on their way before the first is
- * used. Heads are 16-byte aligned and have a multiple of 8 elements, or blocks
- * of q8_0 and words from cell to cell, but for kv_any. */
+/* Types of a cache: 8 elements of a head from element i on, a multiple of 8, in two steps, fetch from
+ * memory and open (with the shift of the place), so that many can be on their way before the first is
+ * used. Heads are 16-byte aligned and have a multiple of 8 elements, or blocks of q8_0 and words from
+ * cell to cell, but for kv_any. */
 struct kv_f32 {
     struct raw {
         float4 a, b;
@@ -109,9 +107,8 @@ struct kv_q8_0 {
     static __device__ __forceinline__ const char *place(const char *head, int i) {
         return head + i / 32 * 34 + 2 + i % 32;
     }
-    /* Blocks have 34 bytes: integers begin at a word or in its middle. The last
-     * word that is read may end 2 bytes behind the cache, in the slack of its
-     * memory. */
+    /* Blocks have 34 bytes: integers begin at a word or in its middle. The last word that is read
+     * may end 2 bytes behind the cache, in the slack of its memory. */
     static __device__ __forceinline__ struct raw fetch(const struct attn_cache &c,
                                                        const char *place, int i) {
         const char *blk = place - 2 - i % 32;

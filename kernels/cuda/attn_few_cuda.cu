@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: MIT
- * attn_few_cuda.cu - attention of few tokens, in binary32: the cache is cut
- * into ranges of cells that blocks work on at the same time; also any number of
- * tokens for what the tensor cores cannot do (F32 caches, odd head sizes).
+ * attn_few_cuda.cu - attention of few tokens, in binary32: the cache is cut into ranges of cells that
+ * blocks work on at the same time; also any number of tokens for what the tensor cores cannot do (F32
+ * caches, odd head sizes).
  *
- * Grid [ranges, kv heads x chunks of GH heads x chunks of 128 columns of V,
- * tokens], block of 8 warps. A warp takes every eighth step of 8 cells by
- * itself: 16 lanes a cell, 8 elements a lane, K and V of a step under way
- * before the first is used, a softmax of its own that is corrected on the way.
- * Warps meet at the end. Shared: (GH (hd_k, to 128) + 8 GH 128) x 4 bytes, 18
- * KiB for 4 heads of 128. Reads the cells once for each chunk of heads (those
- * meet in the L2 cache): memory bound.
+ * Grid [ranges, kv heads x chunks of GH heads x chunks of 128 columns of V, tokens], block of 8 warps.
+ * A warp takes every eighth step of 8 cells by itself: 16 lanes a cell, 8 elements a lane, K and V of
+ * a step under way before the first is used, a softmax of its own that is corrected on the way. Warps
+ * meet at the end. Shared: (GH (hd_k, to 128) + 8 GH 128) x 4 bytes and a little, 19 KiB for 4 heads of
+ * 128. Reads the cells once for each chunk of heads (those meet in the L2 cache): memory bound.
  *
- * Up to 256 cells are one range, whose row is finished at once; more are at
- * most 32, of 64 cells or 128, 256, ... Each of those leaves its sum, maximum
- * and sum of exponentials, and the last block to come adds them, in order. So a
- * row's bits depend on its own position alone. */
+ * Up to 256 cells are one range, whose row is finished at once; more are at most 32, of 64 cells or
+ * 128, 256, ... Each of those leaves its sum, maximum and sum of exponentials, and the last block to
+ * come adds them, in order. So a row's bits depend on its own position alone. */
 #include "cuda/attn.cuh"
 
 #define THREADS 256
@@ -43,8 +40,7 @@ DEV int range_cells(int n) {
 struct few_shared {
     float *q;         /* [chunks of hd_k, GH, COLS], zeros behind the end */
     float *acc;       /* [WARPS, GH, COLS] */
-    float *max, *sum; /* [WARPS, GH] of warps; [MAX_RANGES, GH] factors and [GH]
-                         sums of ranges */
+    float *max, *sum; /* [WARPS, GH]; in max, later, factors of ranges [GH, MAX_RANGES] */
     unsigned *flag;
     int *n_ranges; /* of the row */
 };
@@ -161,8 +157,7 @@ DEV float few_exp(float x, float max) {
     return x == max ? 1.0f : expf(x - max);
 }
 
-/* Lane 4 c + g * 4 / GH (of either half) has the score of the half's cell c and
- * head g. */
+/* Lane 4 c + g * 4 / GH (of either half) has the score of the half's cell c and head g. */
 template <int GH> struct few_row {
     float max, sum;   /* sum: of the lane's own cells */
     float acc[GH][8]; /* exponentials times V, of the half's cells */
@@ -250,19 +245,8 @@ template <int GH> DEV void few_leave(const struct few_shared &s, struct few_row<
     }
 }
 
-/* Element `at` of a head's result; with acts a warp has 32 in a row. */
-DEV void few_result(const struct attn_args &a, int t, int head, int at, float y) {
-    const int i = head * a.v.hd + at;
-    ((float *)(a.dst + (size_t)t * a.dst_stride))[i] = y;
-    if (a.acts.q) acts_put(a.acts, t, (int64_t)a.n_head * a.v.hd, i / 32, y);
-}
-
-/* What a range leaves: [GH, COLS], maxima [GH], sums [GH]. */
-template <int GH> static constexpr int part_floats = GH *(COLS + 2);
-
-/* Columns of results that a thread has: elements threadIdx.x + THREADS i of
- * [GH, COLS]. */
-template <int GH> static constexpr int own_results = GH *COLS < THREADS ? 1 : GH *COLS / THREADS;
+/* What a range leaves: [GH, COLS], maxima [GH], sums [GH]; whole units of 16 bytes. */
+template <int GH> static constexpr int part_floats = GH *(COLS + 4);
 
 /* Where the block works. */
 struct few_block {
@@ -283,79 +267,86 @@ template <int GH> DEV struct few_block few_block_now(const struct attn_args &a) 
              a.v.hd - col < COLS ? a.v.hd - col : COLS };
 }
 
-/* What the warps have left is the row's result, or goes to part. */
+/* Columns [at, at + 4) of a head's result, from column col on, by all lanes of a warp: lane l has
+ * at = 4 l. */
+DEV void few_result(const struct attn_args &a, const struct few_block &b, int g, int at,
+                    const float4 &y) {
+    const int n = a.n_head * a.v.hd, i = (b.head + g) * a.v.hd + b.col + at;
+    float *to = (float *)(a.dst + (size_t)b.t * a.dst_stride) + i;
+    const float each[4] = { y.x, y.y, y.z, y.w };
+    if (at + 4 <= b.n_cols && (uintptr_t)to % 16 == 0)
+        *(float4 *)to = y;
+    else
+        for (int k = 0; k < 4 && at + k < b.n_cols; k++)
+            to[k] = each[k];
+    if (a.acts.q) acts_put4(a.acts, b.t, n, at < b.n_cols ? i : n, y);
+}
+
+/* acc + f x. */
+DEV float4 add4(const float4 &acc, float f, const float4 &x) {
+    return make_float4(fmaf(x.x, f, acc.x), fmaf(x.y, f, acc.y), fmaf(x.z, f, acc.z),
+                       fmaf(x.w, f, acc.w));
+}
+DEV float4 scale4(const float4 &x, float f) {
+    return make_float4(x.x * f, x.y * f, x.z * f, x.w * f);
+}
+
+/* What the warps have left is the row's result, or goes to part. A warp a head. */
 template <int GH>
 DEV void few_finish(const struct attn_args &a, const struct few_block &b,
                     const struct few_shared &s, float *part) {
+    const int g = warp_index(), at = (int)threadIdx.x % WARP * 4;
+    if (g >= b.n_heads) return;
+    float max = s.max[g], sum = 0;
+    float4 y = make_float4(0, 0, 0, 0);
 #pragma unroll
-    for (int k = 0; k < own_results<GH>; k++) {
-        const int i = (int)threadIdx.x + k * THREADS, g = i / COLS, at = i % COLS;
-        if (g >= b.n_heads || at >= b.n_cols) continue;
-        float max = s.max[g], sum = 0, y = 0;
+    for (int w = 1; w < WARPS; w++)
+        max = max_nan(max, s.max[w * GH + g]);
 #pragma unroll
-        for (int w = 1; w < WARPS; w++)
-            max = max_nan(max, s.max[w * GH + g]);
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            const float x = few_exp(s.max[w * GH + g], max);
-            sum = fmaf(s.sum[w * GH + g], x, sum);
-            y = fmaf(s.acc[(w * GH + g) * COLS + at], x, y);
-        }
-        if (!part) {
-            few_result(a, b.t, b.head + g, b.col + at, y / sum);
-            continue;
-        }
-        part[i] = y;
-        if (at == 0) part[GH * COLS + g] = max, part[GH * COLS + GH + g] = sum;
+    for (int w = 0; w < WARPS; w++) {
+        const float f = few_exp(s.max[w * GH + g], max);
+        sum = fmaf(s.sum[w * GH + g], f, sum);
+        y = add4(y, f, *(const float4 *)(s.acc + (w * GH + g) * COLS + at));
     }
+    if (!part) {
+        few_result(a, b, g, at, scale4(y, 1.0f / sum));
+        return;
+    }
+    *(float4 *)(part + g * COLS + at) = y;
+    if (at == 0) part[GH * COLS + g] = max, part[GH * COLS + GH + g] = sum;
 }
 
-/* The ranges of a row, in order; by the last block of them. */
+/* The ranges of a row, in order; by the last block of them, a warp a head. */
 template <int GH>
 DEV void few_combine(const struct attn_args &a, const struct few_block &b,
                      const struct few_shared &s, const float *parts, int n_ranges) {
     constexpr int BATCH = 16;
-    const int lane = (int)threadIdx.x % WARP;
+    const int g = warp_index(), lane = (int)threadIdx.x % WARP, at = lane * 4;
     const int n = n_ranges - (FAULT_IN(a, last_range) ? 1 : 0);
-    float x[own_results<GH>][BATCH], y[own_results<GH>] = {};
+    if (g >= b.n_heads) return;
+    const float *p = parts + lane * part_floats<GH> + GH * COLS + g; /* a lane a range */
+    const float max = lane < n ? load_shared(p) : -INFINITY;
+    const float part_sum = lane < n ? load_shared(p + GH) : 0;
+    float sum = 0;
+    float4 x[BATCH], y = make_float4(0, 0, 0, 0);
     for (int r0 = 0; r0 < n; r0 += BATCH) {
 #pragma unroll
-        for (int k = 0; k < own_results<GH>; k++)
-#pragma unroll
-            for (int r = 0; r < BATCH; r++) {
-                const int i = (int)threadIdx.x + k * THREADS;
-                x[k][r] = r0 + r < n && i / COLS < b.n_heads
-                              ? load_shared(parts + (r0 + r) * part_floats<GH> + i)
-                              : 0;
-            }
+        for (int r = 0; r < BATCH; r++)
+            x[r] = r0 + r < n ? load_shared((const float4 *)(parts + (r0 + r) * part_floats<GH> +
+                                                             g * COLS + at))
+                              : make_float4(0, 0, 0, 0);
         if (r0 == 0) {
-            const int g = (int)threadIdx.x / WARP;
-            if (g < b.n_heads) {
-                const float *p = parts + lane * part_floats<GH> + GH * COLS + g;
-                const float m = lane < n ? load_shared(p) : -INFINITY;
-                const float part_sum = lane < n ? load_shared(p + GH) : 0;
-                const float f = FAULT_IN(a, attn_beyond_256) ? 1 : few_exp(m, warp_max_nan(m));
-                const float sum = warp_sum(part_sum * f);
-                s.max[lane * GH + g] = f;
-                if (lane == 0) s.sum[g] = sum;
-            }
-            __syncthreads();
+            const float all = warp_max_nan(max);
+            const float f = FAULT_IN(a, attn_beyond_256) ? 1 : few_exp(max, all);
+            sum = warp_sum(part_sum * f);
+            s.max[g * MAX_RANGES + lane] = f;
+            __syncwarp();
         }
 #pragma unroll
-        for (int k = 0; k < own_results<GH>; k++) {
-            const int g = ((int)threadIdx.x + k * THREADS) / COLS;
-#pragma unroll
-            for (int r = 0; r < BATCH; r++)
-                if (r0 + r < n && g < b.n_heads)
-                    y[k] = fmaf(x[k][r], s.max[(r0 + r) * GH + g], y[k]);
-        }
+        for (int r = 0; r < BATCH; r++)
+            if (r0 + r < n) y = add4(y, s.max[g * MAX_RANGES + r0 + r], x[r]);
     }
-#pragma unroll
-    for (int k = 0; k < own_results<GH>; k++) {
-        const int i = (int)threadIdx.x + k * THREADS, g = i / COLS, at = i % COLS;
-        if (g < b.n_heads && at < b.n_cols)
-            few_result(a, b.t, b.head + g, b.col + at, y[k] / s.sum[g]);
-    }
+    few_result(a, b, g, at, scale4(y, 1.0f / sum));
 }
 
 /* q of n_heads heads, with zeros for others and behind the end. */
@@ -484,7 +475,7 @@ static struct few_grid few_grid_of(const struct node *n) {
                  : depth < MIN_RANGE_LOG2 + MAX_RANGES_LOG2 ? 1 << (depth - MIN_RANGE_LOG2)
                                                             : MAX_RANGES;
     g.n_groups = n_kv * div_up(group, g.gh) * few_chunks((int)n->p.attn.n_embd_head_v);
-    g.token_bytes = (size_t)(g.n_groups * g.n_ranges) * (size_t)g.gh * (COLS + 2) * sizeof(float);
+    g.token_bytes = (size_t)(g.n_groups * g.n_ranges) * (size_t)g.gh * (COLS + 4) * sizeof(float);
     return g;
 }
 

@@ -267,7 +267,7 @@ DEV void prefetch_shared(const void *p) {
 }
 
 /* What another block of this launch has written. */
-DEV float load_shared(const float *p) {
+template <class T> DEV T load_shared(const T *p) {
 #if defined(GGAUGE_CUDA_EMU)
     return *p;
 #else
