@@ -2,7 +2,7 @@
  * gemv.cuh - a quantised matrix times 1 to 8 tokens: every weight is read once.
  *
  * A block has 4 warps, a warp 2 rows (4 of a trellis, for one token), a lane every 32nd sub-block of
- * them; of a trellis two warps can share rows, whose chunks of 32 sub-blocks they take in turn. Up
+ * them; of a trellis two warps can share rows, each with half of their chunks of 32 sub-blocks. Up
  * to three matrices that multiply the same tokens share a launch; results can be added to others, or
  * two matrices be the gate and the other factor of a gated unit (then half of a warp's rows are of
  * each).
@@ -16,7 +16,7 @@
  * memory for plain types, instructions for a trellis (4.6 to 6.7 a weight).
  *
  * Sums: a lane adds its sub-blocks in order, then lanes are added in a fixed tree; of a trellis
- * every other chunk so, and then both sums, whether one warp makes them or two. They depend neither
+ * half of the chunks so, and then both sums, whether one warp makes them or two. They depend neither
  * on the number of tokens nor on which rows a block has. */
 #ifndef GGAUGE_GEMV_CUH
 #define GGAUGE_GEMV_CUH
@@ -275,18 +275,6 @@ DEV void gemv_store(const struct gemv_args &a, float y, float added) {
                                                                          : y + added;
 }
 
-/* Which of two sums a chunk goes to changes with every turn. */
-template <int NT, int ROWS> DEV void gemv_swap(float acc[2][ROWS][NT]) {
-#pragma unroll
-    for (int r = 0; r < ROWS; r++)
-#pragma unroll
-        for (int t = 0; t < NT; t++) {
-            const float other = acc[1][r][t];
-            acc[1][r][t] = acc[0][r][t];
-            acc[0][r][t] = other;
-        }
-}
-
 /* The sums of all warps of some rows; `mine` is the warp's own shared memory, `size` bytes. */
 template <int PARTS> DEV float gemv_parts_sum(float y, uint8_t *mine, size_t size) {
     if (PARTS == 1) return y;
@@ -305,9 +293,11 @@ gemv_kernel(struct gemv_args a) {
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     uint8_t *slots = shared + warp * GEMV_STAGES * S::STAGE;
     const struct gemv_part part = gemv_part_now<ROWS, PARTS>(a);
-    const int n_sub = part.r0 < part.m.n_rows ? (int)((unsigned)a.n / 32) : 0, first = warp % PARTS;
+    const int n_sub = part.r0 < part.m.n_rows ? (int)((unsigned)a.n / 32) : 0;
+    /* chunks of a sum, and of this warp */
+    const int n_chunks = (n_sub + 31) / 32, half = (n_chunks + S::SUMS - 1) / S::SUMS;
+    const int first = warp % PARTS * half, n_own = PARTS == 1 ? n_chunks : half;
     struct gemv_row row[ROWS];
-    float acc[S::SUMS / PARTS][ROWS][NT] = {};
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         row[i] = gemv_row_at<D, ROWS>(gemv_row_start<ROWS>(a, part, i), first, i, lane);
@@ -321,43 +311,48 @@ gemv_kernel(struct gemv_args a) {
         end = gemv_end_of<D, ROWS>(gemv_row_start<ROWS>(a, part, lane / S::BLOCKS % ROWS), first,
                                    lane);
     int left = (int)((unsigned)n_sub / D::PER) * D::BYTES - first * S::CHUNK;
+    if (PARTS > 1 && left > n_own * S::CHUNK) left = n_own * S::CHUNK;
     unsigned at = 0; /* of the chunk that is fetched next, from the first one on */
     const shared_place place = place_of(slots);
 #pragma unroll
-    for (int s = 0; s < GEMV_STAGES - 1; s++, at += PARTS * S::CHUNK, left -= PARTS * S::CHUNK)
+    for (int s = 0; s < GEMV_STAGES - 1; s++, at += S::CHUNK, left -= S::CHUNK)
         gemv_load<D, ROWS>(row, end, at, left, place + s * S::STAGE, lane);
     await_previous(); /* who makes the activations */
     int sub = lane + 32 * first;
     struct gemv_acts next_x = gemv_acts_of(a, 0, sub < n_sub ? sub : 0);
     const float added = gemv_added<NT, ROWS, PARTS>(a);
     int now = 0, next = (GEMV_STAGES - 1) * S::STAGE; /* places of stages */
+    float y = -0.0f;
 #pragma unroll 1
-    for (; sub - lane < n_sub; sub += 32 * PARTS) {
-        gemv_load<D, ROWS>(row, end, at, left, place + next, lane);
-        at += PARTS * S::CHUNK, left -= PARTS * S::CHUNK;
-        const struct gemv_acts x = next_x; /* fetched a turn ago */
-        next_x = gemv_acts_of(a, 0, sub + 32 * PARTS < n_sub ? sub + 32 * PARTS : 0);
-        struct gemv_acts second = {};
-        if (NT > 1) second = gemv_acts_of(a, a.n_tok > 1 ? 1 : 0, sub < n_sub ? sub : 0);
-        cp_async_wait<GEMV_STAGES - 1>();
-        __syncwarp();
-        if (sub < n_sub) {
-            const uint8_t *blk[ROWS];
+    for (int k = 0; k < S::SUMS / PARTS; k++) {
+        const int to = 32 * (first + half + k * half), stop = to < n_sub ? to : n_sub;
+        float acc[ROWS][NT] = {};
+#pragma unroll 1
+        for (; sub - lane < stop; sub += 32) {
+            gemv_load<D, ROWS>(row, end, at, left, place + next, lane);
+            at += S::CHUNK, left -= S::CHUNK;
+            const struct gemv_acts x = next_x; /* fetched a turn ago */
+            next_x = gemv_acts_of(a, 0, sub + 32 < n_sub ? sub + 32 : 0);
+            struct gemv_acts second = {};
+            if (NT > 1) second = gemv_acts_of(a, a.n_tok > 1 ? 1 : 0, sub < n_sub ? sub : 0);
+            cp_async_wait<GEMV_STAGES - 1>();
+            __syncwarp();
+            if (sub < n_sub) {
+                const uint8_t *blk[ROWS];
 #pragma unroll
-            for (int r = 0; r < ROWS; r++)
-                blk[r] = slots + now + row[r].blk;
-            if constexpr (NT == 1 && gemv_dot<D>::HAS)
-                gemv_one<D, ROWS>(blk, row, lane % D::PER, x, acc[0]);
-            else
-                gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, second, acc[0]);
+                for (int r = 0; r < ROWS; r++)
+                    blk[r] = slots + now + row[r].blk;
+                if constexpr (NT == 1 && gemv_dot<D>::HAS)
+                    gemv_one<D, ROWS>(blk, row, lane % D::PER, x, acc);
+                else
+                    gemv_sub_block<D, NT, ROWS>(a, blk, row, lane % D::PER, sub, x, second, acc);
+            }
+            __syncwarp(); /* the slot is filled again by the next turn */
+            next = now;
+            now = now == (GEMV_STAGES - 1) * S::STAGE ? 0 : now + S::STAGE;
         }
-        __syncwarp(); /* the slot is filled again by the next turn */
-        if constexpr (S::SUMS > PARTS) gemv_swap<NT, ROWS>(acc);
-        next = now;
-        now = now == (GEMV_STAGES - 1) * S::STAGE ? 0 : now + S::STAGE;
+        y += warp_sums<ROWS * NT>(acc[0], lane);
     }
-    float y = warp_sums<ROWS * NT>(acc[0][0], lane);
-    if constexpr (S::SUMS > PARTS) y += warp_sums<ROWS * NT>(acc[1][0], lane);
     y = gemv_parts_sum<PARTS>(y, slots, GEMV_STAGES * S::STAGE);
     gemv_store<NT, ROWS, PARTS>(a, a.gain * y, added);
 }
