@@ -72,6 +72,27 @@
     X("q5_0@amx", 1.9e-05, 2e-12)                                                                  \
     X("q5_1@amx", 1.7e-05, 1.8e-12)                                                                \
     X("q6_0@amx", 1.3e-05, 1.4e-12)                                                                \
-    X("q8_0@amx", 2.5e-05, 2.9e-12)
+    X("q8_0@amx", 2.5e-05, 2.9e-12)                                                                \
+    X("add@cuda", 1e-06, 1e-13)                                                                    \
+    X("attn@cuda", 0.053, 9.1e-05)                                                                 \
+    X("bf16@cuda", 0.00011, 5.6e-11)                                                               \
+    X("f16@cuda", 9.6e-05, 4.5e-11)                                                                \
+    X("f32@cuda", 9.3e-05, 4.4e-11)                                                                \
+    X("get_rows@cuda", 1e-06, 1e-13)                                                               \
+    X("iq2_kt@cuda", 0.021, 1.1e-05)                                                               \
+    X("iq3_kt@cuda", 0.026, 8.6e-06)                                                               \
+    X("iq4_kt@cuda", 0.021, 3.4e-05)                                                               \
+    X("lse@cuda", 1e-06, 1e-13)                                                                    \
+    X("q4_0@cuda", 1.9e-05, 1.8e-12)                                                               \
+    X("q4_1@cuda", 1.7e-05, 2.3e-12)                                                               \
+    X("q5_0@cuda", 1.6e-05, 1.3e-12)                                                               \
+    X("q5_1@cuda", 2.3e-05, 3e-12)                                                                 \
+    X("q6_0@cuda", 1.9e-05, 1.9e-12)                                                               \
+    X("q8_0@cuda", 1.9e-05, 1.7e-12)                                                               \
+    X("rms_norm@cuda", 1.6e-05, 2e-12)                                                             \
+    X("rope@cuda", 1e-06, 1e-13)                                                                   \
+    X("rope_table@cuda", 1e-06, 1e-13)                                                             \
+    X("set_rows@cuda", 1e-06, 1e-13)                                                               \
+    X("swiglu@cuda", 3.5e-05, 1.7e-12)
 
 #endif

@@ -12,6 +12,8 @@
  * Up to 256 cells are one range, whose row is finished at once; more are at most 32, of 64 cells or
  * 128, 256, ... Each of those leaves its sum, maximum and sum of exponentials, and the last block to
  * come adds them, in order. So a row's bits depend on its own position alone. */
+#include <type_traits>
+
 #include "cuda/attn.cuh"
 
 #define THREADS 256
@@ -369,10 +371,19 @@ DEV void few_load_q(const struct attn_args &a, const struct few_block &b, float 
     }
 }
 
+/* Blocks that an SM has at once: for two, a thread has 128 registers, which does not suffice for two wide
+ * caches, nor for a q8_0 one the way ptxas allots them for 10.0. */
+template <class K, class V> constexpr int few_resident(void) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+    if (std::is_same_v<K, kv_q8_0>) return 1;
+#endif
+    return sizeof(typename K::raw) + sizeof(typename V::raw) > 32 ? 1 : 2;
+}
+
 /* pos and first are pushed and may be read, and K and V prefetched, while earlier kernels run. */
 template <class K, class V, int GH, bool WIDE>
 static __global__ void
-__launch_bounds__(THREADS, sizeof(typename K::raw) + sizeof(typename V::raw) > 32 ? 1 : 2)
+__launch_bounds__(THREADS, (few_resident<K, V>()))
     attn_few_kernel(struct attn_args a) {
     SHARED(shared);
     const struct few_shared s = few_layout<GH>(shared);
