@@ -82,15 +82,17 @@ do_ppl() {
 compare_one() { # model, column
     m=$bundle/models/tiny-$1.gguf
     [ ! -f "$m" ] || step "compare-$1-$2" 30 "$gg" compare -m "$m" -f "$text" -c 512 --chunks 300 -t 2 --a "$2" --b cuda \
-        --out "compare-$1-$2" --floor-file "floors-$2" --csv compare.csv
+        --out "compare-$1-$2" --floor-file "floors-$1-$2" --csv compare.csv
 }
 
 # One model with every CPU column but ref of this machine, the others with the best.
 do_compare() {
     for c in $("$gg" types 2>&1 | sed -n 's/^This machine runs: *ref//p'); do
         [ "$c" = cuda ] || compare_one qwen3-iq4_kt "$c"
-    done
-    for n in qwen3-q8_0 qwen3-iq2_kt qwen3-f16; do compare_one $n best; done
+    done &
+    for n in qwen3-q8_0 qwen3-iq2_kt qwen3-f16; do compare_one $n best; done &
+    for n in qwen3-iq3_kt qwen3-q4_0 llama-iq4_kt; do compare_one $n best; done &
+    wait
 }
 
 # Of build/faults: what compare says of each fault in the kernels.
@@ -104,6 +106,9 @@ do_kernels() {
     # one run, one chart
     step kernels 60 "$gg" kernel-bench --backend cuda --type iq4_kt,iq3_kt,iq2_kt,q8_0,q4_0,f16 --op mul_mat \
         --n-tok 1,2,4,8,32,512 --cold-mib 512 --csv kernels.csv
+    # a matrix of the feed-forward, where beginning and end weigh less
+    step kernels-ffn 40 "$gg" kernel-bench --backend cuda --type iq4_kt,iq3_kt,iq2_kt,q8_0 --op mul_mat \
+        --n-rows 14336 --n-tok 1,8,512,2048 --cold-mib 512 --csv kernels-ffn.csv
 }
 
 # What is known of the card (harness/exec/nvml.h), a line a depth.

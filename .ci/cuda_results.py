@@ -5,7 +5,7 @@
 usage: cuda_results.py [FOUND [KEPT]]     default: results/runs/cuda results/cuda
 
 Result rows lose those of single chunks, of which a text has hundreds; the rest is as it was written:
-  kernels.csv sweep.csv serial.csv cells.csv ppl.csv compare.csv    result rows (results/schema.sql)
+  kernels.csv kernels-ffn.csv sweep.csv serial.csv cells.csv ppl.csv compare.csv    rows (results/schema.sql)
   limits.csv faults.csv summary.csv                                errors of cells, seeded faults, steps
   facts.txt                                                        what the driver says of the card
 KEPT/README.md and its charts are plots/report.py's, from the rows, and the steps. limits.csv becomes limits by
@@ -16,8 +16,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ROWS = ("kernels.csv", "sweep.csv", "ppl.csv", "compare.csv", "cells.csv", "serial.csv")
-REPORTED = ROWS[:4]  # cells are many and not timed, serial is a curve beside the same curve
+ROWS = ("kernels.csv", "kernels-ffn.csv", "sweep.csv", "ppl.csv", "compare.csv", "cells.csv", "serial.csv")
+REPORTED = ROWS[:5]  # cells are many and not timed, serial is a curve beside the same curve
 AS_THEY_ARE = {"limits.csv": "limits.csv", "faults_cuda.csv": "faults.csv", "summary.csv": "summary.csv",
                "facts.txt": "facts.txt"}
 

@@ -412,6 +412,7 @@ GROUP BY backend, subject, n_threads, metric ORDER BY backend, metric, subject, 
 NO_THREADS = (0, None)  # of a device
 KERNEL_COLUMNS = (
     words(("cell", "subject")),
+    words(("weights", "shape")),
     figures("tokens", "n_ubatch", "{:.0f}"),
     figures("depth", "n_kv", "{:.0f}"),
     ("threads", "---:", lambda r: "-" if r["n_threads"] in NO_THREADS else num(r["n_threads"], "{:.0f}")),
@@ -426,12 +427,22 @@ KERNEL_COLUMNS = (
 )
 
 
+def setting(row, name):
+    try:
+        return json.loads(row["settings"] or "{}").get(name)
+    except (ValueError, AttributeError):
+        return None
+
+
+def shape(row):
+    """Rows and row length of a product's weights; attention has a type of its caches."""
+    n_rows, n = setting(row, "n_rows"), setting(row, "n")
+    return f"{n_rows} x {n}" if n_rows and n and row["qtype"] is not None and row["n_kv"] is None else None
+
+
 def per_clock(row):
     """Weights that an SM of a card multiplies with in one clock, for each token of the call."""
-    try:
-        n_sm = json.loads(row["settings"] or "{}").get("n_sm")
-    except (ValueError, AttributeError):
-        n_sm = None
+    n_sm = setting(row, "n_sm")
     if not n_sm or not row["sm_mhz"] or row["qtype"] is None or row["gmacs"] is None:
         return None
     return row["gmacs"] * 1e3 / (row["n_ubatch"] * n_sm * row["sm_mhz"])
@@ -452,6 +463,10 @@ def kernel_section(conn):
     for r in rows:
         r["of_reading"] = 100 * r["gbs"] / r["peak_gbs"] if r["peak_gbs"] else None
         r["per_clock"] = per_clock(r)
+        r["shape"] = shape(r)
+    if len({r["shape"] for r in rows if r["shape"]}) < 2:
+        for r in rows:
+            r["shape"] = None
     used = [c for c in KERNEL_COLUMNS if any(c[2](r) != "-" for r in rows)]
     peaks = [peak_text(r) for r in query(conn, PEAK_SQL)]
     return [
