@@ -277,12 +277,14 @@ int kcheck_call(struct kcheck *k, int64_t calls, struct err *e) {
 
 /* By the type of the activations, and what has none by the cache's. A card's tensor cores take
  * floats of 16 bits, which caches of bytes become and activations are split into, but not binary32:
- * the roof of few tokens is theirs, too, and memory is nearer. */
+ * the roof of few tokens is theirs, too, and memory is nearer. Cells that round many tokens to them
+ * (tol_nmse_many) multiply there. */
 static enum peak peak_of(const struct kcheck *k) {
     const enum peak floats = k->c.col == COL_cuda && k->c.type != QT_f32 ? PEAK_bf16 : PEAK_f32;
     if (k->c.kind == KCASE_MUL_MAT) {
         const struct qkernel *q = qkernel_find(k->c.col, k->c.type, true, NULL);
         const enum qtype act = q ? q->act : QT_f32;
+        if (q && q->tol_nmse_many > 0 && k->n_tok > DEVICE_FEW_TOKENS) return PEAK_bf16;
         return act == QT_f32 ? floats : act == QT_bf16 ? PEAK_bf16 : PEAK_i8;
     }
     return k->c.col == COL_amx ? PEAK_bf16 : floats;

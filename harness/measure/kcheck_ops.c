@@ -155,7 +155,8 @@ bool kcheck_has_op(enum op op) {
  * beside it. An H100 has an NMSE of 7e-12 at a depth of 512 and of 1.3e-10 at 4096; a q8_0 cache is
  * rounded to binary16 for them. */
 static double cuda_attn_limit(enum qtype type, int64_t n_tok) {
-    return type == QT_q8_0 ? 1e-6 : type == QT_f16 && n_tok > 8 ? 1e-9 : makers[OP_attn].nmse;
+    if (n_tok <= DEVICE_FEW_TOKENS) return makers[OP_attn].nmse;
+    return type == QT_q8_0 ? 1e-6 : type == QT_f16 ? 1e-9 : makers[OP_attn].nmse;
 }
 
 double kcheck_op_limit(enum op op, enum column c, enum qtype type, int64_t n_tok) {

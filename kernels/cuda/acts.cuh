@@ -49,15 +49,6 @@ DEV void acts_put_scale(const struct acts_out &out, int64_t t, int64_t n, int64_
     out.s[t * (n / 32) + b] = FAULT_IN(out, act_sum) ? 0 : scale * (float)sum;
 }
 
-/* Element `lane` of block b of token t, by all lanes of a warp. */
-DEV void acts_put(const struct acts_out &out, int64_t t, int64_t n, int64_t b, float v) {
-    const int lane = (int)threadIdx.x % WARP;
-    const struct acts_scale s = acts_scale_of(warp_max_nan(fabsf(v)));
-    const int q = acts_int(out, s, v), sum = warp_sum(q);
-    out.q[t * n + 32 * b + lane] = (int8_t)q;
-    if (lane == 0) acts_put_scale(out, t, n, b, s.d, sum);
-}
-
 DEV uint32_t larger(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }

@@ -82,7 +82,8 @@ char *device_image(const struct cuda_device *d, const void *p, size_t n);
 /* t has an image: device_run has seen to it. */
 struct dtensor device_tensor(const struct cuda_device *d, const struct tensor *t);
 
-/* Kernels with more than 48 KiB of shared memory have to ask for it. */
+/* Kernels with more than 48 KiB of shared memory have to ask for it: for all that there is, since the
+ * limit is the kernel's, not the launch's, and a recorded launch may need more than the one behind it. */
 #define LAUNCH_SHARED_FREE ((size_t)48 << 10)
 
 /* Launch `kernel`, a function pointer, which may begin while the one before it still runs
@@ -119,7 +120,7 @@ static inline cudaError_t device_launch(const struct cuda_device *d, void (*kern
     do {                                                                                           \
         if ((shared) > LAUNCH_SHARED_FREE)                                                         \
             CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,       \
-                                        (int)(shared)));                                           \
+                                        (int)d->prop.sharedMemPerBlockOptin));                     \
         TRY(cu_check(device_launch(d, kernel, (grid), (block), (shared), __VA_ARGS__), #kernel,    \
                      __FILE__, __LINE__, e));                                                      \
     } while (0)
@@ -153,8 +154,8 @@ struct mul_job {
     bool few;
 };
 
-/* Products of the same activations with matrices of one type and length, for up to FEW_TOKENS
- * tokens, and what becomes of them. */
+/* Products of the same activations with matrices of one type and length, and what becomes of them; for
+ * up to FEW_TOKENS tokens, of a trellis for any number. */
 #define FEW_MATRICES 3
 struct few_job {
     struct mul_job m[FEW_MATRICES];

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * fuse.cu - finds nodes that one launch computes; see fuse.cuh.
  *
- *   sum       mul_mat, add                      the residual, for few tokens
- *   products  mul_mat, mul_mat (, mul_mat)      q k v of few tokens
- *   glu       mul_mat, mul_mat, swiglu          gate and up of few tokens
+ *   sum       mul_mat, add                      the residual
+ *   products  mul_mat, mul_mat (, mul_mat)      q k v
+ *   glu       mul_mat, mul_mat, swiglu          gate and up; of many tokens, these three of a trellis alone
  *   norm      (add,) rms_norm                   with its result quantised for the product behind it
  *   attn      attn                              likewise, for few tokens
  *   heads     (rms_norm, rms_norm,) rope, rope, set_rows, set_rows    between products and attention
@@ -99,7 +99,9 @@ static struct fusion find_few(const struct node *const *nodes, int n) {
            !tensors_overlap(nodes[k]->dst, nodes[k - 1]->dst))
         k++;
     if (k == 1 && n > 1 && is_sum(nodes[1], nodes[0]->dst)) k = 2;
-    if (k == 2 && n > 2 && is_glu(nodes[2], nodes[0], nodes[1])) k = 3;
+    if (k == 2 && n > 2 && is_glu(nodes[2], nodes[0], nodes[1]) &&
+        !tensors_overlap(nodes[2]->dst, nodes[0]->dst) && !tensors_overlap(nodes[2]->dst, nodes[1]->dst))
+        k = 3;
     return { k, k > 1 ? run_few : NULL, nodes, false };
 }
 

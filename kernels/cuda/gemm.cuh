@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * gemm.cuh - a quantised matrix times many tokens on int8 tensor cores (mma.sync m16n8k32).
+ * gemm.cuh - a matrix of blocks of 32 weights (Q8_0, Q4_0 ...) times many tokens on int8 tensor cores
+ * (mma.sync m16n8k32). Types of a trellis: gemm_half.cuh.
  *
  * Grid [n_tok / BN, n_rows / 128], block of 8 warps; tile 128 rows x BN tokens, 128 weights of a row
  * at a time. Per turn: the raw bytes of the weights, fetched during the last turn, are decoded once
  * into shared memory; the next raw bytes and activations are on their way (cp.async) while warps
  * multiply. A turn has two barriers. Shared: 128 raw pieces (96 to 160 bytes a row), 18 KiB decoded
- * weights, twice BN x 144 bytes of activations, scales: 62 to 85 KiB at BN = 128, so 2 blocks fit on
+ * weights, twice BN x 144 bytes of activations, scales: 72 to 83 KiB at BN = 128, so 2 blocks fit on
  * an SM of 228 KiB.
  *
  * Exact scales: the int32 sum of 32 products becomes binary32 without a conversion, because it starts
@@ -48,16 +49,13 @@ struct gemm_args {
 
 /* Sizes and places in shared memory of a tile. */
 template <class D, int BN> struct gemm_shape {
-    /* a trellis block is decoded in two turns from one piece of raw bytes */
-    static constexpr int RAW_SUBS = D::PER > GEMM_SUBS ? D::PER : GEMM_SUBS;
-    static constexpr int RAW = RAW_SUBS / D::PER * D::BYTES;
+    static_assert(D::PER == 1 && D::META == 0, "blocks of 32, nothing in front of a row");
+    static constexpr int RAW = GEMM_SUBS * D::BYTES; /* bytes of a row in a turn */
     static constexpr int RAW_PITCH = (RAW + 15) / 16 * 16 + 32;
-    static constexpr int TURNS = RAW_SUBS / GEMM_SUBS; /* of one piece */
 
     static constexpr int SCALES = GEMM_BM * GEMM_SUBS * 4, X = BN * GEMM_PITCH,
                          X_SCALES = BN * GEMM_SUBS * 4, KINDS = D::MIN ? 2 : 1;
-    static constexpr int AT_ROW = GEMM_BM * RAW_PITCH, /* scales of whole rows */
-                         AT_W = AT_ROW + (D::META ? GEMM_BM * 4 : 0), AT_SCALE = AT_W + GEMM_BM * GEMM_PITCH,
+    static constexpr int AT_W = GEMM_BM * RAW_PITCH, AT_SCALE = AT_W + GEMM_BM * GEMM_PITCH,
                          AT_MIN = AT_SCALE + SCALES, AT_X = AT_SCALE + KINDS * SCALES,
                          AT_D = AT_X + 2 * X, AT_S = AT_D + 2 * X_SCALES,
                          BYTES = AT_D + 2 * KINDS * X_SCALES;
@@ -73,18 +71,18 @@ DEV const uint8_t *gemm_row(const struct gemm_args &a, int r) {
     return a.w + (size_t)(unsigned)(r < a.n_rows ? r : a.n_rows - 1) * a.w_stride;
 }
 
-/* Start the copies of raw piece p of the tile's rows: 8 threads a row. */
+/* Start the copies of the raw bytes of turn c of the tile's rows: 8 threads a row. */
 template <class D, int BN>
-DEV void gemm_load_raw(const struct gemm_args &a, int p, unsigned char *shared) {
+DEV void gemm_load_raw(const struct gemm_args &a, int c, unsigned char *shared) {
     typedef gemm_shape<D, BN> S;
-    const int left = a.n / 32 - p * S::RAW_SUBS;
-    const int bytes = (left < S::RAW_SUBS ? left : S::RAW_SUBS) / D::PER * D::BYTES;
+    const int left = a.n / 32 - c * GEMM_SUBS;
+    const int bytes = (left < GEMM_SUBS ? left : GEMM_SUBS) * D::BYTES;
     const unsigned thread = thread_now();
     const int r = (int)(thread / 8), at = 16 * (int)(thread % 8);
     const shared_place to = place_of(shared + r * S::RAW_PITCH + at);
 #pragma unroll
     for (int k = 0; k < GEMM_BM; k += GEMM_THREADS / 8) {
-        const uint8_t *from = gemm_row(a, gemm_row0() + r + k) + (D::META + p * S::RAW);
+        const uint8_t *from = gemm_row(a, gemm_row0() + r + k) + c * S::RAW;
         const int off = (int)((uintptr_t)from & 15);
         from += at - off;
 #pragma unroll
@@ -127,7 +125,6 @@ DEV void gemm_decode(const struct gemm_args &a, int c, unsigned char *shared) {
     typedef gemm_shape<D, BN> S;
     const unsigned thread = thread_now();
     const int s = (int)(thread % GEMM_SUBS);
-    const int sub = c % S::TURNS * GEMM_SUBS + s;
     if (c * GEMM_SUBS + s >= a.n / 32) return;
 #pragma unroll 1
     for (int r = (int)(thread / GEMM_SUBS); r < GEMM_BM; r += GEMM_THREADS / GEMM_SUBS) {
@@ -135,10 +132,9 @@ DEV void gemm_decode(const struct gemm_args &a, int c, unsigned char *shared) {
         const unsigned row = (unsigned)(at < a.n_rows ? at : a.n_rows - 1);
         /* where in its first 16 bytes the raw piece begins */
         const unsigned off = ((unsigned)(uintptr_t)a.w + row * (unsigned)a.w_stride +
-                              (unsigned)(D::META + c / S::TURNS * S::RAW)) & 15;
+                              (unsigned)(c * S::RAW)) & 15;
         struct decoded o;
-        D::decode(shared + r * S::RAW_PITCH + off + sub / D::PER * D::BYTES, sub % D::PER,
-                  D::META ? ((const float *)(shared + S::AT_ROW))[r] : 0, &o);
+        D::decode(shared + r * S::RAW_PITCH + off + s * D::BYTES, 0, 0, &o);
         uint4 *to = (uint4 *)(shared + S::AT_W + r * GEMM_PITCH + 32 * s);
         to[0] = make_uint4(o.q[0], o.q[1], o.q[2], o.q[3]);
         to[1] = make_uint4(o.q[4], o.q[5], o.q[6], o.q[7]);
@@ -249,18 +245,12 @@ DEV void gemm_store(const struct gemm_args &a, const struct gemm_warp &w, int r0
 template <class D, int BN, int WN>
 static __global__ void __launch_bounds__(GEMM_THREADS, BN > 64 ? GEMM_BLOCKS : 1)
     gemm_kernel(struct gemm_args a) {
-    typedef gemm_shape<D, BN> S;
     constexpr int MI = GEMM_BM * WN / 8 / 16, NI = BN / WN / 8;
     SHARED(shared);
     float acc[MI][NI][4];
 #pragma unroll
     for (int i = 0; i < MI * NI * 4; i++)
         acc[i / (NI * 4)][i / 4 % NI][i % 4] = 0;
-    if (D::META && (int)threadIdx.x < GEMM_BM) {
-        const int r = (int)blockIdx.y * GEMM_BM + (int)threadIdx.x;
-        ((float *)(shared + S::AT_ROW))[threadIdx.x] =
-            row_scale<D>(a.w + (size_t)(r < a.n_rows ? r : a.n_rows - 1) * a.w_stride);
-    }
     gemm_load_raw<D, BN>(a, 0, shared);
     await_previous(); /* who makes the activations */
     gemm_load_x<D, BN>(a, 0, shared);
@@ -272,7 +262,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS, BN > 64 ? GEMM_BLOCKS : 1
         gemm_decode<D, BN>(a, c, shared);
         __syncthreads(); /* the weights are there, and raw bytes were used */
         if (k0 + GEMM_BK < a.n) {
-            if ((c + 1) % S::TURNS == 0) gemm_load_raw<D, BN>(a, (c + 1) / S::TURNS, shared);
+            gemm_load_raw<D, BN>(a, c + 1, shared);
             gemm_load_x<D, BN>(a, c + 1, shared);
         }
         cp_async_commit();

@@ -5,7 +5,7 @@
  * all tokens. A lane decodes its weights right into the registers of the product (decode_half.h), times
  * their scale, so tensor cores have no work of scaling to wait for: while they multiply one sub-block
  * (warpgroup.cuh) the lanes decode the next. Activations (halves.cuh) come to shared memory 64 elements
- * of all tokens at a time, 2 stages ahead; a warp's own raw bytes a block of 256 weights ahead. Shared:
+ * of all tokens at a time, 2 stages ahead (before 9.0 one); a warp's own raw bytes a block of 256 weights ahead. Shared:
  * 4 stages of BN x 128 bytes, twice 8 x 16 blocks (18 to 34 KiB): up to 162 KiB.
  *
  * Bounds: products of binary16 (128 cycles of a processor's quarter for 16 x 16 weights and 256
@@ -13,6 +13,8 @@
  * level cache (32 bytes a cycle and SM at full speed).
  *
  * Rounding: weights and activations to binary16, 2^-12 each; sums in binary32 as tensor cores add.
+ * Activations above 1e33 overflow before the scale of the row brings them back, and an infinite one may
+ * become a NaN.
  * A result depends neither on BN nor on where in a tile it is. */
 #ifndef GGAUGE_GEMM_HALF_CUH
 #define GGAUGE_GEMM_HALF_CUH

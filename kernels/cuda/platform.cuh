@@ -27,7 +27,8 @@
 
 /* Launches may overlap (LAUNCH in device.cuh): the blocks of a kernel begin when all those of the one
  * before it have begun. So every thread of every kernel calls this before it touches memory of the
- * device; but what no kernel writes, weights, it may fetch earlier. */
+ * device; but what no kernel writes, weights and the positions and cells that the host pushes, it may read
+ * earlier, and fetch into a cache whatever it likes. */
 DEV void await_previous(void) {
 #if defined(GGAUGE_CUDA_EMU)
     emu_await_previous();
@@ -72,11 +73,11 @@ template <class T> DEV void keep(T &x) {
 
 /* ---- shared memory ---------------------------------------------------------------------------- */
 
-/* The block's dynamic shared memory, 16-byte aligned. */
+/* The block's dynamic shared memory, aligned as the operands of wgmma want it. */
 #if defined(GGAUGE_CUDA_EMU)
 #define SHARED(name) unsigned char *name = emu_shared()
 #else
-#define SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #endif
 
 /* A place in shared memory, in the form that copies want: keep it if there are many. */

@@ -18,14 +18,6 @@
 #define HAS_WGMMA 0
 #endif
 
-/* Before products read what ordinary stores and copies of this thread put into shared memory, and a
- * barrier behind it. */
-DEV void warpgroup_see_shared(void) {
-#if HAS_WGMMA
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-}
-
 /* Before the first product, and whenever registers of operands have changed. */
 DEV void warpgroup_arrive(void) {
 #if HAS_WGMMA

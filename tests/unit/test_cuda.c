@@ -30,6 +30,8 @@ static void run_on(const struct node *n, uint64_t key) {
         fail_msg("%s: %s", n->dst->name, e.msg);
 }
 
+enum { FUSED_MOST = 3 };
+
 /* ---- products -------------------------------------------------------------------------------- */
 
 enum fill { FILL_RANDOM, FILL_ZERO_WEIGHTS, FILL_ZERO_X, FILL_LARGE, FILL_NAN, FILL_count };
@@ -242,54 +244,130 @@ static void shared_activations(void **state) {
     fixture_reset(f);
 }
 
-/* Results of nodes[n], each of a node alone if `alone`: the last one's, of one token. */
-static void run_together(const struct node *const *nodes, int n, bool alone) {
-    struct err e = { 0 };
-    const struct tensor *dst = nodes[n - 1]->dst;
-    memset(dst->data, GUARD, dst->row_bytes);
-    int rc = device.ops->push(&device, dst->data, dst->row_bytes, &e);
-    for (int i = 0; i < n && !rc; i += alone ? 1 : n)
-        rc = device.ops->run(&device, nodes + i, alone ? 1 : n, 1, false, 0, &e);
-    if (rc || device.ops->pull(&device, dst->data, dst->row_bytes, &e)) fail_msg("%s", e.msg);
+static size_t bytes_of(const struct tensor *t) {
+    return t->row_bytes * (size_t)t->ne[1];
 }
 
-/* A gated unit, and a product that is added to something: of all types, by few and by many warps.
- */
-static void fused_products(void **state) {
-    struct op_fixture *f = *state;
+/* Results of nodes[n] one by one, then together: the same bits, in every one of them. */
+static void check_together(const struct node *const *nodes, int n, const char *what) {
     struct err e = { 0 };
+    char *want[FUSED_MOST];
+    for (int alone = 1; alone >= 0; alone--) {
+        int rc = 0;
+        for (int i = 0; i < n && !rc; i++) {
+            memset(nodes[i]->dst->data, GUARD, bytes_of(nodes[i]->dst));
+            rc = device.ops->push(&device, nodes[i]->dst->data, bytes_of(nodes[i]->dst), &e);
+        }
+        for (int i = 0; i < n && !rc; i += alone ? 1 : n)
+            rc = device.ops->run(&device, nodes + i, alone ? 1 : n, 1, false, 0, &e);
+        for (int i = 0; i < n && !rc; i++) {
+            const struct tensor *y = nodes[i]->dst;
+            rc = device.ops->pull(&device, y->data, bytes_of(y), &e);
+            if (alone) {
+                want[i] = malloc(bytes_of(y));
+                assert_non_null(want[i]);
+                memcpy(want[i], y->data, bytes_of(y));
+            } else if (memcmp(want[i], y->data, bytes_of(y))) {
+                fail_msg("%s: result %d has other bits if one launch makes all", what, i);
+            }
+        }
+        if (rc) fail_msg("%s: %s", what, e.msg);
+    }
+    for (int i = 0; i < n; i++)
+        free(want[i]);
+}
+
+/* A gated unit, a product that is added to something, three products of the same rows. */
+static void check_fused(struct op_fixture *f, enum qtype t, int64_t n_rows, int64_t n,
+                        int64_t n_tok) {
+    struct err e = { 0 };
+    char what[96];
+    struct product a = product(f, t, n_rows, n, n_tok, FILL_RANDOM);
+    struct product b = product(f, t, n_rows, n, n_tok, FILL_RANDOM);
+    struct product c = product(f, t, 8, n, n_tok, FILL_RANDOM); /* as k and v are smaller than q */
+    struct product v = product(f, t, 24, n, n_tok, FILL_RANDOM);
+    struct tensor *out = new_tensor(f, QT_f32, n_tok, n_rows), *y = new_normal(f, n_tok, n_rows, 1);
+    b.n.src[1] = c.n.src[1] = v.n.src[1] = a.x;
+    const struct node unit = { .op = OP_swiglu, .dst = out, .src = { a.dst, b.dst } };
+    const struct node sum = { .op = OP_add, .dst = out, .src = { a.dst, y } };
+    const struct node *const units[] = { &a.n, &b.n, &unit }, *const sums[] = { &a.n, &sum };
+    const struct node *const products[] = { &a.n, &c.n, &v.n };
+    const struct tensor *all[] = { a.w, b.w, c.w, v.w, a.x, a.dst, b.dst, c.dst, v.dst, out, y };
+    for (size_t i = 0; i < N_ELEMS(all); i++)
+        if (device.ops->mirror(&device, all[i]->data, bytes_of(all[i]), all[i]->name, &e) ||
+            device.ops->push(&device, all[i]->data, bytes_of(all[i]), &e))
+            fail_msg("%s", e.msg);
+    for (int k = 0; k < 3; k++) {
+        snprintf(what, sizeof what, "%s, %lld rows, %lld tokens, %s", qtype_info(t)->name,
+                 (long long)n_rows, (long long)n_tok,
+                 k == 0   ? "unit"
+                 : k == 1 ? "sum"
+                          : "q k v");
+        check_together(k == 0 ? units : k == 1 ? sums : products, k == 1 ? 2 : 3, what);
+    }
+    for (size_t i = 0; i < N_ELEMS(all); i++)
+        device.ops->unmirror(&device, all[i]->data);
+    fixture_reset(f);
+}
+
+/* Of all types, by few and by many warps. */
+static void fused_products(void **state) {
     static const int64_t shapes[][2] = { { 16, 768 }, { 80, 3328 }, { 203, 256 }, { 720, 2304 } };
     for (int turn = 0; turn < (int)N_ELEMS(shapes) * QT_count; turn++) {
         const int64_t *shape = shapes[turn % N_ELEMS(shapes)];
-        const int t = turn / (int)N_ELEMS(shapes), n_rows = (int)shape[0];
-        if (!has_product(t) || qtype_info((enum qtype)t)->n_blk == 1) continue;
-        struct product a = product(f, (enum qtype)t, n_rows, shape[1], 1, FILL_RANDOM);
-        struct product b = product(f, (enum qtype)t, n_rows, shape[1], 1, FILL_RANDOM);
-        struct tensor *out = new_tensor(f, QT_f32, 1, n_rows), *y = new_normal(f, 1, n_rows, 1);
-        b.n.src[1] = a.x;
-        const struct node unit = { .op = OP_swiglu, .dst = out, .src = { a.dst, b.dst } };
-        const struct node sum = { .op = OP_add, .dst = out, .src = { a.dst, y } };
-        const struct node *const units[] = { &a.n, &b.n, &unit }, *const sums[] = { &a.n, &sum };
-        const struct tensor *all[] = { a.w, b.w, a.x, a.dst, b.dst, out, y };
-        float *want = malloc((size_t)n_rows * sizeof *want);
-        assert_non_null(want);
-        for (size_t i = 0; i < N_ELEMS(all); i++) {
-            const size_t bytes = all[i]->row_bytes * (size_t)all[i]->ne[1];
-            if (device.ops->mirror(&device, all[i]->data, bytes, all[i]->name, &e) ||
-                device.ops->push(&device, all[i]->data, bytes, &e))
-                fail_msg("%s", e.msg);
+        const int t = turn / (int)N_ELEMS(shapes);
+        if (has_product(t) && qtype_info((enum qtype)t)->n_blk > 1)
+            check_fused(*state, (enum qtype)t, shape[0], shape[1], 1);
+    }
+}
+
+/* Many tokens: tiles of 64, 128 and 256 of them, rows that are no multiple of anything. */
+static void fused_many(void **state) {
+    static const enum qtype types[] = { QT_iq2_kt, QT_iq3_kt, QT_iq4_kt };
+    static const int64_t tokens[] = { 9, 65, 130, 257 }, rows[] = { 16, 203, 136 };
+    for (size_t i = 0; i < N_ELEMS(tokens) * N_ELEMS(types); i++)
+        check_fused(*state, types[i % 3], rows[i / 3 % 3], 256 * (int64_t)(1 + i % 2),
+                    tokens[i / 3]);
+}
+
+/* A recorded run in which products of many tokens want more shared memory than those behind them.
+ */
+static void recorded_sizes(void **state) {
+    struct op_fixture *f = *state;
+    struct err e = { 0 };
+    for (int64_t n_tok = 33; n_tok <= 128; n_tok += 95) {
+        struct product p[3];
+        float *want[3];
+        for (int i = 0; i < 3; i++) {
+            p[i] = product(f, QT_iq4_kt, i == 1 ? 20000 : 48, 256, n_tok, FILL_RANDOM);
+            const struct tensor *all[] = { p[i].w, p[i].x, p[i].dst };
+            for (int k = 0; k < 3; k++)
+                if (device.ops->mirror(&device, all[k]->data, bytes_of(all[k]), all[k]->name, &e) ||
+                    device.ops->push(&device, all[k]->data, bytes_of(all[k]), &e))
+                    fail_msg("%s", e.msg);
         }
-        for (int k = 0; k < 2; k++) {
-            run_together(k ? sums : units, k ? 2 : 3, true);
-            memcpy(want, out->data, (size_t)n_rows * sizeof *want);
-            run_together(k ? sums : units, k ? 2 : 3, false);
-            if (memcmp(want, out->data, (size_t)n_rows * sizeof *want))
-                fail_msg("%s, %d rows: a %s has other bits if one launch makes it",
-                         qtype_info((enum qtype)t)->name, n_rows, k ? "sum" : "unit");
+        const struct node *const nodes[] = { &p[0].n, &p[1].n, &p[2].n };
+        for (int round = 0; round < 3; round++) {
+            if (device.ops->run(&device, nodes, 3, 1, false, round ? 815 + (uint64_t)n_tok : 0, &e))
+                fail_msg("%lld tokens: %s", (long long)n_tok, e.msg);
+            for (int i = 0; i < 3; i++) {
+                const struct tensor *y = p[i].dst;
+                if (device.ops->pull(&device, y->data, bytes_of(y), &e)) fail_msg("%s", e.msg);
+                if (round == 0) {
+                    want[i] = malloc(bytes_of(y));
+                    assert_non_null(want[i]);
+                    memcpy(want[i], y->data, bytes_of(y));
+                } else if (memcmp(want[i], y->data, bytes_of(y))) {
+                    fail_msg("%lld tokens: a recorded run has other bits", (long long)n_tok);
+                }
+            }
         }
-        for (size_t i = 0; i < N_ELEMS(all); i++)
-            device.ops->unmirror(&device, all[i]->data);
-        free(want);
+        for (int i = 0; i < 3; i++) {
+            free(want[i]);
+            device.ops->unmirror(&device, p[i].w->data);
+            device.ops->unmirror(&device, p[i].x->data);
+            device.ops->unmirror(&device, p[i].dst->data);
+        }
         fixture_reset(f);
     }
 }
@@ -668,6 +746,8 @@ int main(void) {
         cmocka_unit_test(long_rows),
         cmocka_unit_test(many_rows),
         cmocka_unit_test(fused_products),
+        cmocka_unit_test(fused_many),
+        cmocka_unit_test(recorded_sizes),
         cmocka_unit_test(aligned_floats),
         cmocka_unit_test(float_blas),
         cmocka_unit_test(shared_activations),

@@ -172,9 +172,8 @@ static void a_layer_takes_few_launches(void **state) {
         if (n < 0) skip();
         if (n > expected) fail_msg("model %zu: %ld launches for a token, not %ld", i, n, expected);
     }
-    /* Ranges of cells are no launch more. Of many tokens only norms, sums before them and heads are
-     * fused.
-     */
+    /* Ranges of cells are no launch more. Of many tokens, which are not of a trellis here, norms,
+     * sums before them and heads are fused. */
     assert_true(launches_of_a_token(&kinds[0], 300, 1) <= expected);
     assert_true(launches_of_a_token(&kinds[0], 0, 33) <= 36);
 }
