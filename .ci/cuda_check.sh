@@ -82,7 +82,7 @@ do_ppl() {
 compare_one() { # model, column
     m=$bundle/models/tiny-$1.gguf
     [ ! -f "$m" ] || step "compare-$1-$2" 30 "$gg" compare -m "$m" -f "$text" -c 512 --chunks 300 -t 2 --a "$2" --b cuda \
-        --out "compare-$1-$2" --floor-file "floors-$1-$2" --csv compare.csv
+        --out "compare-$1-$2" --floor-file "floors-$1-$2" --csv "compare-$1-$2.csv"
 }
 
 # One model with every CPU column but ref of this machine, the others with the best.

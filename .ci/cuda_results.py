@@ -4,7 +4,8 @@
 
 usage: cuda_results.py [FOUND [KEPT]]     default: results/runs/cuda results/cuda
 
-Result rows lose those of single chunks, of which a text has hundreds; the rest is as it was written:
+Result rows lose those of single chunks, of which a text has hundreds; the rest is as it was written, those of
+compare-*.csv one after the other:
   kernels.csv kernels-ffn.csv sweep.csv serial.csv cells.csv ppl.csv compare.csv    rows (results/schema.sql)
   limits.csv faults.csv summary.csv                                errors of cells, seeded faults, steps
   facts.txt                                                        what the driver says of the card
@@ -22,17 +23,20 @@ AS_THEY_ARE = {"limits.csv": "limits.csv", "faults_cuda.csv": "faults.csv", "sum
                "facts.txt": "facts.txt"}
 
 
-def keep_rows(found: pathlib.Path, kept: pathlib.Path) -> None:
-    with open(found, newline="") as f:
-        reader = csv.DictReader(f)
-        rows = [r for r in reader if not r["subject"].startswith("chunk")]
+def keep_rows(found: list[pathlib.Path], kept: pathlib.Path) -> None:
+    rows, fields = [], []
+    for path in found:
+        with open(path, newline="") as f:
+            reader = csv.DictReader(f)
+            fields = reader.fieldnames
+            rows += [r for r in reader if not r["subject"].startswith("chunk")]
     with open(kept, "w", newline="") as f:
-        writer = csv.DictWriter(f, reader.fieldnames, lineterminator="\n")
+        writer = csv.DictWriter(f, fields, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     without = sum(r["backend"] == "cuda" and not (r["gpu"] and r["driver"]) for r in rows)
     if without:
-        sys.exit(f"{found}: {without} rows of the cuda column do not name their card and driver")
+        sys.exit(f"{found[0]}: {without} rows of the cuda column do not name their card and driver")
 
 
 def add_steps(page: pathlib.Path, summary: pathlib.Path) -> list[str]:
@@ -54,8 +58,10 @@ def main() -> int:
         return 2
     kept.mkdir(parents=True, exist_ok=True)
     for name in ROWS:
-        if (found / name).exists():
-            keep_rows(found / name, kept / name)
+        # verdicts are written by several runs at once, each to a file of its own
+        parts = sorted(found.glob(name.replace(".", "-*.", 1) if name == "compare.csv" else name))
+        if parts:
+            keep_rows(parts, kept / name)
     for name, to in AS_THEY_ARE.items():
         if (found / name).exists():
             (kept / to).write_bytes((found / name).read_bytes())
