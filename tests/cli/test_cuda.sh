@@ -173,12 +173,15 @@ PY
     fact "$tmp/cards.csv" run gpu_w 500 10 && fact "$tmp/cards.csv" run gpu_sm_mhz 1755 0 && fact "$tmp/cards.csv" run vram_bytes 4294967296 0
     check "perplexity on two cards: sums, and the slower clock" $?
     mkdir "$tmp/found" && cp "$tmp/kernels.csv" "$tmp/sweep.csv" "$tmp/found" && cp "$tmp/cards.csv" "$tmp/found/ppl.csv" &&
+        cp "$tmp/cards.csv" "$tmp/found/compare-a.csv" && cp "$tmp/cards.csv" "$tmp/found/compare-b.csv" &&
         printf 'step,status,seconds\nkernels,PASS,4.0\nlimits,NOT FINISHED,100.0\n' >"$tmp/found/summary.csv"
     .ci/cuda_results.py "$tmp/found" "$tmp/kept" >"$tmp/out" 2>&1
     [ $? -eq 1 ] && grep -q '^limits: NOT FINISHED' "$tmp/out" && grep -q '^| limits | NOT FINISHED | 100.0 |' "$tmp/kept/README.md" &&
-        grep -q 'weights/clock/SM' "$tmp/kept/README.md" && grep -q '^| q8_0@cuda | 2 ' "$tmp/kept/README.md" &&
+        grep -q 'weights/clock/SM' "$tmp/kept/README.md" && grep -q '^| q8_0@cuda |.* 2 | ' "$tmp/kept/README.md" &&
         grep -q 'ppl_running' "$tmp/found/ppl.csv" && ! grep -q 'ppl_running' "$tmp/kept/ppl.csv" && grep -q ',ppl,' "$tmp/kept/ppl.csv"
     check "cuda-results: a page of what was found, and the step that did not end" $?
+    [ "$(grep -c ',ppl,' "$tmp/kept/compare.csv")" -eq $((2 * $(grep -c ',ppl,' "$tmp/kept/ppl.csv"))) ]
+    check "cuda-results: the rows of runs that wrote a file each" $?
     sed -i 's/emulated on the host//g' "$tmp/found/sweep.csv"
     .ci/cuda_results.py "$tmp/found" "$tmp/kept" >"$tmp/out" 2>&1
     [ $? -eq 1 ] && grep -q 'sweep.csv: .* do not name their card' "$tmp/out"
