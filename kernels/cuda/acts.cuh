@@ -53,16 +53,25 @@ DEV uint32_t larger(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }
 
-/* Elements i .. i + 3 of token t, i rising by 4 from one lane to the next from a multiple of 32 on,
- * by all lanes of a warp: 8 of them have a block. Lanes whose i is not below n do nothing. */
-DEV void acts_put4(const struct acts_out &out, int64_t t, int64_t n, int64_t i, const float4 &v) {
-    /* magnitudes are in the order of their bits, and a NaN is above all */
-    uint32_t amax = larger(larger(bits_of(fabsf(v.x)), bits_of(fabsf(v.y))),
-                           larger(bits_of(fabsf(v.z)), bits_of(fabsf(v.w))));
+/* The largest magnitude as bits, which are in the order of magnitudes, and a NaN above all. */
+DEV uint32_t max_of_four(const float4 &v) {
+    return larger(larger(bits_of(fabsf(v.x)), bits_of(fabsf(v.y))),
+                  larger(bits_of(fabsf(v.z)), bits_of(fabsf(v.w))));
+}
+
+/* The scale of a block of which 8 lanes in a row have 4 elements each, by all lanes of a warp. */
+DEV struct acts_scale acts_scale4(const float4 &v) {
+    uint32_t amax = max_of_four(v);
 #pragma unroll
     for (int m = 4; m > 0; m /= 2)
         amax = larger(amax, __shfl_xor_sync(FULL_WARP, amax, m));
-    const struct acts_scale s = acts_scale_of(f32_of(amax));
+    return acts_scale_of(f32_of(amax));
+}
+
+/* Elements i .. i + 3 of token t, i rising by 4 from one lane to the next from a multiple of 32 on,
+ * by all lanes of a warp: 8 of them have a block. Lanes whose i is not below n do nothing. */
+DEV void acts_put4(const struct acts_out &out, int64_t t, int64_t n, int64_t i, const float4 &v) {
+    const struct acts_scale s = acts_scale4(v);
     const uint32_t q = hd_pack4(acts_int(out, s, v.x), acts_int(out, s, v.y),
                                 acts_int(out, s, v.z), acts_int(out, s, v.w));
     int sum = hd_dot4(q, 0x01010101u, 0);

@@ -15,10 +15,6 @@ static __global__ void acts_kernel(const char *x, size_t stride, int64_t n, stru
     acts_put4(out, t, n, i, row_get4<WIDE>(x + (size_t)t * stride, i, n));
 }
 
-static size_t align256(size_t n) {
-    return (n + 255) / 256 * 256;
-}
-
 size_t acts_bytes(int64_t n_tok, int64_t n) {
     return align256((size_t)(n_tok * n)) + 2 * align256((size_t)(n_tok * (n / 32)) * sizeof(float));
 }

@@ -57,23 +57,13 @@ HOST_DEVICE uint32_t hd_half2_mul(uint32_t a, uint32_t b) {
 
 #define HALF_1024 0x6400u           /* below 1024 a number is the low bits of 1024 + it */
 #define HALF2_1024 0x64006400u
+#define HALF2_LESS_1024 0xE400E400u
 #define HALF2_LESS_1150 0xE47EE47Eu /* -(1024 + KT_OFFSET) */
 #define HALF2_LESS_1152 0xE480E480u /* -(1024 + 128) */
 
 /* n + less as a pair of the same, for n below 1024. */
 HOST_DEVICE uint32_t half2_of(uint32_t n, uint32_t less) {
     return hd_half2_add(n * 0x10001u + HALF2_1024, less);
-}
-
-/* (x & mask) | y as one instruction, with y in a register. */
-HOST_DEVICE uint32_t hd_masked_or(uint32_t x, uint32_t mask, uint32_t y) {
-#if defined(__CUDA_ARCH__)
-    uint32_t z;
-    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(z) : "r"(x), "r"(mask), "r"(y));
-    return z;
-#else
-    return (x & mask) | y;
-#endif
 }
 
 /* Two states as a pair of binary16. */
@@ -109,31 +99,22 @@ HOST_DEVICE uint32_t half_seed(const struct half_lane *l, const uint8_t *blk, in
     return hd_dp2a(half_word(blk, 1 + 2 * lo + 8 * up + l->word), l->half, KT_BASE);
 }
 
-/* Nibble lo + 4 up of the scales of IQ2_KT and IQ3_KT. */
-HOST_DEVICE uint32_t half_nibble(const uint8_t *blk, int lo, int up) {
-    return half_word(blk, 0) >> 8 * lo >> 4 * up & 15u;
-}
-
 #define HALF_TIMES_iq2_kt 1
 #define HALF_TIMES_iq3_kt 1
 #define HALF_TIMES_iq4_kt 2
 
-/* KT_SCALES[i] + 128: see kt_scale_value. */
-HOST_DEVICE uint32_t kt_scale_plus(uint32_t i) {
-    const uint32_t lo = i & 4 ? 0x766A5D4Fu : 0x3F2D1801u, hi = i & 4 ? 0xF1D9C5B5u : 0xA6998D81u;
-    return (i & 8 ? hi : lo) >> 8 * (i & 3) & 255u;
-}
-
-HOST_DEVICE void iq2_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {
-    const uint32_t scale = half2_of(kt_scale_plus(half_nibble(blk, lo, up)), HALF2_LESS_1152);
+HOST_DEVICE void iq2_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up,
+                               uint32_t w[4]) {
+    const uint32_t scale = half2_of(kt_scale_plus(kt_nibble(blk, lo, up)), HALF2_LESS_1152);
     half_states8(half_seed(l, blk, lo, up), w);
     for (int i = 0; i < 4; i++)
         w[i] = hd_half2_mul(w[i], scale);
 }
 
 /* A magnitude with the sign bit of the weight, which a zero has as well. */
-HOST_DEVICE void iq3_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {
-    const uint32_t scale = half2_of(half_nibble(blk, lo, up), 0xE400E400u);
+HOST_DEVICE void iq3_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up,
+                               uint32_t w[4]) {
+    const uint32_t scale = half2_of(kt_nibble(blk, lo, up), HALF2_LESS_1024);
     uint32_t sign[2];
     half_states8(half_seed(l, blk, lo, up), w);
     hd_words4(blk + 68 + 8 * l->t, sign, 2);
@@ -156,11 +137,12 @@ struct half_seeds {
     uint32_t seed[2], scale; /* the scale twice, as binary16 */
 };
 
-HOST_DEVICE void iq4_kt_half_seeds(const struct half_lane *l, const uint8_t *blk, int lo, int up, struct half_seeds *s) {
+HOST_DEVICE void iq4_kt_half_seeds(const struct half_lane *l, const uint8_t *blk, int lo, int up,
+                                   struct half_seeds *s) {
     const uint32_t S = half_word(blk, lo + 4 * up);
     const uint32_t ql = half_word(blk, 8 + 2 * lo + 8 * up + l->word);
     const uint32_t qh = half_word(blk, 24 + 2 * lo + l->word) >> 4 * up & 0x0F0F0F0Fu;
-    const uint32_t base = hd_masked_or(S << 15, KT_BASE_STEP, l->base);
+    const uint32_t base = hd_or_masked(l->base, S << 15, KT_BASE_STEP);
     uint32_t pair = hd_permute(ql, qh, l->zip);
     pair = hd_or_masked(pair, hd_turn_left(S, l->turn[0]), 0x7000u);
     pair = hd_or_masked(pair, hd_turn_left(S, l->turn[1]), 0x70000000u);
@@ -169,7 +151,8 @@ HOST_DEVICE void iq4_kt_half_seeds(const struct half_lane *l, const uint8_t *blk
     s->scale = half2_of(S & 254u, HALF2_LESS_1152);
 }
 
-HOST_DEVICE void iq4_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {
+HOST_DEVICE void iq4_kt_halves(const struct half_lane *l, const uint8_t *blk, int lo, int up,
+                               uint32_t w[4]) {
     struct half_seeds s;
     iq4_kt_half_seeds(l, blk, lo, up, &s);
     for (int i = 0; i < 4; i++) {

@@ -39,18 +39,26 @@ HOST_DEVICE uint32_t kt_magnitude4(uint32_t x0, uint32_t p0, uint32_t p1, uint32
 #define KT_P7 0x58267985u
 #define KT_P8 0x60B19B21u
 
-/* Nibble b of the scales in front of a block of IQ2_KT or IQ3_KT. */
-HOST_DEVICE uint32_t kt_scale_nibble(const uint8_t *blk, int b) {
+/* Nibble lo + 4 up of the scales in front of a block of IQ2_KT or IQ3_KT. */
+HOST_DEVICE uint32_t kt_nibble(const uint8_t *blk, int lo, int up) {
     uint32_t sc;
     hd_words4(blk, &sc, 1);
-    return sc >> (8 * (b & 3) + 4 * (b >> 2)) & 15u;
+    return sc >> 8 * lo >> 4 * up & 15u;
 }
 
-/* KT_SCALES[i]: the table as four words, chosen without memory. */
-HOST_DEVICE int kt_scale_value(uint32_t i) {
-    const uint32_t w[4] = { 0xBFAD9881u, 0xF6EADDCFu, 0x26190D01u, 0x71594535u };
+HOST_DEVICE uint32_t kt_scale_nibble(const uint8_t *blk, int b) {
+    return kt_nibble(blk, b & 3, b >> 2);
+}
+
+/* KT_SCALES[i] + 128: the table as four words, chosen without memory. */
+HOST_DEVICE uint32_t kt_scale_plus(uint32_t i) {
+    const uint32_t w[4] = { 0x3F2D1801u, 0x766A5D4Fu, 0xA6998D81u, 0xF1D9C5B5u };
     const uint32_t lo = i & 4 ? w[1] : w[0], hi = i & 4 ? w[3] : w[2];
-    return (int)(int8_t)((i & 8 ? hi : lo) >> 8 * (i & 3));
+    return (i & 8 ? hi : lo) >> 8 * (i & 3) & 255u;
+}
+
+HOST_DEVICE int kt_scale_value(uint32_t i) {
+    return (int)kt_scale_plus(i) - 128;
 }
 
 /* The sub-block's scale, that of the row included. */

@@ -126,6 +126,10 @@ static inline cudaError_t device_launch(const struct cuda_device *d, void (*kern
     } while (0)
 #endif
 
+static inline size_t align256(size_t n) {
+    return (n + 255) / 256 * 256;
+}
+
 static inline unsigned div_up(int64_t a, int64_t b) {
     return (unsigned)((a + b - 1) / b);
 }

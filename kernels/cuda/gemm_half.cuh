@@ -3,10 +3,10 @@
  *
  * Grid [row tiles, token tiles], block of 8 warps; tile 128 rows x BN tokens, a warp 16 rows of it and
  * all tokens. A lane decodes its weights right into the registers of the product (decode_half.h), times
- * their scale, so tensor cores have no work of scaling to wait for: while they multiply one sub-block
+ * their scale, so tensor cores have no work of scaling to wait for: while they multiply one stage
  * (warpgroup.cuh) the lanes decode the next. Activations (halves.cuh) come to shared memory 64 elements
- * of all tokens at a time, 2 stages ahead (before 9.0 one); a warp's own raw bytes a block of 256 weights ahead. Shared:
- * 4 stages of BN x 128 bytes, twice 8 x 16 blocks (18 to 34 KiB): up to 162 KiB.
+ * of all tokens at a time, 2 stages ahead (before 9.0 one); a warp's own raw bytes a block of 256
+ * weights ahead. Shared: 4 stages of BN x 128 bytes, twice 8 x 16 blocks (18 to 34 KiB): up to 162 KiB.
  *
  * Bounds: products of binary16 (128 cycles of a processor's quarter for 16 x 16 weights and 256
  * tokens), decoding (about 60 instructions of a warp for the same), activations out of the second
@@ -30,27 +30,8 @@
 #define HALF_BK 64 /* elements of a stage */
 #define HALF_OUT_PITCH 132 /* floats of a token's results on their way: no bank conflicts */
 
-struct half_matrix {
-    const uint8_t *w;
-    size_t w_stride;
-    int n_rows;
-    char *dst;
-    size_t dst_stride;
-    unsigned first_tile;
-};
-
-struct half_args {
-    struct half_matrix m[FEW_MATRICES]; /* whoever has no rows has no tiles either */
-    int n;
+struct half_args : joint_args { /* with glu a tile has 64 rows of both matrices */
     struct halves x;
-    int n_tok;
-    float gain;
-    /* as in gemv_args; with glu a tile has 64 rows of both matrices */
-    bool glu;
-    const char *add;
-    size_t add_stride;
-    char *out;
-    size_t out_stride;
     bool vec; /* results, 4 at a time, are 16-byte aligned */
 };
 
@@ -59,8 +40,10 @@ template <class D> struct half_decoder;
 #define HALF_DECODER(name)                                                                         \
     template <> struct half_decoder<dec_##name> {                                                  \
         static constexpr int TIMES = HALF_TIMES_##name;                                            \
-        static __device__ __forceinline__ void decode(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {  \
-            name##_halves(l, blk, lo, up, w);                                                           \
+        static __device__ __forceinline__ void decode(const struct half_lane *l,                   \
+                                                      const uint8_t *blk, int lo, int up,          \
+                                                      uint32_t w[4]) {                             \
+            name##_halves(l, blk, lo, up, w);                                                      \
         }                                                                                          \
     };
 HALF_DECODER(iq2_kt)
@@ -80,17 +63,14 @@ template <class D, int BN> struct half_shape {
 
 /* Rows 8 k .. 8 k + 7 of a warp: eight in a row of a matrix, from r on. */
 struct half_rows {
-    struct half_matrix m;
+    struct gemv_matrix m;
     int r;
 };
 
 DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2], int warp) {
     const unsigned tile = (unsigned)block_now().x;
-    struct half_matrix m = a.m[0];
-#pragma unroll
-    for (int k = 1; k < FEW_MATRICES; k++)
-        if (tile >= a.m[k].first_tile) m = a.m[k];
-    const int own = (int)(tile - m.first_tile) * (a.glu ? HALF_BM / 2 : HALF_BM);
+    struct gemv_matrix m = joint_matrix(a, tile);
+    const int own = (int)(tile - m.first_block) * (a.glu ? HALF_BM / 2 : HALF_BM);
     rows[0] = { m, own + (a.glu ? 8 : 16) * warp };
     if (a.glu) m = a.m[1];
     rows[1] = { m, rows[0].r + (a.glu ? 0 : 8) };
@@ -164,7 +144,6 @@ DEV void half_decode(const struct half_lane &l, const unsigned char *blk, int lo
 }
 
 /* Results change places: [BN, HALF_OUT_PITCH], a token's 128 next to each other. */
-
 template <int BN> DEV void half_turn(float *tile, const float (*acc)[4]) {
     const int lane = (int)(thread_now() % WARP), warp = (int)(thread_now() / WARP);
     float *to = tile + lane % 4 * 2 * HALF_OUT_PITCH + 16 * warp + lane / 4;
@@ -196,10 +175,13 @@ DEV void half_put(char *row, int r, int n_rows, bool vec, const struct half_four
 
 /* Scales of four rows from r on, 0 behind the last one. */
 template <class D>
-DEV void half_row_scales(const struct half_args &a, const struct half_matrix &m, int r, float scale[4]) {
+DEV void half_row_scales(const struct half_args &a, const struct gemv_matrix &m, int r, float scale[4]) {
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        scale[i] = r + i < m.n_rows ? row_scale<D>(m.w + (size_t)(unsigned)(r + i) * m.w_stride) * a.gain * (1.0f / half_decoder<D>::TIMES) : 0;
+        scale[i] = r + i < m.n_rows
+                       ? row_scale<D>(m.w + (size_t)(unsigned)(r + i) * m.w_stride) * a.gain *
+                             (1.0f / half_decoder<D>::TIMES)
+                       : 0;
 }
 
 /* The tile's results: a lane has four rows of every 8th token. */
@@ -209,7 +191,7 @@ template <class D, int BN> DEV void half_store(const struct half_args &a, const 
     float scale[4], up_scale[4]; /* up: of the other factor of a gated unit */
     half_rows_now(a, rows, lane / 4);
     const bool first = lane / 2 % 2 == 0, gate = a.glu && first;
-    const struct half_matrix m = first ? rows[0].m : rows[1].m;
+    const struct gemv_matrix m = first ? rows[0].m : rows[1].m;
     const int r = (first ? rows[0].r : rows[1].r) + lane % 2 * 4;
     const bool vec = a.vec && r + 4 <= m.n_rows;
     half_row_scales<D>(a, m, r, scale);
@@ -319,7 +301,7 @@ static int64_t half_tiles(struct half_args *a) {
     int64_t n = 0;
     for (int i = 0; i < FEW_MATRICES; i++) {
         const bool none = !a->m[i].w || (a->glu && i > 0);
-        a->m[i].first_tile = none ? ~0u : (unsigned)n;
+        a->m[i].first_block = none ? ~0u : (unsigned)n;
         if (!none) n += div_up(a->m[i].n_rows, a->glu ? HALF_BM / 2 : HALF_BM);
     }
     return n;
@@ -345,17 +327,8 @@ out:
 template <class D>
 static int half_run(struct cuda_device *d, const struct few_job *f, struct err *e) {
     struct half_args a = {};
-    for (int i = 0; i < f->n; i++) {
-        const struct mul_job *j = &f->m[i];
-        a.m[i] = { (const uint8_t *)j->w.p, j->w.stride, (int)j->w.rows, j->dst.p, j->dst.stride, 0 };
-    }
-    a.n = (int)f->m[0].w.n;
+    joint_fill(&a, f);
     a.x = f->m[0].halves;
-    a.n_tok = (int)f->m[0].x.rows;
-    a.gain = f->m[0].gain;
-    a.glu = f->n == 2 && f->out;
-    if (f->out) a.out = f->out->p, a.out_stride = f->out->stride;
-    if (f->add) a.add = f->add->p, a.add_stride = f->add->rows == 1 ? 0 : f->add->stride;
     a.vec = ((uintptr_t)a.out | a.out_stride) % 16 == 0;
     for (int i = 0; i < f->n; i++)
         a.vec = a.vec && ((uintptr_t)a.m[i].dst | a.m[i].dst_stride) % 16 == 0;

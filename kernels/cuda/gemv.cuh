@@ -38,11 +38,10 @@ struct gemv_matrix {
     unsigned first_block;
 };
 
-struct gemv_args {
+/* What a launch multiplies, and what becomes of it; gemm_half.cuh has the same. */
+struct joint_args {
     struct gemv_matrix m[FEW_MATRICES]; /* whoever has no rows has no blocks either */
-    int n;
-    struct acts x;
-    int n_tok;
+    int n, n_tok;
     float gain;
     /* out = silu(results of m[0]) * results of m[1], or results of m[0] + add; NULL = neither */
     bool glu;
@@ -51,6 +50,33 @@ struct gemv_args {
     char *out;
     size_t out_stride;
 };
+
+struct gemv_args : joint_args {
+    struct acts x;
+};
+
+static void joint_fill(struct joint_args *a, const struct few_job *f) {
+    for (int i = 0; i < f->n; i++) {
+        const struct mul_job *j = &f->m[i];
+        a->m[i] = { (const uint8_t *)j->w.p, (uint32_t)j->w.stride, (int)j->w.rows,
+                    j->dst.p, j->dst.stride, 0 };
+    }
+    a->n = (int)f->m[0].w.n;
+    a->n_tok = (int)f->m[0].x.rows;
+    a->gain = f->m[0].gain;
+    a->glu = f->n == 2 && f->out;
+    if (f->out) a->out = f->out->p, a->out_stride = f->out->stride;
+    if (f->add) a->add = f->add->p, a->add_stride = f->add->rows == 1 ? 0 : f->add->stride;
+}
+
+/* The matrix that a block works on. */
+DEV struct gemv_matrix joint_matrix(const struct joint_args &a, unsigned block) {
+    struct gemv_matrix m = a.m[0];
+#pragma unroll
+    for (int i = 1; i < FEW_MATRICES; i++)
+        if (block >= a.m[i].first_block) m = a.m[i];
+    return m;
+}
 
 /* Types that multiply one token without decoded weights: NAME_dot of decode_trellis.h. */
 template <class D> struct gemv_dot {
@@ -215,10 +241,7 @@ struct gemv_part {
 /* Read anew, so that no registers keep it while sums are made. */
 template <int ROWS, int PARTS> DEV struct gemv_part gemv_part_now(const struct gemv_args &a) {
     const unsigned block = (unsigned)block_now().x;
-    struct gemv_part p = { a.m[0], 0 };
-#pragma unroll
-    for (int i = 1; i < FEW_MATRICES; i++)
-        if (block >= a.m[i].first_block) p.m = a.m[i];
+    struct gemv_part p = { joint_matrix(a, block), 0 };
     const unsigned set = (block - p.m.first_block) * (GEMV_WARPS / PARTS) +
                          thread_now() / (WARP * PARTS);
     p.r0 = (int)(set / GEMV_STEP * GEMV_STEP * (a.glu ? ROWS / 2 : ROWS) + set % GEMV_STEP);
@@ -395,18 +418,8 @@ static int gemv_run_dot(struct cuda_device *d, struct gemv_args a, struct err *e
 template <class D>
 static int gemv_run(struct cuda_device *d, const struct few_job *f, struct err *e) {
     struct gemv_args a = {};
-    for (int i = 0; i < f->n; i++) {
-        const struct mul_job *j = &f->m[i];
-        a.m[i] = { (const uint8_t *)j->w.p, (uint32_t)j->w.stride, (int)j->w.rows,
-                   j->dst.p, j->dst.stride, 0 };
-    }
-    a.n = (int)f->m[0].w.n;
+    joint_fill(&a, f);
     a.x = f->m[0].acts;
-    a.n_tok = (int)f->m[0].x.rows;
-    a.gain = f->m[0].gain;
-    a.glu = f->n == 2 && f->out;
-    if (f->out) a.out = f->out->p, a.out_stride = f->out->stride;
-    if (f->add) a.add = f->add->p, a.add_stride = f->add->rows == 1 ? 0 : f->add->stride;
     if (a.n_tok <= 1) {
         if constexpr (gemv_dot<D>::HAS)
             return gemv_run_dot<D>(d, a, e);

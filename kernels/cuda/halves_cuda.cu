@@ -20,12 +20,6 @@ struct halves_args {
     struct acts_out faults; /* no memory: for seeded faults of rounding alone */
 };
 
-/* Magnitudes as bits, which are in their order, and a NaN above all. */
-DEV uint32_t max_of_four(float4 v) {
-    return larger(larger(bits_of(fabsf(v.x)), bits_of(fabsf(v.y))),
-                  larger(bits_of(fabsf(v.z)), bits_of(fabsf(v.w))));
-}
-
 /* 2^(6 - e) for a scale of which 2^e is the largest power of two below it, and its inverse; integers
  * times scales are then below 2^14. */
 DEV float power_for(float d, float *inverse) {
@@ -37,12 +31,8 @@ DEV float power_for(float d, float *inverse) {
 
 /* Elements i .. i + 3 of token t, all lanes of a warp together; `down` is the row's power of two. */
 DEV void halves_put(const struct halves_args &a, int64_t t, int i, float4 v, float down) {
-    uint32_t amax = max_of_four(v);
-#pragma unroll
-    for (int k = 4; k > 0; k /= 2)
-        amax = larger(amax, __shfl_xor_sync(FULL_WARP, amax, k));
+    const struct acts_scale scale = acts_scale4(v);
     if (i >= a.n) return;
-    const struct acts_scale scale = acts_scale_of(f32_of(amax));
     const float s = is_lost(a.faults, i / 32, a.n / 32) ? 0 : scale.d * down;
     const int pos = i % 32 / 8 * 2 + i / 4 % 2 * 16; /* 2 t + 16 s */
     const int chunk = i / 128 % 2 * 4 + pos / 8, stage = i / 256 * 4 + i / 32 % 4;
@@ -88,19 +78,19 @@ static __global__ void __launch_bounds__(THREADS) halves_kernel(struct halves_ar
         halves_put(a, t, i, row_get4<WIDE>(x, i, a.n), down);
 }
 
-static size_t align256(size_t n) {
-    return (n + 255) / 256 * 256;
+/* Of the activations, behind which their scales are. */
+static size_t q_bytes(int64_t n_tok, int64_t n) {
+    return align256((size_t)(n_tok * n + HALVES_MOST * 64) * sizeof(uint16_t));
 }
 
 size_t halves_bytes(int64_t n_tok, int64_t n) {
-    return align256((size_t)(n_tok * n + HALVES_MOST * 64) * sizeof(uint16_t)) +
-           (size_t)n_tok * sizeof(float);
+    return q_bytes(n_tok, n) + (size_t)n_tok * sizeof(float);
 }
 
 int halves_make(struct cuda_device *d, const struct dtensor *x, struct halves *out, struct err *e) {
     int rc = 0;
     uint16_t *q = (uint16_t *)d->acts.p;
-    float *scale = (float *)(d->acts.p + (halves_bytes(x->rows, x->n) - (size_t)x->rows * sizeof(float)));
+    float *scale = (float *)(d->acts.p + q_bytes(x->rows, x->n));
     struct halves_args a = { x->p, x->stride, (int)x->n, q, scale, x->rows, acts_room(d, x) };
     *out = { q, scale };
     if (d->acts_of == x->p && d->acts_rows == x->rows && d->acts_halves) return 0;
