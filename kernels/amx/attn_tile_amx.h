@@ -6,9 +6,9 @@
  * hi = bf16(x) and lo = bf16(x - hi), together 16 bits or more (f16 exactly), and a product is
  * hi * hi + hi * lo + lo * hi. What is dropped, lo * lo, is below 2^-16 of a product. hi of the
  * cache is cut off, which is two instructions for 32 numbers, hi of q and of the weights is
- * rounded, so that lo has no sign of its own and the dropped part no bias. (q of 8 bits would take
- * 5 % less time, weights of 8 bits 17 % less. But models with large scores lose their precision with
- * it: 0.1 of a logit in one of random weights.)
+ * rounded, so that lo has no sign of its own and the dropped part no bias. (q and weights of 8 bits
+ * would need two products instead of three. But models with large scores lose their precision with it:
+ * 0.1 of a logit in one of random weights.)
  *
  * Tiles, 16 rows of 64 bytes each. A dword holds two numbers that meet in one step of a dot product:
  *   k  A  row = cell, dword j = elements (32 b + j, 32 b + j + 16)
@@ -27,6 +27,7 @@
 #ifndef GGAUGE_ATTN_TILE_AMX_H
 #define GGAUGE_ATTN_TILE_AMX_H
 
+#include "amx/tile_amx.h"
 #include "avx512/attn_avx512.h"
 
 #define TILE_DIM 16      /* rows of a tile, f32 columns */
@@ -178,50 +179,13 @@ static inline void score_one(const char *k, const char *q, int64_t n_blocks, int
     if (n_tiles > 3) _tile_stored(3, s + 3 * TILE_BYTES, 64);
 }
 
-/* The same for 32 query rows and two tiles of cells; q1 and s1 are of the second 16 rows. Blocks
- * [b0, b1) of the n_blocks; the sums wait in tile registers until the last one is done. */
-static inline void score_two(const char *k, const char *q0, const char *q1, int64_t n_blocks,
-                             int64_t b0, int64_t b1, char *s0, char *s1) {
-    size_t next = (size_t)n_blocks * PAIR_BYTES;
-    if (b0 == 0) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
-    k += b0 * PAIR_BYTES, q0 += b0 * PAIR_BYTES, q1 += b0 * PAIR_BYTES;
-    for (int64_t b = b0; b < b1; b++, k += PAIR_BYTES, q0 += PAIR_BYTES, q1 += PAIR_BYTES) {
-#define PRODUCTS                                                                                   \
-    _tile_dpbf16ps(0, 4, 6);                                                                       \
-    _tile_dpbf16ps(1, 5, 6);                                                                       \
-    _tile_dpbf16ps(2, 4, 7);                                                                       \
-    _tile_dpbf16ps(3, 5, 7);
-        _tile_loadd(4, k, 64);
-        _tile_loadd(5, k + next, 64);
-        _tile_loadd(6, q0 + TILE_BYTES, 64);
-        _tile_loadd(7, q1 + TILE_BYTES, 64);
-        PRODUCTS
-        _tile_loadd(6, q0, 64);
-        _tile_loadd(7, q1, 64);
-        PRODUCTS
-        _tile_loadd(4, k + TILE_BYTES, 64);
-        _tile_loadd(5, k + next + TILE_BYTES, 64);
-        PRODUCTS
-    }
-#undef PRODUCTS
-    if (b1 < n_blocks) return;
-    _tile_stored(0, s0, 64);
-    _tile_stored(1, s0 + TILE_BYTES, 64);
-    _tile_stored(2, s1, 64);
-    _tile_stored(3, s1 + TILE_BYTES, 64);
-}
-
-/* Largest score of each of 16 rows over n_steps steps; scores that a row does not see become -inf.
- * seen: cells that each row sees, in all rows from `common` on at least. A NaN is skipped. */
-static inline __m512 score_max(char *s, int64_t n_steps, __m512i seen, int64_t common) {
-    __m512 m0 = _mm512_set1_ps(-INFINITY), m1 = m0;
-    int64_t n = n_steps * STEP_CELLS, c = 0;
-    float *x = (float *)s;
+/* Largest score of each of 16 rows over cells [c, n), no smaller than top; scores that a row does not
+ * see become -inf. seen: cells that each row sees, in all rows from `common` on at least. A NaN is
+ * skipped. */
+static inline __m512 score_max(char *s, int64_t c, int64_t n, __m512i seen, int64_t common,
+                               __m512 top) {
+    __m512 m0 = top, m1 = top;
+    float *x = (float *)s + TILE_DIM * c;
     for (; c + 2 <= common && c < n; c += 2, x += 32) {
         m0 = _mm512_max_ps(_mm512_load_ps(x), m0);
         m1 = _mm512_max_ps(_mm512_load_ps(x + 16), m1);
@@ -252,24 +216,103 @@ static inline __m512 sums_total(const struct sums *s) {
                          _mm512_add_ps(s->chain[2], s->chain[3]));
 }
 
-/* Scores of a step become weights 2^(s - max), as a pair of p tiles, in the 8 rows of both tiles that
- * begin at s. max is finite. */
-static NOINLINE void weights_of_half(char *s, const __m512 *max, struct sums *sums) {
-    const float *x = (const float *)s;
-    const __m512 m = *max;
-    __m512 sum[4];
-    __m512i lo[8]; /* stored at the end: 4 % faster than one by one beside the hi parts */
-    UNROLL for (int i = 0; i < 4; i++) sum[i] = sums->chain[i];
-    UNROLL for (int j = 0; j < 8; j++) {
-        const __m512 a = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 16 * j), m));
-        const __m512 b = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + 256 + 16 * j), m));
-        __m512i hi;
-        sum[j % 4] = _mm512_add_ps(_mm512_add_ps(sum[j % 4], a), b);
-        split_pair(true, false, a, b, &hi, &lo[j]);
-        _mm512_store_si512(s + 64 * j, hi);
+/* Scores of cells j and j + 16 of a step become weights 2^(s - max), row j of a pair of p tiles, in
+ * the place of row j of both tiles of scores, which begin at s. max is finite. */
+ALWAYS_INLINE void weigh_row(char *s, int64_t j, __m512 max, __m512 *sum) {
+    const float *x = (const float *)s + TILE_DIM * j;
+    const __m512 a = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x), max));
+    const __m512 b = exp2_f32x16(_mm512_sub_ps(_mm512_load_ps(x + TILE_DIM * TILE_DIM), max));
+    __m512i hi, lo;
+    *sum = _mm512_add_ps(_mm512_add_ps(*sum, a), b);
+    split_pair(true, false, a, b, &hi, &lo);
+    _mm512_store_si512(s + 64 * j, hi);
+    _mm512_store_si512(s + TILE_BYTES + 64 * j, lo);
+}
+
+#define HALF_ROWS 8 /* of both tiles of scores: half of a step */
+#define HALF_BYTES (HALF_ROWS * 64)
+
+static NOINLINE void weigh_half(char *s, const __m512 *max, struct sums *sums) {
+    struct sums all = *sums;
+    UNROLL for (int j = 0; j < HALF_ROWS; j++) weigh_row(s, j, *max, &all.chain[j % 4]);
+    *sums = all;
+}
+
+/* What vectors do while tiles are multiplied, a little after each product, for a core does not look
+ * further ahead than about a dozen tiles: the weights of a half, and the maximum of 32 cells' scores.
+ */
+struct beside {
+    char *half; /* NULL: none */
+    const __m512 *max;
+    struct sums *sums;
+    const float *scores; /* NULL: none */
+    __m512 *top;
+};
+
+/* After product i of 12. */
+ALWAYS_INLINE void beside_product(const struct beside *w, bool weigh, bool scan, int i,
+                                  struct sums *sums, __m512 top[2]) {
+    if (weigh && i % 3 != 0) {
+        const int j = i / 3 * 2 + i % 3 - 1;
+        COMPILER_BARRIER();
+        weigh_row(w->half, j, *w->max, &sums->chain[j % 4]);
+        COMPILER_BARRIER();
     }
-    UNROLL for (int j = 0; j < 8; j++) _mm512_store_si512(s + TILE_BYTES + 64 * j, lo[j]);
-    UNROLL for (int i = 0; i < 4; i++) sums->chain[i] = sum[i];
+    if (!scan) return;
+    UNROLL for (int n = 0; n < 3; n++) {
+        const int j = 3 * i + n;
+        if (j < 32) top[j % 2] = _mm512_max_ps(_mm512_load_ps(w->scores + TILE_DIM * j), top[j % 2]);
+    }
+    COMPILER_BARRIER();
+}
+
+/* The three products of hi and lo tiles for two row tiles, at a0 and a1, and two column tiles, at b0
+ * and b1: hi with lo, hi with hi, lo with hi. Sums: 0 and 1 of b0, 2 and 3 of b1. A tile is loaded
+ * right before its first product, for a core has room for about a dozen tiles that are on the way. */
+ALWAYS_INLINE void products_beside(const char *a0, const char *a1, const char *b0, const char *b1,
+                                   const struct beside *w, bool weigh, bool scan) {
+    struct sums sums;
+    __m512 top[2];
+    if (weigh) sums = *w->sums;
+    if (scan) top[0] = top[1] = *w->top;
+#define PRODUCT(i, sum, a, b)                                                                      \
+    TILE_PRODUCT(sum, a, b);                                                                       \
+    beside_product(w, weigh, scan, i, &sums, top)
+    TILE_LOAD_ONCE(4, a0, 64); /* k and v leave the first level cache to scores and weights */
+    TILE_LOAD(6, b0 + TILE_BYTES, 64);
+    PRODUCT(0, 0, 4, 6);
+    TILE_LOAD_ONCE(5, a1, 64);
+    PRODUCT(1, 1, 5, 6);
+    TILE_LOAD(7, b1 + TILE_BYTES, 64);
+    PRODUCT(2, 3, 5, 7);
+    PRODUCT(3, 2, 4, 7);
+    TILE_LOAD(6, b0, 64);
+    PRODUCT(4, 0, 4, 6);
+    PRODUCT(5, 1, 5, 6);
+    TILE_LOAD(7, b1, 64);
+    PRODUCT(6, 3, 5, 7);
+    PRODUCT(7, 2, 4, 7);
+    TILE_LOAD_ONCE(4, a0 + TILE_BYTES, 64);
+    PRODUCT(8, 0, 4, 6);
+    PRODUCT(9, 2, 4, 7);
+    TILE_LOAD_ONCE(5, a1 + TILE_BYTES, 64);
+    PRODUCT(10, 3, 5, 7);
+    PRODUCT(11, 1, 5, 6);
+#undef PRODUCT
+    if (weigh) *w->sums = sums;
+    if (scan) *w->top = _mm512_max_ps(top[0], top[1]);
+}
+
+static inline void products_two(const char *a0, const char *a1, const char *b0, const char *b1,
+                                const struct beside *w) {
+    if (w->half && w->scores)
+        products_beside(a0, a1, b0, b1, w, true, true);
+    else if (w->half)
+        products_beside(a0, a1, b0, b1, w, true, false);
+    else if (w->scores)
+        products_beside(a0, a1, b0, b1, w, false, true);
+    else
+        products_beside(a0, a1, b0, b1, w, false, false);
 }
 
 /* o tiles in registers 0 .. n_blocks - 1 += v tiles [n_blocks] * p, a step. */
@@ -289,30 +332,6 @@ static inline void sum_step_one(const char *p, const char *v, int64_t n_blocks) 
     BLOCK(2, 2)
     BLOCK(3, 3)
 #undef BLOCK
-}
-
-/* The same for 32 rows and one or two blocks: registers 0, 1 of the first rows, 2, 3 of the others.
- */
-static inline void sum_step_two(const char *p0, const char *p1, const char *v, int64_t n_blocks) {
-#define SUMS                                                                                       \
-    _tile_dpbf16ps(0, 6, 4);                                                                       \
-    _tile_dpbf16ps(2, 6, 5);                                                                       \
-    if (n_blocks > 1) {                                                                            \
-        _tile_dpbf16ps(1, 7, 4);                                                                   \
-        _tile_dpbf16ps(3, 7, 5);                                                                   \
-    }
-    _tile_loadd(4, p0 + TILE_BYTES, 64);
-    _tile_loadd(5, p1 + TILE_BYTES, 64);
-    _tile_loadd(6, v, 64);
-    if (n_blocks > 1) _tile_loadd(7, v + PAIR_BYTES, 64);
-    SUMS
-    _tile_loadd(4, p0, 64);
-    _tile_loadd(5, p1, 64);
-    SUMS
-    _tile_loadd(6, v + TILE_BYTES, 64);
-    if (n_blocks > 1) _tile_loadd(7, v + PAIR_BYTES + TILE_BYTES, 64);
-    SUMS
-#undef SUMS
 }
 
 /* An o tile of 16 elements as rows of 16, `stride` floats apart. */

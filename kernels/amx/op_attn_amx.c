@@ -8,8 +8,7 @@
  *
  * Many rows walk a range by pairs of blocks. Half of a pair's weights are taken while the sums of
  * the pair before it are in the tiles, the other half while the scores of the pair after it are:
- * powers and tiles are different units, but a core looks no further ahead than a few tiles, so a
- * little of the one comes after a little of the other.
+ * powers and tiles are different units, as long as they alternate (struct beside).
  *
  * An infinity or NaN in the cache cannot be split, and no weight, not even zero, keeps it from the
  * other rows of a tile. It shows as a NaN of what it met; then the range is computed again with the
@@ -20,6 +19,7 @@
 #define RANGE_CELLS 512
 #define RANGE_STEPS (RANGE_CELLS / STEP_CELLS)
 #define S_BYTES (RANGE_STEPS * PAIR_BYTES) /* scores of 16 rows with a range */
+#define PAIR_ROWS (2 * TILE_DIM)
 
 /* Cells of a range that hold an infinity or NaN. */
 struct bad {
@@ -33,6 +33,8 @@ struct bufs {
     char *k;    /* tiles [RANGE_CELLS / 16, k.pad / 32] */
     char *v;    /* tiles [RANGE_STEPS, v.pad / 16] */
     char *s;    /* scores, then weights of two pairs of blocks of rows [4, RANGE_STEPS] */
+    float *acc; /* what a range gives to a pair of blocks: struct attn_part [PAIR_ROWS] */
+    float *max, *sum;
     float *row; /* [max(k.pad, v.pad)], one head of one cell */
     struct bad *bad;
 };
@@ -61,8 +63,11 @@ struct pair {
     struct rows w[2];
     int n;
     int64_t n_steps; /* of both */
+    /* Of their scores: maxima, of n_scanned steps until all are there. */
+    __m512 top[2];
+    int64_t n_scanned[2];
     /* Of their weights: */
-    __m512 max[2];
+    __m512 max[2]; /* finite */
     struct sums sums[2];
     int64_t n_halves; /* how many halves of a step of a block are taken, of n_halves() */
 };
@@ -78,6 +83,9 @@ static size_t carve(const struct attn *a, char *memory, struct bufs *b) {
         { &b->k, RANGE_CELLS / TILE_DIM * k_blocks * PAIR_BYTES },
         { &b->v, RANGE_STEPS * v_blocks * PAIR_BYTES },
         { &b->s, 4 * S_BYTES },
+        { &b->acc, PAIR_ROWS * (size_t)a->v.pad * sizeof *b->acc },
+        { &b->max, PAIR_ROWS * sizeof *b->max },
+        { &b->sum, PAIR_ROWS * sizeof *b->sum },
         { &b->row, line * sizeof *b->row },
         { &b->bad, sizeof *b->bad },
     };
@@ -130,12 +138,13 @@ static struct rows rows_of(const struct piece *p, int64_t block) {
     int32_t seen[TILE_DIM] = { 0 };
     int64_t most = 0;
     w.n = attn_min(TILE_DIM, p->u->n_rows - w.r0);
-    for (int64_t r = 0; r < w.n; r++) {
-        int64_t t = p->u->t0 + (w.r0 + r) / p->u->heads;
-        int64_t n = attn_max(0, attn_min(p->n, p->a->pos[t] + 1 - p->p0));
-        seen[r] = (int32_t)n;
+    const int64_t heads = p->u->heads;
+    for (int64_t r = 0, t = p->u->t0 + w.r0 / heads, h = w.r0 % heads; r < w.n; t++, h = 0) {
+        const int64_t n = attn_max(0, attn_min(p->n, p->a->pos[t] + 1 - p->p0));
         most = attn_max(most, n);
         w.common = attn_min(w.common, n);
+        for (; h < heads && r < w.n; h++, r++)
+            seen[r] = (int32_t)n;
     }
     w.seen = _mm512_loadu_si512(seen);
     w.n_steps = (most + STEP_CELLS - 1) / STEP_CELLS;
@@ -241,70 +250,92 @@ static const char *v_step(const struct piece *p, int64_t step, int64_t b0, int64
     return p->b->v;
 }
 
-/* Scores of the pair. The last step may have one tile of cells only. */
-static void scores(const struct piece *p, const struct pair *x) {
-    int64_t depth = p->a->k.pad / 32;
-    for (int64_t step = 0; step < x->n_steps; step += 2) {
-        int64_t now = attn_min(2, x->n_steps - step);
-        const char *k = k_step(p, step, now);
-        if (x->n == 1) {
-            score_one(k, x->w[0].q, depth, 2 * now, x->w[0].s + step * PAIR_BYTES);
-            continue;
-        }
-        for (int64_t i = step; i < step + now; i++, k += 2 * depth * PAIR_BYTES)
-            score_two(k, x->w[0].q, x->w[1].q, depth, 0, depth, x->w[0].s + i * PAIR_BYTES,
-                      x->w[1].s + i * PAIR_BYTES);
-    }
-}
-
 /* Halves of a step in all steps of all blocks. */
 static int64_t n_halves(const struct pair *x) {
     return 2 * x->n * x->n_steps;
 }
 
-/* Maxima of scores that are in memory; no weight is taken yet. */
-static void begin_weights(const struct piece *p, struct pair *x, const struct attn_part *part) {
-    for (int i = 0; i < x->n; i++) {
-        const struct rows *w = &x->w[i];
-        if (p->bad) bad_scores(p, w);
-        const __m512 top = score_max(w->s, x->n_steps, w->seen, w->common);
-        _mm512_store_ps(part->max + w->r0, top);
-        x->max[i] = finite_max(top);
-        x->sums[i] = (struct sums){ 0 };
-    }
-    x->n_halves = 0;
+/* The next half that has no weights yet, in all but the one `to`; half is NULL if there is none. */
+static struct beside next_half(struct pair *x, int64_t to) {
+    if (!x || x->n_halves >= to) return (struct beside){ .half = NULL };
+    const int64_t h = x->n_halves++, i = x->n == 2 ? h / 2 % 2 : 0,
+                  step = x->n == 2 ? h / 4 : h / 2;
+    return (struct beside){ .half = x->w[i].s + step * PAIR_BYTES + h % 2 * HALF_BYTES,
+                            .max = &x->max[i],
+                            .sums = &x->sums[i] };
 }
 
 /* Weights up to half n of the pair. */
 static void weigh_until(struct pair *x, int64_t n) {
-    for (; x->n_halves < n; x->n_halves++) {
-        const int64_t half = x->n_halves % 2, i = x->n_halves / 2 % x->n;
-        const int64_t step = x->n_halves / 2 / x->n;
-        weights_of_half(x->w[i].s + step * PAIR_BYTES + half * (TILE_BYTES / 2), &x->max[i],
-                        &x->sums[i]);
+    for (struct beside w; (w = next_half(x, n)).half;)
+        weigh_half(w.half, w.max, w.sums);
+}
+
+/* Scores of a pair of one block. The last step may have one tile of cells only. */
+static void scores_one(const struct piece *p, struct pair *x) {
+    int64_t depth = p->a->k.pad / 32;
+    for (int64_t step = 0; step < x->n_steps; step += 2) {
+        int64_t now = attn_min(2, x->n_steps - step);
+        const char *k = k_step(p, step, now);
+        score_one(k, x->w[0].q, depth, 2 * now, x->w[0].s + step * PAIR_BYTES);
     }
 }
 
-/* A pair that nothing is known of. */
-static void begin_pair(const struct piece *p, struct pair *x, const struct attn_part *part) {
-    scores(p, x);
+/* The next step of block i whose scores are to be looked at while those of `step` are computed: two
+ * steps back, for a tile takes a while to be stored, and only if all rows see it. */
+static const float *next_scan(struct pair *x, int i, int64_t step) {
+    const int64_t at = x->n_scanned[i];
+    if (at + 2 > step || (at + 1) * STEP_CELLS > x->w[i].common) return NULL;
+    x->n_scanned[i]++;
+    return (const float *)(const void *)(x->w[i].s + at * PAIR_BYTES);
+}
+
+/* Scores of a pair of two blocks, and meanwhile the weights that `before` has left (NULL = none).
+ */
+static void scores_two(const struct piece *p, struct pair *x, struct pair *before) {
+    const int64_t depth = p->a->k.pad / 32, next = depth * PAIR_BYTES;
+    const int64_t done = before ? before->n_halves : 0, left = before ? n_halves(before) - done : 0;
+    const int64_t slots = depth * x->n_steps;
+    for (int64_t step = 0, slot = 0; step < x->n_steps; step++) {
+        const char *k = k_step(p, step, 1);
+        char *s0 = x->w[0].s + step * PAIR_BYTES, *s1 = x->w[1].s + step * PAIR_BYTES;
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+        for (int64_t b = 0; b < depth; b++, k += PAIR_BYTES) {
+            const int64_t to = done + left * ++slot / slots;
+            struct beside w = next_half(before, to);
+            if (b < 2 && !p->bad && (w.scores = next_scan(x, (int)b, step))) w.top = &x->top[b];
+            products_two(k, k + next, x->w[0].q + b * PAIR_BYTES, x->w[1].q + b * PAIR_BYTES, &w);
+            if (before) weigh_until(before, to);
+        }
+        TILE_STORE(0, s0, 64);
+        TILE_STORE(1, s0 + TILE_BYTES, 64);
+        TILE_STORE(2, s1, 64);
+        TILE_STORE(3, s1 + TILE_BYTES, 64);
+    }
+}
+
+/* Scores of the pair, with what is left of the weights of `before`, both of two blocks (NULL =
+ * none); then their maxima. No weight is taken yet. */
+static void begin_pair(const struct piece *p, struct pair *x, struct pair *before) {
+    for (int i = 0; i < x->n; i++)
+        x->top[i] = _mm512_set1_ps(-INFINITY);
+    if (x->n == 2)
+        scores_two(p, x, before);
+    else
+        scores_one(p, x);
     TILES_SEE_MEMORY();
-    begin_weights(p, x, part);
-}
-
-/* The scores of `next`, and meanwhile the other weights of the pair, both of two blocks: tiles are
- * multiplied while the other units take powers. */
-static void weights_and_scores(const struct piece *p, struct pair *x, const struct pair *next) {
-    const int64_t depth = p->a->k.pad / 32, first = (depth + 1) / 2;
-    const int64_t done = x->n_halves, left = n_halves(x) - done, slots = 2 * next->n_steps;
-    for (int64_t step = 0; step < next->n_steps; step++) {
-        const char *k = p->b->k + step * 2 * depth * PAIR_BYTES;
-        char *s0 = next->w[0].s + step * PAIR_BYTES, *s1 = next->w[1].s + step * PAIR_BYTES;
-        score_two(k, next->w[0].q, next->w[1].q, depth, 0, first, s0, s1);
-        weigh_until(x, done + left * (2 * step + 1) / slots);
-        if (first < depth) score_two(k, next->w[0].q, next->w[1].q, depth, first, depth, s0, s1);
-        weigh_until(x, done + left * (2 * step + 2) / slots);
+    for (int i = 0; i < x->n; i++) {
+        const struct rows *w = &x->w[i];
+        if (p->bad) bad_scores(p, w);
+        x->top[i] = score_max(w->s, x->n_scanned[i] * STEP_CELLS, x->n_steps * STEP_CELLS, w->seen,
+                              w->common, x->top[i]);
+        x->max[i] = finite_max(x->top[i]);
+        x->sums[i] = (struct sums){ 0 };
     }
+    x->n_halves = 0;
 }
 
 /* The sums in tile register t to 16 rows of acc. */
@@ -342,14 +373,17 @@ static void sums_two(const struct piece *p, const struct pair *x, struct pair *n
     float *acc1 = acc + TILE_DIM * pad;
     for (int64_t b = 0; b < n_blocks; b += 2, acc += 32, acc1 += 32) {
         int64_t now = attn_min(2, n_blocks - b);
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
         for (int64_t step = 0; step < x->n_steps; step++) {
-            sum_step_two(x->w[0].s + step * PAIR_BYTES, x->w[1].s + step * PAIR_BYTES,
-                         v_step(p, step, b, now), now);
-            if (next) weigh_until(next, part * ++slot / slots);
+            const int64_t to = part * ++slot / slots;
+            const struct beside w = next_half(next, to);
+            const char *v = v_step(p, step, b, now);
+            products_two(v, v + (now > 1 ? PAIR_BYTES : 0), x->w[0].s + step * PAIR_BYTES,
+                         x->w[1].s + step * PAIR_BYTES, &w);
+            if (next) weigh_until(next, to);
         }
         STORE_SUMS(0, acc, pad);
         STORE_SUMS(2, acc1, pad);
@@ -368,26 +402,26 @@ static bool all_finite(const struct attn *a, const struct rows *w, const float *
     return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) == 0;
 }
 
-/* The rest of a pair whose scores are there, and with it the scores and half of the weights of
- * `next` (NULL = none), where both have two blocks; returns whether all is finite. */
+/* The rest of a pair whose scores are there, to part, and with it the scores and half of the
+ * weights of `next` (NULL = none), where both have two blocks; returns whether all is finite. */
 static bool run_pair(const struct piece *p, struct pair *x, struct pair *next,
                      const struct attn_part *part) {
-    int64_t pad = p->a->v.pad;
-    float *acc = part->acc + x->w[0].r0 * pad;
+    const int64_t block = TILE_DIM * p->a->v.pad;
     bool finite = true;
-    if (next) weights_and_scores(p, x, next);
+    if (next) begin_pair(p, next, x);
     weigh_until(x, n_halves(x));
     TILES_SEE_MEMORY();
-    if (next) begin_weights(p, next, part);
-    for (int i = 0; i < x->n; i++)
-        _mm512_store_ps(part->sum + x->w[i].r0, sums_total(&x->sums[i]));
     if (x->n == 2)
-        sums_two(p, x, next, acc);
+        sums_two(p, x, next, part->acc);
     else
-        sums_one(p, x, acc);
-    for (int i = 0; i < x->n; i++, acc += TILE_DIM * pad) {
+        sums_one(p, x, part->acc);
+    for (int i = 0; i < x->n; i++) {
+        float *acc = part->acc + i * block;
+        const __m512 sum = sums_total(&x->sums[i]);
         if (p->bad) bad_sums(p, &x->w[i], acc);
-        finite &= all_finite(p->a, &x->w[i], acc, _mm512_load_ps(part->sum + x->w[i].r0));
+        _mm512_store_ps(part->max + i * TILE_DIM, x->top[i]);
+        _mm512_store_ps(part->sum + i * TILE_DIM, sum);
+        finite &= all_finite(p->a, &x->w[i], acc, sum);
     }
     return finite;
 }
@@ -400,8 +434,9 @@ static void fill_tiles(const struct piece *p) {
                 p->b->v + c / STEP_CELLS * v_blocks * PAIR_BYTES);
 }
 
-static void range(const struct attn *a, const struct attn_unit *u, int64_t index,
-                  const struct attn_part *part, char *own) {
+/* What a range gives to the rows, to `part`, or, with `fold`, together with what is there. */
+static void walk(const struct attn *a, const struct attn_unit *u, int64_t index,
+                 const struct attn_part *part, bool fold, char *own) {
     struct bufs b;
     carve(a, own, &b);
     struct piece p = { .a = a, .u = u, .b = &b, .p0 = index * RANGE_CELLS };
@@ -411,37 +446,54 @@ static void range(const struct attn *a, const struct attn_unit *u, int64_t index
     if (!p.stream) fill_tiles(&p);
     TILES_SEE_MEMORY();
     struct pair x = pair_of(&p, 0, n_blocks), next = { .n = 0 };
-    begin_pair(&p, &x, part);
-    for (int64_t block = 2;; block += 2, x = next) {
-        bool more = block < n_blocks;
-        if (more) next = pair_of(&p, block, n_blocks);
+    begin_pair(&p, &x, NULL);
+    for (int64_t block = 0;; block += 2, x = next) {
+        const int64_t r = block * TILE_DIM;
+        const struct attn_part into = { part->acc + r * a->v.pad, part->max + r, part->sum + r };
+        const struct attn_part to = fold ? (struct attn_part){ b.acc, b.max, b.sum } : into;
+        bool more = block + 2 < n_blocks;
+        if (more) next = pair_of(&p, block + 2, n_blocks);
         bool together = more && next.n == 2; /* x has two blocks, too */
-        if (!run_pair(&p, &x, together ? &next : NULL, part) && !p.bad) {
+        if (!run_pair(&p, &x, together ? &next : NULL, &to) && !p.bad) {
             find_bad(&p, b.bad);
             p.bad = b.bad;
             if (p.stream) fill_tiles(&p);
             p.stream = false;
             clear_bad(&p, b.v);
             TILES_SEE_MEMORY();
-            begin_pair(&p, &x, part);
-            run_pair(&p, &x, NULL, part);
+            x = pair_of(&p, block, n_blocks);
+            begin_pair(&p, &x, NULL);
+            run_pair(&p, &x, NULL, &to);
             together = false; /* begin again */
+            if (more) next = pair_of(&p, block + 2, n_blocks);
         }
+        if (fold) attn_fold(attn_min(PAIR_ROWS, u->n_rows - r), a->v.pad, &into, &to);
         if (!more) return;
-        if (!together) begin_pair(&p, &next, part);
+        if (!together) begin_pair(&p, &next, NULL);
     }
+}
+
+static void range(const struct attn *a, const struct attn_unit *u, int64_t index,
+                  const struct attn_part *part, char *own) {
+    walk(a, u, index, part, false, own);
+}
+
+static void range_fold(const struct attn *a, const struct attn_unit *u, int64_t index,
+                       const struct attn_part *into, char *own) {
+    walk(a, u, index, into, true, own);
 }
 
 static const struct attn_cell cell = {
     .range_cells = RANGE_CELLS,
     .tile_tokens = 512,
-    .tile_rows = 1024,
+    .tile_rows = 2048,
     .row_unit = TILE_DIM,
     .k_unit = 32,
     .v_unit = TILE_DIM,
     .own_bytes = own_bytes,
     .begin = begin,
     .range = range,
+    .range_fold = range_fold,
     .fold = attn_fold,
     .finish = attn_finish,
 };

@@ -76,6 +76,9 @@ struct attn_cell {
      * and sum = 0. Rows up to a multiple of row_unit may be written. */
     void (*range)(const struct attn *a, const struct attn_unit *u, int64_t range,
                   const struct attn_part *part, char *own);
+    /* NULL, or range and then fold at once, which needs no memory for the parts of all rows. */
+    void (*range_fold)(const struct attn *a, const struct attn_unit *u, int64_t range,
+                       const struct attn_part *into, char *own);
     /* into = into and then part, both brought to the larger maximum; a row whose part saw no cell
      * keeps its bits. */
     void (*fold)(int64_t n_rows, int64_t v_pad, const struct attn_part *into,
@@ -193,6 +196,10 @@ ALWAYS_INLINE void attn_run_whole(const struct attn_cell *c, const struct attn *
         struct attn_unit u = attn_unit_of(a, &it, i % a->n_head_kv, a->group);
         c->begin(a, &u, own);
         for (int64_t range = 0; range * c->range_cells < u.end; range++) {
+            if (range && c->range_fold) {
+                c->range_fold(a, &u, range, &total, own);
+                continue;
+            }
             c->range(a, &u, range, range ? &part : &total, own);
             if (range) c->fold(u.n_rows, a->v.pad, &total, &part);
         }
