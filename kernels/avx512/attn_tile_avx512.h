@@ -5,7 +5,7 @@
  * The bits of a row follow from its q and the cells that it sees, never from the rows beside it,
  * because every variant keeps this order:
  *   score   sixteen chains of fused multiply-adds, chain d % 16 over the elements of scaled q and k
- *           in order of d, added up in order
+ *           in order of d, added up as sum16 adds its lanes
  *   sum     sixteen lanes over the range, lane c % 16 in order of c, added up by sum16
  *   acc     a fused multiply-add per cell in order
  * Variants differ only in how many rows and cells are in registers at once and in where K and V are
@@ -27,6 +27,39 @@ ALWAYS_INLINE float sum16(__m512 v) {
     __m128 s = _mm512_castps512_ps128(v);
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* One step of sums16. Lanes of which bit `apart` (8, 4, 2 or 1) is clear: those of a and the ones so far
+ * above them, added up; the others: those of b and the ones so far below them. */
+ALWAYS_INLINE __m512 add_apart(int apart, __m512 a, __m512 b) {
+    const __m512i four =
+        _mm512_setr_epi32(4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
+    const __m512i one =
+        _mm512_setr_epi32(1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30);
+    switch (apart) {
+    case 8:
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x4e), _mm512_mask_blend_ps(0xff00, a, b));
+    case 4:
+        return _mm512_add_ps(_mm512_permutex2var_ps(a, four, b),
+                             _mm512_mask_blend_ps(0xf0f0, a, b));
+    case 2: return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x4e), _mm512_mask_blend_ps(0xcccc, a, b));
+    default:
+        return _mm512_add_ps(_mm512_permutex2var_ps(a, one, b), _mm512_mask_blend_ps(0xaaaa, a, b));
+    }
+}
+
+/* Lane i: sum16(v[i]). Half of the instructions of a transposition. v is used up. */
+ALWAYS_INLINE __m512 sums16(__m512 v[16]) {
+    UNROLL for (int i = 0; i < 8; i++) v[i] = add_apart(8, v[i], v[i + 8]);
+    UNROLL for (int i = 0; i < 4; i++) v[i] = add_apart(4, v[i], v[i + 4]);
+    UNROLL for (int i = 0; i < 2; i++) v[i] = add_apart(2, v[i], v[i + 2]);
+    return add_apart(1, v[0], v[1]);
+}
+
+/* Where chain l stands if neighbours, then pairs of them and so on, are to be added up as sum16 does:
+ * its four bits turned round. */
+ALWAYS_INLINE int64_t chain_place(int64_t l) {
+    return (l & 1) << 3 | (l & 2) << 1 | (l & 4) >> 1 | (l & 8) >> 3;
 }
 
 /* What is fetched beside work on the cells at some x: into the first level cache what lies as far
@@ -67,11 +100,7 @@ ALWAYS_INLINE void score_cells(enum qtype type, bool whole, int n_rows, const fl
                 acc[r * width + c] = _mm512_fmadd_ps(w[r], y, acc[r * width + c]);
         }
     }
-    __m512i t[16];
-    UNROLL for (int i = 0; i < 16; i++) t[i] = _mm512_castps_si512(acc[i]);
-    transpose16x16(t);
-    __m512 sum = _mm512_castsi512_ps(t[0]);
-    UNROLL for (int i = 1; i < 16; i++) sum = _mm512_add_ps(sum, _mm512_castsi512_ps(t[i]));
+    const __m512 sum = sums16(acc);
     if (n_rows == 1) {
         _mm512_storeu_ps(s, sum);
     } else if (n_rows == 2) {
@@ -119,7 +148,7 @@ static void score_direct(int64_t n_rows, const float *q, const struct attn_side 
 }
 
 /* n <= PANEL cells from `row` on as a panel [16, pad / 16, PANEL] of K: elements of a chain lie
- * together. Missing cells are zeros. */
+ * together, chains in order of chain_place. Missing cells are zeros. */
 ALWAYS_INLINE void k_panel_of(enum qtype type, const struct attn_side *k, const char *row,
                               int64_t n, float *panel) {
     const int64_t chain = k->pad / 16;
@@ -133,7 +162,7 @@ ALWAYS_INLINE void k_panel_of(enum qtype type, const struct attn_side *k, const 
             }
             transpose16x16(x);
             UNROLL for (int64_t j = 0; j < 16; j++)
-                _mm512_store_si512(panel + (j * chain + i) * PANEL + c, x[j]);
+                _mm512_store_si512(panel + (chain_place(j) * chain + i) * PANEL + c, x[j]);
         }
 }
 
@@ -145,29 +174,58 @@ static void k_panel(const struct attn_side *k, const char *row, int64_t n, float
     }
 }
 
-/* s [n_rows, PANEL], row stride RANGE_CELLS, of q [16, chain, n_rows] and a panel of K. */
-ALWAYS_INLINE void score_block(int n_rows, const float *RESTRICT q, const float *RESTRICT k,
-                               int64_t chain, float *RESTRICT s) {
-    __m512 sum[BLOCK][2];
-    for (int l = 0; l < 16; l++) {
-        __m512 acc[BLOCK][2];
-        UNROLL for (int r = 0; r < n_rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-        for (int64_t i = 0; i < chain; i++, q += n_rows, k += PANEL) {
-            __m512 x = _mm512_load_ps(k), y = _mm512_load_ps(k + 16);
-            UNROLL for (int r = 0; r < n_rows; r++) {
-                __m512 w = _mm512_set1_ps(q[r]);
-                acc[r][0] = _mm512_fmadd_ps(w, x, acc[r][0]);
-                acc[r][1] = _mm512_fmadd_ps(w, y, acc[r][1]);
-            }
-        }
+/* Sums of a block of rows and a panel's cells. */
+struct block_sums {
+    __m512 x[BLOCK][2];
+};
+
+/* One chain; q and k go on to the next. */
+ALWAYS_INLINE void sum_chain(int n_rows, const float **q, const float **k, int64_t chain,
+                             struct block_sums *to) {
+    UNROLL for (int r = 0; r < n_rows; r++) to->x[r][0] = to->x[r][1] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < chain; i++, *q += n_rows, *k += PANEL) {
+        const __m512 x = _mm512_load_ps(*k), y = _mm512_load_ps(*k + 16);
         UNROLL for (int r = 0; r < n_rows; r++) {
-            sum[r][0] = l == 0 ? acc[r][0] : _mm512_add_ps(sum[r][0], acc[r][0]);
-            sum[r][1] = l == 0 ? acc[r][1] : _mm512_add_ps(sum[r][1], acc[r][1]);
+            const __m512 w = _mm512_set1_ps((*q)[r]);
+            to->x[r][0] = _mm512_fmadd_ps(w, x, to->x[r][0]);
+            to->x[r][1] = _mm512_fmadd_ps(w, y, to->x[r][1]);
         }
     }
+}
+
+ALWAYS_INLINE void add_sums(int n_rows, const struct block_sums *a, struct block_sums *to) {
     UNROLL for (int r = 0; r < n_rows; r++) {
-        _mm512_store_ps(s + r * RANGE_CELLS, sum[r][0]);
-        _mm512_store_ps(s + r * RANGE_CELLS + 16, sum[r][1]);
+        to->x[r][0] = _mm512_add_ps(a->x[r][0], to->x[r][0]);
+        to->x[r][1] = _mm512_add_ps(a->x[r][1], to->x[r][1]);
+    }
+}
+
+/* Two neighbours, then two pairs. */
+ALWAYS_INLINE void sum_four_chains(int n_rows, const float **q, const float **k, int64_t chain,
+                                   struct block_sums *to) {
+    struct block_sums one, two, all;
+    sum_chain(n_rows, q, k, chain, &one);
+    sum_chain(n_rows, q, k, chain, &two);
+    add_sums(n_rows, &one, &two);
+    sum_chain(n_rows, q, k, chain, &one);
+    sum_chain(n_rows, q, k, chain, &all);
+    add_sums(n_rows, &one, &all);
+    add_sums(n_rows, &two, &all);
+    *to = all;
+}
+
+/* s [n_rows, PANEL], row stride RANGE_CELLS, of q [16, chain, n_rows] and a panel of K. */
+ALWAYS_INLINE void score_block(int n_rows, const float *q, const float *k, int64_t chain,
+                               float *s) {
+    struct block_sums four[4];
+    for (int i = 0; i < 4; i++)
+        sum_four_chains(n_rows, &q, &k, chain, &four[i]);
+    add_sums(n_rows, &four[0], &four[1]);
+    add_sums(n_rows, &four[2], &four[3]);
+    add_sums(n_rows, &four[1], &four[3]);
+    UNROLL for (int r = 0; r < n_rows; r++) {
+        _mm512_store_ps(s + r * RANGE_CELLS, four[3].x[r][0]);
+        _mm512_store_ps(s + r * RANGE_CELLS + 16, four[3].x[r][1]);
     }
 }
 

@@ -79,7 +79,7 @@ static void begin(const struct attn *a, const struct attn_unit *u, char *own) {
         int64_t n = attn_min(block, u->n_rows - r0);
         float *y = b.q + r0 * a->k.pad + (r - r0);
         for (int64_t i = 0; i < a->k.hd; i++)
-            y[(i % 16 * chain + i / 16) * n] = x[i] * scale;
+            y[(chain_place(i % 16) * chain + i / 16) * n] = x[i] * scale;
     }
 }
 
