@@ -159,9 +159,9 @@ PPL_SQL = """
 SELECT p.run_id, p.engine, COALESCE(NULLIF(p.engine_commit, ''), p.commit_id) AS "commit",
        p.model, p.model_fp, p.qtype, p.bpw, p.backend, p.text, p.n_ctx, p.status,
        p.value AS ppl, se.value AS se, bytes.value AS bytes, tps.value AS tps,
-       (SELECT NULLIF(COUNT(*), 0) FROM selected AS c WHERE c.run_id = p.run_id
+       COALESCE((SELECT NULLIF(COUNT(*), 0) FROM selected AS c WHERE c.run_id = p.run_id
         AND c.model_fp IS p.model_fp AND c.backend IS p.backend
-        AND c.metric = 'ppl_running') AS chunks
+        AND c.metric = 'ppl_running'), NULLIF(p.n_rep, 0)) AS chunks
 FROM selected AS p {joins}
 WHERE p.metric = 'ppl' AND p.test = 'perplexity'
 ORDER BY p.text, p.n_ctx, p.model, p.backend, p.bpw DESC, p.run_id"""

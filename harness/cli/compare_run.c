@@ -134,6 +134,11 @@ static int open_rows(struct compare_cmd *c, struct err *e) {
     const char *slash = strrchr(c->text, '/');
     struct row *r = &c->rows.base;
     TRY(row_copy(r, &c->what[SIDE_A], e));
+    /* The card is one of the run, whichever arm uses it. */
+    if (!row_get(r, ROW_gpu)[0]) {
+        TRY(row_set(r, ROW_gpu, row_get(&c->what[SIDE_B], ROW_gpu), e));
+        TRY(row_set(r, ROW_driver, row_get(&c->what[SIDE_B], ROW_driver), e));
+    }
     compare_arm_name(c, SIDE_B, name, sizeof name);
     TRY(row_set(r, ROW_test, "compare", e));
     TRY(row_set(r, ROW_arm_b, name, e));

@@ -152,20 +152,20 @@ static void q_tiles(const float *const *x, int64_t n, int64_t hd, int64_t pad, f
 static inline void score_one(const char *k, const char *q, int64_t n_blocks, int64_t n_tiles,
                              char *s) {
     size_t next = (size_t)n_blocks * PAIR_BYTES;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
     for (int64_t b = 0; b < n_blocks; b++, k += PAIR_BYTES, q += PAIR_BYTES) {
-        _tile_loadd(4, q, 64);
-        _tile_loadd(5, q + TILE_BYTES, 64);
+        TILE_LOAD(4, q, 64);
+        TILE_LOAD(5, q + TILE_BYTES, 64);
 #define CELLS(acc, i)                                                                              \
     if (i < n_tiles) {                                                                             \
-        _tile_loadd(6, k + i * next, 64);                                                          \
-        _tile_dpbf16ps(acc, 6, 5);                                                                 \
-        _tile_dpbf16ps(acc, 6, 4);                                                                 \
-        _tile_loadd(7, k + i * next + TILE_BYTES, 64);                                             \
-        _tile_dpbf16ps(acc, 7, 4);                                                                 \
+        TILE_LOAD(6, k + i * next, 64);                                                          \
+        TILE_PRODUCT(acc, 6, 5);                                                                 \
+        TILE_PRODUCT(acc, 6, 4);                                                                 \
+        TILE_LOAD(7, k + i * next + TILE_BYTES, 64);                                             \
+        TILE_PRODUCT(acc, 7, 4);                                                                 \
     }
         CELLS(0, 0)
         CELLS(1, 1)
@@ -173,10 +173,10 @@ static inline void score_one(const char *k, const char *q, int64_t n_blocks, int
         CELLS(3, 3)
 #undef CELLS
     }
-    _tile_stored(0, s, 64);
-    if (n_tiles > 1) _tile_stored(1, s + TILE_BYTES, 64);
-    if (n_tiles > 2) _tile_stored(2, s + 2 * TILE_BYTES, 64);
-    if (n_tiles > 3) _tile_stored(3, s + 3 * TILE_BYTES, 64);
+    TILE_STORE(0, s, 64);
+    if (n_tiles > 1) TILE_STORE(1, s + TILE_BYTES, 64);
+    if (n_tiles > 2) TILE_STORE(2, s + 2 * TILE_BYTES, 64);
+    if (n_tiles > 3) TILE_STORE(3, s + 3 * TILE_BYTES, 64);
 }
 
 /* Largest score of each of 16 rows over cells [c, n), no smaller than top; scores that a row does not
@@ -317,15 +317,15 @@ static inline void products_two(const char *a0, const char *a1, const char *b0, 
 
 /* o tiles in registers 0 .. n_blocks - 1 += v tiles [n_blocks] * p, a step. */
 static inline void sum_step_one(const char *p, const char *v, int64_t n_blocks) {
-    _tile_loadd(4, p, 64);
-    _tile_loadd(5, p + TILE_BYTES, 64);
+    TILE_LOAD(4, p, 64);
+    TILE_LOAD(5, p + TILE_BYTES, 64);
 #define BLOCK(acc, i)                                                                              \
     if (i < n_blocks) {                                                                            \
-        _tile_loadd(6, v + i * PAIR_BYTES, 64);                                                    \
-        _tile_dpbf16ps(acc, 6, 5);                                                                 \
-        _tile_dpbf16ps(acc, 6, 4);                                                                 \
-        _tile_loadd(7, v + i * PAIR_BYTES + TILE_BYTES, 64);                                       \
-        _tile_dpbf16ps(acc, 7, 4);                                                                 \
+        TILE_LOAD(6, v + i * PAIR_BYTES, 64);                                                    \
+        TILE_PRODUCT(acc, 6, 5);                                                                 \
+        TILE_PRODUCT(acc, 6, 4);                                                                 \
+        TILE_LOAD(7, v + i * PAIR_BYTES + TILE_BYTES, 64);                                       \
+        TILE_PRODUCT(acc, 7, 4);                                                                 \
     }
     BLOCK(0, 0)
     BLOCK(1, 1)

@@ -238,7 +238,6 @@ static const char *k_step(const struct piece *p, int64_t step, int64_t n_steps) 
     int64_t c = step * STEP_CELLS;
     if (!p->stream) return p->b->k + c / TILE_DIM * (p->a->k.pad / 32) * PAIR_BYTES;
     k_tiles(&p->a->k, k_row(p, c), attn_min(n_steps * STEP_CELLS, p->n - c), p->b->k);
-    TILES_SEE_MEMORY();
     return p->b->k;
 }
 
@@ -246,7 +245,6 @@ static const char *v_step(const struct piece *p, int64_t step, int64_t b0, int64
     int64_t c = step * STEP_CELLS;
     if (!p->stream) return p->b->v + (step * (p->a->v.pad / 16) + b0) * PAIR_BYTES;
     v_tiles(&p->a->v, v_row(p, c), attn_min(STEP_CELLS, p->n - c), b0, n_blocks, p->b->v);
-    TILES_SEE_MEMORY();
     return p->b->v;
 }
 
@@ -255,7 +253,7 @@ static int64_t n_halves(const struct pair *x) {
     return 2 * x->n * x->n_steps;
 }
 
-/* The next half that has no weights yet, in all but the one `to`; half is NULL if there is none. */
+/* The next half that has no weights yet, of the first `to`; half is NULL if there is none. */
 static struct beside next_half(struct pair *x, int64_t to) {
     if (!x || x->n_halves >= to) return (struct beside){ .half = NULL };
     const int64_t h = x->n_halves++, i = x->n == 2 ? h / 2 % 2 : 0,
@@ -326,7 +324,6 @@ static void begin_pair(const struct piece *p, struct pair *x, struct pair *befor
         scores_two(p, x, before);
     else
         scores_one(p, x);
-    TILES_SEE_MEMORY();
     for (int i = 0; i < x->n; i++) {
         const struct rows *w = &x->w[i];
         if (p->bad) bad_scores(p, w);
@@ -342,8 +339,7 @@ static void begin_pair(const struct piece *p, struct pair *x, struct pair *befor
 #define STORE_SUMS(t, acc, pad)                                                                    \
     do {                                                                                           \
         _Alignas(64) char tile[TILE_BYTES];                                                        \
-        _tile_stored(t, tile, 64);                                                                 \
-        TILES_SEE_MEMORY();                                                                        \
+        TILE_STORE(t, tile, 64);                                                                   \
         store_sums(tile, acc, pad);                                                                \
     } while (0)
 
@@ -352,10 +348,10 @@ static void sums_one(const struct piece *p, const struct pair *x, float *acc) {
     int64_t pad = p->a->v.pad, n_blocks = pad / 16;
     for (int64_t b = 0; b < n_blocks; b += 4, acc += 64) {
         int64_t now = attn_min(4, n_blocks - b);
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
         for (int64_t step = 0; step < x->n_steps; step++)
             sum_step_one(x->w[0].s + step * PAIR_BYTES, v_step(p, step, b, now), now);
         STORE_SUMS(0, acc, pad);
@@ -410,7 +406,6 @@ static bool run_pair(const struct piece *p, struct pair *x, struct pair *next,
     bool finite = true;
     if (next) begin_pair(p, next, x);
     weigh_until(x, n_halves(x));
-    TILES_SEE_MEMORY();
     if (x->n == 2)
         sums_two(p, x, next, part->acc);
     else
@@ -444,7 +439,6 @@ static void walk(const struct attn *a, const struct attn_unit *u, int64_t index,
     int64_t n_blocks = (u->n_rows + TILE_DIM - 1) / TILE_DIM;
     p.stream = n_blocks <= 2;
     if (!p.stream) fill_tiles(&p);
-    TILES_SEE_MEMORY();
     struct pair x = pair_of(&p, 0, n_blocks), next = { .n = 0 };
     begin_pair(&p, &x, NULL);
     for (int64_t block = 0;; block += 2, x = next) {
@@ -460,7 +454,6 @@ static void walk(const struct attn *a, const struct attn_unit *u, int64_t index,
             if (p.stream) fill_tiles(&p);
             p.stream = false;
             clear_bad(&p, b.v);
-            TILES_SEE_MEMORY();
             x = pair_of(&p, block, n_blocks);
             begin_pair(&p, &x, NULL);
             run_pair(&p, &x, NULL, &to);

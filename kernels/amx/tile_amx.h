@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * tile_amx.h - the state of the tile registers.
+ * tile_amx.h - the state of the tile registers, and the instructions on them.
  *
  * Most cells use one configuration: eight tiles of 16 rows of 64 bytes. The table is
  * a constant, because the intrinsic does not tell every compiler that it reads memory: stores into
@@ -10,18 +10,12 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#include "base/compiler.h"
-
 struct tile_config {
     uint8_t palette, start_row;
     uint8_t reserved[14];
     uint16_t bytes_per_row[16];
     uint8_t rows[16];
 };
-
-/* The same trap with the loads of tiles: put this between the last store to memory and the first
- * tile load from it. */
-#define TILES_SEE_MEMORY() COMPILER_BARRIER()
 
 /* Set up this thread's tiles; they are zero. */
 static inline void tiles_begin(void) {
@@ -60,8 +54,12 @@ static inline void tiles_begin_rows(int m0, int m1) {
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(at), "r"((int64_t)(stride))         \
                      : "memory")
 #define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t ::)
-/* sums += rows of bf16 x pairs of bf16 */
+/* sums += rows of bf16 x pairs of bf16, and rows of bytes x quads of bytes, all signed */
 #define TILE_PRODUCT(sum, a, b)                                                                    \
     __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
+
+
+#define TILE_PRODUCT_I8(sum, a, b)                                                                 \
+    __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
 
 #endif

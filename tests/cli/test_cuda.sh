@@ -130,9 +130,12 @@ fi
 "$GGAUGE" bench -m $kt --backend cuda -p 0 -n 6 -r 1 >"$tmp/out" 2>"$tmp/err"
 [ $? -eq 0 ] && grep -q 'tg6' "$tmp/out"
 check "bench: tokens are generated" $?
-"$GGAUGE" compare -m $kt -f "$tmp/text" -c 64 --chunks 2 --a ref --b cuda --out "$tmp/cmp" >"$tmp/out" 2>&1
+"$GGAUGE" compare -m $kt -f "$tmp/text" -c 64 --chunks 2 --a ref --b cuda --out "$tmp/cmp" --csv "$tmp/cmp.csv" >"$tmp/out" 2>&1
 grep -q 'floor B .*equal bit for bit' "$tmp/out" && grep -q 'operations .*all 119 within their limits' "$tmp/out"
 check "compare: floor and operations" $?
+python3 -c 'import csv, sys
+sys.exit({r["gpu"] for r in csv.DictReader(open(sys.argv[1]))} != {"emulated on the host"})' "$tmp/cmp.csv"
+check "compare: every row names the card that arm B uses" $?
 
 # ---- facts of the cards, from a management library without cards
 cards() { # csv file: "subject metric value" of what is known of cards
