@@ -3,7 +3,18 @@
  *
  * Most cells use one configuration: eight tiles of 16 rows of 64 bytes. The table is
  * a constant, because the intrinsic does not tell every compiler that it reads memory: stores into
- * a table of its own can vanish, and the first use of a tile then kills the process. */
+ * a table of its own can vanish, and the first use of a tile then kills the process.
+ *
+ * What the kernels of this folder are built on, measured on Sapphire Rapids:
+ *   - a product begins every 16 cycles and takes 52, so four sums are enough to keep the unit busy;
+ *   - a load takes 8 cycles of the ports, a store 16, and neither holds up products as long as what
+ *     they touch is in the first level cache;
+ *   - about 13 loads and products may be on the way; the next waits until the oldest retires. Other
+ *     work hides behind products only if it comes a little after each, not in one piece after many;
+ *   - beside products, vector instructions of the multiply-add unit find one port instead of two,
+ *     integer ones both;
+ *   - tileloaddt1 reads from the second level cache at 49 bytes a cycle and leaves the first alone;
+ *   - with data that change the clock falls from 3.3 to about 2.7 GHz. */
 #ifndef GGAUGE_TILE_AMX_H
 #define GGAUGE_TILE_AMX_H
 
@@ -47,7 +58,7 @@ static inline void tiles_begin_rows(int m0, int m1) {
 /* Instructions that say what they read and write. */
 #define TILE_LOAD(t, at, stride)                                                                   \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"(at), "r"((int64_t)(stride)) : "memory")
-/* The same for what is not needed again soon: it displaces less from the first level cache. */
+/* The same for what is not needed again soon: it displaces nothing from the first level cache. */
 #define TILE_LOAD_ONCE(t, at, stride)                                                              \
     __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t ::"r"(at), "r"((int64_t)(stride)) : "memory")
 #define TILE_STORE(t, at, stride)                                                                  \
