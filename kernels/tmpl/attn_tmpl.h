@@ -134,10 +134,15 @@ ALWAYS_INLINE struct attn_part attn_part_at(const struct attn *a, char *memory) 
     return p;
 }
 
-/* Scratch of a thread: the sums of all ranges so far, those of one range, the column's own. */
+/* Scratch of a thread: the sums of all ranges so far, those of one range unless they are folded at
+ * once, the column's own. */
+ALWAYS_INLINE size_t attn_own_at(const struct attn_cell *c, const struct attn *a) {
+    return (c->range_fold ? 1 : 2) * attn_part_bytes(a);
+}
+
 ALWAYS_INLINE size_t attn_scratch_bytes(const struct attn_cell *c, const struct node *n) {
     struct attn a = attn_of(c, n);
-    return 2 * attn_part_bytes(&a) + c->own_bytes(&a);
+    return attn_own_at(c, &a) + c->own_bytes(&a);
 }
 
 /* The tiles of a batch from the last token, whose units are the longest, to the first. A tile ends
@@ -188,20 +193,21 @@ ALWAYS_INLINE void attn_write(const struct attn_cell *c, const struct attn *a,
 }
 
 ALWAYS_INLINE void attn_run_whole(const struct attn_cell *c, const struct attn *a, struct work *w) {
-    char *own = (char *)w->scratch + 2 * attn_part_bytes(a);
+    char *own = (char *)w->scratch + attn_own_at(c, a);
     struct attn_part total = attn_part_at(a, w->scratch);
-    struct attn_part part = attn_part_at(a, (char *)w->scratch + attn_part_bytes(a));
     struct attn_tiles it = { .index = -1, .t0 = a->n_tok };
     for (int64_t i; attn_seek(&it, a, (i = work_next(w)) / a->n_head_kv);) {
         struct attn_unit u = attn_unit_of(a, &it, i % a->n_head_kv, a->group);
         c->begin(a, &u, own);
-        for (int64_t range = 0; range * c->range_cells < u.end; range++) {
-            if (range && c->range_fold) {
+        c->range(a, &u, 0, &total, own);
+        for (int64_t range = 1; range * c->range_cells < u.end; range++) {
+            if (c->range_fold) {
                 c->range_fold(a, &u, range, &total, own);
                 continue;
             }
-            c->range(a, &u, range, range ? &part : &total, own);
-            if (range) c->fold(u.n_rows, a->v.pad, &total, &part);
+            struct attn_part part = attn_part_at(a, (char *)w->scratch + attn_part_bytes(a));
+            c->range(a, &u, range, &part, own);
+            c->fold(u.n_rows, a->v.pad, &total, &part);
         }
         attn_write(c, a, &u, &total);
     }
@@ -241,7 +247,7 @@ ALWAYS_INLINE void attn_combine(const struct attn_cell *c, const struct attn *a,
  * of a range are neighbours, so that a thread goes through memory as it lies. */
 ALWAYS_INLINE void attn_run_split(const struct attn_cell *c, const struct attn *a, struct work *w) {
     int64_t n_head = a->n_head_kv * a->group, stride = attn_partial_floats(a), n_ranges = 0;
-    char *own = (char *)w->scratch + 2 * attn_part_bytes(a);
+    char *own = (char *)w->scratch + attn_own_at(c, a);
     struct attn_part part = attn_part_at(a, w->scratch);
     float *partials = w->shared; /* [n_tok, n_head, n_ranges, stride] */
     for (int64_t t = 0; t < a->n_tok; t++)
