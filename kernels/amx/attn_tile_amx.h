@@ -51,6 +51,11 @@ ALWAYS_INLINE void split_pair(bool round_hi, bool round_lo, __m512 x, __m512 y, 
     *lo = _mm512_ternarylogic_epi32(_mm512_srli_epi32(c, 16), d, high, 0xf8); /* c | (d & high) */
 }
 
+/* A NaN as the one that split_pair cannot turn into a number: rounding would carry out of others. */
+ALWAYS_INLINE __m512 canonical_nan(__m512 x) {
+    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_ps(NAN));
+}
+
 /* n <= 16 cells from `row` on as k tiles [n_blocks], missing cells are zeros. whole: there are 16, and
  * hd is a multiple of 32. */
 ALWAYS_INLINE void k_tile_of(enum qtype type, bool whole, const struct attn_side *k,
@@ -97,7 +102,6 @@ ALWAYS_INLINE void v_tiles_of(enum qtype type, bool whole, const struct attn_sid
     }
 }
 
-/* Both for any type and number of cells; k tiles are [n / 16 rounded up, pad / 32]. */
 #define FOR_TYPE(type, whole, f, ...)                                                              \
     do {                                                                                           \
         if (whole)                                                                                 \
@@ -112,6 +116,8 @@ ALWAYS_INLINE void v_tiles_of(enum qtype type, bool whole, const struct attn_sid
     default: FOR_TYPE(QT_q8_0, whole, f, __VA_ARGS__); break;                                      \
     }
 
+/* Both for any type and number of cells; k tiles are [n / 16 rounded up, pad / 32]. Scores of a tile
+ * behind them, which may be anything, are of cells that no row sees. */
 static void k_tiles(const struct attn_side *k, const char *row, int64_t n, char *tiles) {
     int64_t n_blocks = k->pad / 32;
     for (; n > 0; n -= TILE_DIM, row += TILE_DIM * k->t->row_bytes) {
@@ -138,9 +144,10 @@ static void q_tiles(const float *const *x, int64_t n, int64_t hd, int64_t pad, f
         UNROLL for (int64_t r = 0; r < 16; r++) {
             const float *y = x[r < n ? r : 0] + 32 * b;
             int64_t left = r < n ? hd - 32 * b : 0;
-            split_pair(true, true, _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes16(left), y), s),
-                       _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes16(left - 16), y + 16), s), &hi[r],
-                       &lo[r]);
+            const __m512 lower = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes16(left), y), s);
+            const __m512 upper =
+                _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes16(left - 16), y + 16), s);
+            split_pair(true, true, canonical_nan(lower), canonical_nan(upper), &hi[r], &lo[r]);
         }
         store_transposed(hi, tiles);
         store_transposed(lo, tiles + TILE_BYTES);
@@ -161,11 +168,11 @@ static inline void score_one(const char *k, const char *q, int64_t n_blocks, int
         TILE_LOAD(5, q + TILE_BYTES, 64);
 #define CELLS(acc, i)                                                                              \
     if (i < n_tiles) {                                                                             \
-        TILE_LOAD(6, k + i * next, 64);                                                          \
-        TILE_PRODUCT(acc, 6, 5);                                                                 \
-        TILE_PRODUCT(acc, 6, 4);                                                                 \
-        TILE_LOAD(7, k + i * next + TILE_BYTES, 64);                                             \
-        TILE_PRODUCT(acc, 7, 4);                                                                 \
+        TILE_LOAD(6, k + i * next, 64);                                                            \
+        TILE_PRODUCT(acc, 6, 5);                                                                   \
+        TILE_PRODUCT(acc, 6, 4);                                                                   \
+        TILE_LOAD(7, k + i * next + TILE_BYTES, 64);                                               \
+        TILE_PRODUCT(acc, 7, 4);                                                                   \
     }
         CELLS(0, 0)
         CELLS(1, 1)
@@ -321,11 +328,11 @@ static inline void sum_step_one(const char *p, const char *v, int64_t n_blocks) 
     TILE_LOAD(5, p + TILE_BYTES, 64);
 #define BLOCK(acc, i)                                                                              \
     if (i < n_blocks) {                                                                            \
-        TILE_LOAD(6, v + i * PAIR_BYTES, 64);                                                    \
-        TILE_PRODUCT(acc, 6, 5);                                                                 \
-        TILE_PRODUCT(acc, 6, 4);                                                                 \
-        TILE_LOAD(7, v + i * PAIR_BYTES + TILE_BYTES, 64);                                       \
-        TILE_PRODUCT(acc, 7, 4);                                                                 \
+        TILE_LOAD(6, v + i * PAIR_BYTES, 64);                                                      \
+        TILE_PRODUCT(acc, 6, 5);                                                                   \
+        TILE_PRODUCT(acc, 6, 4);                                                                   \
+        TILE_LOAD(7, v + i * PAIR_BYTES + TILE_BYTES, 64);                                         \
+        TILE_PRODUCT(acc, 7, 4);                                                                   \
     }
     BLOCK(0, 0)
     BLOCK(1, 1)

@@ -68,8 +68,6 @@ static inline void tiles_begin_rows(int m0, int m1) {
 /* sums += rows of bf16 x pairs of bf16, and rows of bytes x quads of bytes, all signed */
 #define TILE_PRODUCT(sum, a, b)                                                                    \
     __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
-
-
 #define TILE_PRODUCT_I8(sum, a, b)                                                                 \
     __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
 

@@ -9,7 +9,8 @@
  *   sum     sixteen lanes over the range, lane c % 16 in order of c, added up by sum16
  *   acc     a fused multiply-add per cell in order
  * Variants differ only in how many rows and cells are in registers at once and in where K and V are
- * read from. What a row does not see never meets it, not even with weight zero: it may be a NaN. */
+ * read from. What a row does not see never meets it, not even with weight zero: it may be a NaN.
+ * (Which of two NaNs is left where they meet is the one thing that may differ.) */
 #ifndef GGAUGE_ATTN_TILE_AVX512_H
 #define GGAUGE_ATTN_TILE_AVX512_H
 
@@ -17,7 +18,7 @@
 
 #define RANGE_CELLS 256
 #define PANEL 32      /* cells of a panel of K: two registers */
-#define BLOCK 6       /* rows of a register tile: 12 sums of chains, 12 of rows, 2 loads, 1 broadcast */
+#define BLOCK 6       /* rows of a register tile: 12 sums of a chain, 12 that wait, 2 loads, 1 broadcast */
 #define CELLS_AHEAD 16 /* cells fetched ahead into the first level cache */
 
 /* Lanes 0 .. 15 in order of a tree: 8 apart, 4, 2, 1. */

@@ -415,7 +415,7 @@ static void add_cut(float d[8], const float a[16], const float B[16][8]) {
     for (int k = 0; k < 16; k++)
         for (int c = 0; c < 8; c++) {
             const float size = fabsf(a[k] * B[k][c]);
-            big[c] = size <= big[c] ? big[c] : size; /* NaN is large */
+            big[c] = size <= big[c] || big[c] != big[c] ? big[c] : size; /* NaN stays */
         }
     for (int c = 0; c < 8; c++) {
         const uint32_t power = f32_bits(big[c]) & 0x7F800000u;

@@ -313,6 +313,20 @@ static void test_nonfinite(void **state) {
             }
 }
 
+/* A NaN of q is one of the result, whatever its bits are. */
+static void test_nan_of_q(void **state) {
+    struct op_fixture *f = *state;
+    static const uint32_t bits[] = { 0x7fc00000, 0x7fffe000, 0xffffe000, 0xffffffff, 0x7f800001 };
+    for (size_t i = 0; i < N_ELEMS(bits); i++)
+        for (int n_tok = 1; n_tok <= 40; n_tok += 39) {
+            struct batch b;
+            batch_init(f, &b, (struct shape){ 4, 2, 64, 64 }, QT_f16, QT_f16, n_tok, 70, false);
+            memcpy(&f32_row(b.q, n_tok / 2)[3], &bits[i], sizeof bits[i]);
+            check_batch(f, &b);
+            batch_release(&b);
+        }
+}
+
 /* A first cell tile whose scores are all -inf leaves a maximum of -inf, which must not turn the
  * finite rest into NaN. */
 static void test_minus_infinity(void **state) {
@@ -449,11 +463,12 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_prompt),
-        cmocka_unit_test(test_magnitudes),   cmocka_unit_test(test_subnormal),
-        cmocka_unit_test(test_depths),       cmocka_unit_test(test_deep_token),
-        cmocka_unit_test(test_nonfinite),    cmocka_unit_test(test_minus_infinity),
-        cmocka_unit_test(test_closed_forms), cmocka_unit_test(test_any_batch),
+        cmocka_unit_test(test_shapes),     cmocka_unit_test(test_prompt),
+        cmocka_unit_test(test_magnitudes), cmocka_unit_test(test_subnormal),
+        cmocka_unit_test(test_depths),     cmocka_unit_test(test_deep_token),
+        cmocka_unit_test(test_nonfinite),  cmocka_unit_test(test_minus_infinity),
+        cmocka_unit_test(test_nan_of_q),   cmocka_unit_test(test_closed_forms),
+        cmocka_unit_test(test_any_batch),
     };
     return cmocka_run_group_tests(tests, setup, fixture_teardown);
 }
