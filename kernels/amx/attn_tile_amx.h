@@ -27,11 +27,11 @@
 #ifndef GGAUGE_ATTN_TILE_AMX_H
 #define GGAUGE_ATTN_TILE_AMX_H
 
+#include "amx/simd_amx.h"
 #include "amx/tile_amx.h"
 #include "avx512/attn_avx512.h"
 
 #define TILE_DIM 16      /* rows of a tile, f32 columns */
-#define TILE_BYTES 1024
 #define PAIR_BYTES (2 * TILE_BYTES) /* a hi tile and its lo tile */
 #define STEP_CELLS 32    /* cells that meet in one tile step of a weighted sum */
 #define CELLS_AHEAD 64   /* cells fetched ahead while the cache becomes tiles */
@@ -49,11 +49,6 @@ ALWAYS_INLINE void split_pair(bool round_hi, bool round_lo, __m512 x, __m512 y, 
     __m512i d = _mm512_castps_si512(_mm512_sub_ps(y, _mm512_castsi512_ps(b)));
     if (round_lo) c = _mm512_add_epi32(c, half), d = _mm512_add_epi32(d, half);
     *lo = _mm512_ternarylogic_epi32(_mm512_srli_epi32(c, 16), d, high, 0xf8); /* c | (d & high) */
-}
-
-/* A NaN as the one that split_pair cannot turn into a number: rounding would carry out of others. */
-ALWAYS_INLINE __m512 canonical_nan(__m512 x) {
-    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_ps(NAN));
 }
 
 /* n <= 16 cells from `row` on as k tiles [n_blocks], missing cells are zeros. whole: there are 16, and

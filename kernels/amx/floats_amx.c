@@ -36,10 +36,7 @@ ALWAYS_INLINE __m512 lower_part(__m512 x, __m512 upper) {
  * nearest, ties away from zero. */
 ALWAYS_INLINE __m512i split_bf16(__m512 x, __m512i *low) {
     const __m512i keep = _mm512_set1_epi32((int)0xffff0000u), half = _mm512_set1_epi32(0x8000);
-    /* A NaN whose lower bits are all set would become a zero. */
-    const __m512i u =
-        _mm512_mask_mov_epi32(_mm512_castps_si512(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
-                              _mm512_set1_epi32(0x7fc00000));
+    const __m512i u = _mm512_castps_si512(canonical_nan(x));
     const __m512i high = _mm512_and_si512(_mm512_add_epi32(u, half), keep);
     const __m512 rest = lower_part(x, _mm512_castsi512_ps(high));
     *low = _mm512_add_epi32(_mm512_castps_si512(rest), half);

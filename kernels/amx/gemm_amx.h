@@ -33,7 +33,6 @@
 
 #define TILE_ROWS 16
 #define TILE_K 32 /* bf16 of a row of a tile */
-#define TILE_BYTES 1024
 
 #define AMX_K_BLOCK 256
 #define AMX_PANELS 8

@@ -19,9 +19,7 @@ struct nibble_format {
 /* Binary16 of each lane, low or high half; a NaN becomes the one that bf16_pair wants. */
 ALWAYS_INLINE __m512 f16_of_dword(__m512i v, bool high) {
     if (high) v = _mm512_srli_epi32(v, 16);
-    const __m512 d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
-    const __mmask16 is_nan = _mm512_cmp_ps_mask(d, d, _CMP_UNORD_Q);
-    return _mm512_mask_mov_ps(d, is_nan, _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)));
+    return canonical_nan(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)));
 }
 
 struct nibble_kept {

@@ -263,7 +263,7 @@ static struct beside next_half(struct pair *x, int64_t to) {
                             .sums = &x->sums[i] };
 }
 
-/* Weights up to half n of the pair. */
+/* Weights up to half n of the pair (NULL = none). */
 static void weigh_until(struct pair *x, int64_t n) {
     for (struct beside w; (w = next_half(x, n)).half;)
         weigh_half(w.half, w.max, w.sums);
@@ -306,7 +306,7 @@ static void scores_two(const struct piece *p, struct pair *x, struct pair *befor
             struct beside w = next_half(before, to);
             if (b < 2 && !p->bad && (w.scores = next_scan(x, (int)b, step))) w.top = &x->top[b];
             products_two(k, k + next, x->w[0].q + b * PAIR_BYTES, x->w[1].q + b * PAIR_BYTES, &w);
-            if (before) weigh_until(before, to);
+            weigh_until(before, to);
         }
         TILE_STORE(0, s0, 64);
         TILE_STORE(1, s0 + TILE_BYTES, 64);
@@ -318,8 +318,10 @@ static void scores_two(const struct piece *p, struct pair *x, struct pair *befor
 /* Scores of the pair, with what is left of the weights of `before`, both of two blocks (NULL =
  * none); then their maxima. No weight is taken yet. */
 static void begin_pair(const struct piece *p, struct pair *x, struct pair *before) {
-    for (int i = 0; i < x->n; i++)
+    for (int i = 0; i < x->n; i++) {
         x->top[i] = _mm512_set1_ps(-INFINITY);
+        x->n_scanned[i] = 0;
+    }
     if (x->n == 2)
         scores_two(p, x, before);
     else
@@ -379,7 +381,7 @@ static void sums_two(const struct piece *p, const struct pair *x, struct pair *n
             const char *v = v_step(p, step, b, now);
             products_two(v, v + (now > 1 ? PAIR_BYTES : 0), x->w[0].s + step * PAIR_BYTES,
                          x->w[1].s + step * PAIR_BYTES, &w);
-            if (next) weigh_until(next, to);
+            weigh_until(next, to);
         }
         STORE_SUMS(0, acc, pad);
         STORE_SUMS(2, acc1, pad);
@@ -454,11 +456,9 @@ static void walk(const struct attn *a, const struct attn_unit *u, int64_t index,
             if (p.stream) fill_tiles(&p);
             p.stream = false;
             clear_bad(&p, b.v);
-            x = pair_of(&p, block, n_blocks);
             begin_pair(&p, &x, NULL);
             run_pair(&p, &x, NULL, &to);
             together = false; /* begin again */
-            if (more) next = pair_of(&p, block + 2, n_blocks);
         }
         if (fold) attn_fold(attn_min(PAIR_ROWS, u->n_rows - r), a->v.pad, &into, &to);
         if (!more) return;

@@ -9,8 +9,6 @@
 #include "peak_cell.h"
 #include "tile_amx.h"
 
-#define TILE_BYTES 1024
-
 /* Tiles 0..3 are results of 0, 4..7 factors with `ones` in every element. */
 static void begin(const void *ones) {
     tiles_begin();

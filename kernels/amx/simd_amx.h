@@ -4,6 +4,8 @@
 #ifndef GGAUGE_SIMD_AMX_H
 #define GGAUGE_SIMD_AMX_H
 
+#include <math.h>
+
 #include "avx512/simd_avx512.h"
 
 /* 16 rows of weights; the places of missing ones repeat the last. */
@@ -31,6 +33,11 @@ ALWAYS_INLINE void rows_4_dwords(const struct rows16 *r, int64_t at, __m512i out
     UNROLL
     for (int i = 0; i < 4; i++)
         out[i] = z[i];
+}
+
+/* A NaN as the one that rounding to bf16 leaves a NaN: it would carry out of some others. */
+ALWAYS_INLINE __m512 canonical_nan(__m512 x) {
+    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_ps(NAN));
 }
 
 /* Lanes as pairs of bf16, lo in the low half. Rounds to nearest; a tie goes towards zero in lo and

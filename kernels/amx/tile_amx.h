@@ -21,6 +21,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#define TILE_BYTES 1024 /* of a whole one: 16 rows of 64 */
+
 struct tile_config {
     uint8_t palette, start_row;
     uint8_t reserved[14];
