@@ -27,31 +27,17 @@
 #define GGAUGE_GEMM_AMX_H
 
 #include "avx512/exp_avx512.h"
-#include "qtype.h"
-#include "simd_amx.h"
-#include "tile_amx.h"
+#include "call_amx.h"
 
-#define TILE_ROWS 16
 #define TILE_K 32 /* bf16 of a row of a tile */
 
 #define AMX_K_BLOCK 256
 #define AMX_PANELS 8
-#define AMX_PANEL_ROWS 32
-#define AMX_CHUNK_ROWS 1024 /* in which the first block alone has no products to hide behind */
-#define AMX_TOKENS 32 /* of a pass over a panel */
-#define AMX_TOKEN_GROUP 512
-/* Results of this size and more would be gone from the second level cache before anybody reads them. */
-#define AMX_STREAM_BYTES ((size_t)8 << 20)
 /* 16 tokens of a block of k, tile after tile. */
 #define AMX_PACKED_BYTES (AMX_K_BLOCK / TILE_K * TILE_BYTES)
 #define AMX_PANEL_BYTES (AMX_K_BLOCK / TILE_K * 2 * TILE_BYTES)
 #define AMX_KEPT 44 /* registers of a decoder */
 #define AMX_STEPS 8 /* of a piece of 16 rows x 32 weights: 4 weights each */
-
-/* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
-#define AMX_MIN_TOKENS 16
-/* Against ref with weights rounded alike (qtype_round_weights); largest seen of a row: 9e-13. */
-#define AMX_TOL_NMSE 1e-11
 
 /* How a type comes into tiles. A piece is weights [32 b, 32 b + n) of 16 rows, n <= 32; it becomes
  * [16 pairs of k][16 rows][2] bf16, with zeros after the end of a row. */
@@ -89,45 +75,9 @@ static inline size_t amx_scratch_bytes(int64_t n) {
     return sizeof(struct amx_scratch);
 }
 
-ALWAYS_INLINE int64_t amx_min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-ALWAYS_INLINE int64_t amx_parts(int64_t n, int64_t size) {
-    return (n + size - 1) / size;
-}
-
-/* One call's matrices. With `up` there are two, w being the gate: 32 rows of the one and 32 of the
- * other alternate in what is counted as rows, and y gets what glu of struct qkernel leaves. */
-struct amx_call {
-    const char *w, *up, *x;
-    size_t w_stride, x_stride;
-    int64_t n, n_rows, n_tok; /* n: weights of a row */
-    char *y; /* of token 0 */
-    size_t y_stride;
-    bool stream; /* y goes past the caches */
-};
-
-ALWAYS_INLINE const char *amx_row(const struct amx_call *c, int64_t r) {
-    if (!c->up) return c->w + r * (int64_t)c->w_stride;
-    const int64_t at = r / (2 * AMX_PANEL_ROWS) * AMX_PANEL_ROWS + r % AMX_PANEL_ROWS;
-    return (r / AMX_PANEL_ROWS % 2 ? c->up : c->w) + at * (int64_t)c->w_stride;
-}
-
 /* Bytes from the start of a token in y to where row r, the first of a block, leaves its result. */
 ALWAYS_INLINE int64_t amx_column(const struct amx_call *c, int64_t r) {
     return c->up ? r / (2 * AMX_PANEL_ROWS) * TILE_BYTES : r * (int64_t)sizeof(float);
-}
-
-ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
-    struct rows16 r;
-    int32_t offset[16];
-    for (int i = 0; i < 16; i++) {
-        r.row[i] = amx_row(c, amx_min(r0 + i, c->n_rows - 1));
-        offset[i] = (int32_t)(r.row[i] - r.row[0]);
-    }
-    r.offset = _mm512_loadu_si512(offset);
-    return r;
 }
 
 /* In between two passes: the sums in a tile go to old (NULL: nowhere), and those of new come (NULL:
@@ -354,22 +304,6 @@ ALWAYS_INLINE struct amx_decoding amx_begin_decoding(const struct amx_call *c,
     };
 }
 
-/* Hints that bring n_bytes at `at` of rows i and i + 1, i even, into the first or the second level
- * cache; they may lie behind the matrix. */
-ALWAYS_INLINE void amx_fetch_rows(const struct amx_call *c, int64_t i, int64_t at, int64_t n_bytes,
-                                  bool first) {
-    const char *p = amx_row(c, i) + at, *end = p + n_bytes;
-    for (; p < end; p += 64) {
-        if (first) {
-            _mm_prefetch(p, _MM_HINT_T0);
-            _mm_prefetch(p + c->w_stride, _MM_HINT_T0);
-        } else {
-            _mm_prefetch(p, _MM_HINT_T1);
-            _mm_prefetch(p + c->w_stride, _MM_HINT_T1);
-        }
-    }
-}
-
 /* Load the next piece. Where it goes, or NULL if there is none. */
 ALWAYS_INLINE char *amx_begin_piece(const struct amx_format *f, const struct amx_call *c,
                                     struct amx_decoding *d, struct amx_scratch *s) {
@@ -499,12 +433,6 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
     }
 }
 
-/* Whether a result is large and whole lines of it are. */
-ALWAYS_INLINE bool amx_streams(const struct amx_call *c) {
-    return ((uintptr_t)c->y | c->y_stride) % 64 == 0 &&
-           (size_t)c->n_tok * c->y_stride >= AMX_STREAM_BYTES;
-}
-
 ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
                            struct amx_scratch *s) {
     for (int64_t t = 0; t < c->n_tok; t += AMX_TOKEN_GROUP) {
@@ -524,20 +452,7 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
     static NOINLINE void NAME##_run(const struct amx_call *c, void *scratch) {                     \
         amx_run(&NAME##_format, c, scratch);                                                       \
     }                                                                                              \
-    static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
-                               const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
-                               int64_t dst_stride, void *scratch) {                                \
-        const struct amx_call c = { .w = w,                                                        \
-                                    .x = x,                                                        \
-                                    .w_stride = w_stride,                                          \
-                                    .x_stride = x_stride,                                          \
-                                    .n = n,                                                        \
-                                    .n_rows = n_rows,                                              \
-                                    .n_tok = n_tok,                                                \
-                                    .y = (char *)dst,                                              \
-                                    .y_stride = (size_t)dst_stride * sizeof *dst };                \
-        NAME##_run(&c, scratch);                                                                   \
-    }                                                                                              \
+    AMX_MUL_MAT(NAME)                                                                              \
     const struct qkernel NAME##_amx = { .chunk_rows = AMX_CHUNK_ROWS,                              \
                                         .mul_mat = NAME##_mul_mat,                                 \
                                         .mul_mat_scratch = amx_scratch_bytes,                      \
@@ -549,22 +464,8 @@ ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
                                                      .step = NAME##_step,                          \
                                                      .row_scale = ROW_SCALE };                     \
     static void NAME##_run(const struct amx_call *c, void *scratch);                               \
-    static void NAME##_glu(int64_t n, const void *gate, const void *up, size_t w_stride,           \
-                           int64_t n_rows, const void *x, size_t x_stride, int64_t n_tok, void *y, \
-                           size_t y_stride, void *scratch) {                                       \
-        const struct amx_call c = { .w = gate,                                                     \
-                                    .up = up,                                                      \
-                                    .x = x,                                                        \
-                                    .w_stride = w_stride,                                          \
-                                    .x_stride = x_stride,                                          \
-                                    .n = n,                                                        \
-                                    .n_rows = 2 * n_rows,                                          \
-                                    .n_tok = n_tok,                                                \
-                                    .y = y,                                                        \
-                                    .y_stride = y_stride };                                        \
-        NAME##_run(&c, scratch);                                                                   \
-    }                                                                                              \
+    AMX_GLU(NAME)                                                                                  \
     AMX_CELL(NAME, .act = QT_bf16, .act_group = TILE_ROWS, .tol_nmse = AMX_TOL_NMSE,               \
-             .min_tokens = AMX_MIN_TOKENS, .glu = NAME##_glu)
+             .min_tokens = AMX_MIN_TOKENS, .glu = NAME##_glu, .glu_rows = AMX_PANEL_ROWS)
 
 #endif
