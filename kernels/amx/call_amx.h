@@ -20,7 +20,7 @@
 #define AMX_STREAM_BYTES ((size_t)8 << 20)
 
 /* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
-#define AMX_MIN_TOKENS 16
+#define AMX_MIN_TOKENS 32
 /* Against ref with weights rounded alike (qtype_round_weights); largest seen of a row: 9e-13. */
 #define AMX_TOL_NMSE 1e-11
 

@@ -223,7 +223,7 @@ static void check_ffn(struct op_fixture *f, struct ffn *c, struct thread_pool *p
     assert_non_null(want);
     for (int col = COL_ref; col <= COL_amx; col++) {
         if (!column_available((enum column)col)) continue;
-        const bool taken = at_once && col == COL_amx && n_tok >= 16;
+        const bool taken = at_once && col == COL_amx && n_tok >= 32;
         run_ffn(c, (enum column)col, pool, 4, 1, false);
         memcpy(want, y->data, bytes);
         for (int n_threads = 1; n_threads <= 5; n_threads += 2) {
