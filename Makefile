@@ -30,6 +30,7 @@ OPT.fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-
 ISA.avx2    := -mavx2 -mfma -mf16c
 ISA.avx512  := $(ISA.avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi
 ISA.amx     := $(ISA.avx512) -mamx-tile -mamx-int8 -mamx-bf16
+ISA.amx_requant := $(ISA.amx)
 
 CFLAGS  := -std=c11 -D_GNU_SOURCE $(OPT.$(CONFIG)) -ffp-contract=off $(WARN) -Ikernels -Iharness
 # --numa needs hwloc; a build without its headers, or with HWLOC= given, says so. Asked for late: after setup.
@@ -206,7 +207,7 @@ lint: $(O)/ggauge
 	    *avx512*) i="$(ISA.avx512)";; *amx*) i="$(ISA.amx)";; *) i=;; esac; \
 	    printf '#include "%s"\nint one;\n' $$h | $(CC) $(CFLAGS) $$i -I. -Werror -x c -fsyntax-only - || exit 1; done
 	$(Q)for c in $(filter %.c,$(C_FILES)); do case $$c in *avx2/*) i="$(ISA.avx2)";; \
-	    *avx512/*) i="$(ISA.avx512)";; *amx/*) i="$(ISA.amx)";; *) i=;; esac; \
+	    *avx512/*) i="$(ISA.avx512)";; *amx*/*) i="$(ISA.amx)";; *) i=;; esac; \
 	    clang $(CFLAGS) $$i $(CFLAGS.$$c) -Werror -fsyntax-only $$c || exit 1; done
 format: ## format: apply clang-format to all C files
 	$(Q)clang-format --style=file:.ci/clang-format -i $(filter-out %_table.c,$(FORMATTED))

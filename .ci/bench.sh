@@ -42,7 +42,7 @@ compare() {
 mkdir -p "$out" "$runs"
 columns=$("$GGAUGE" types 2>&1 >/dev/null | sed -n 's/^This machine runs: *//p')
 case " $columns " in
-*" cuda "*) cpu_columns=$(echo " $columns " | sed 's/ cuda / /') ;;
+*" cuda "*) cpu_columns=$(echo " $columns " | sed 's/ cuda / /; s/ amx_requant / /') ;;
 *) cpu_columns= ;;
 esac
 for m in $MODELS; do

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-COLUMNS = ["ref", "avx2", "avx512", "amx", "cuda"]
+COLUMNS = ["ref", "avx2", "avx512", "amx", "amx_requant", "cuda"]
 
 
 def rows(header: str, macro: str) -> dict[str, list[str]]:
@@ -17,7 +17,7 @@ def rows(header: str, macro: str) -> dict[str, list[str]]:
     table = {}
     for row in re.findall(r"X\(([^)]*)\)", body):
         cells = [c.strip() for c in row.split(",")]
-        table[cells[0]] = cells[-5:]
+        table[cells[0]] = cells[-6:]
     return table
 
 

@@ -17,6 +17,7 @@ LAYERS = {
     "kernels/avx2": ["kernels/base", "kernels", "kernels/tmpl"],
     "kernels/avx512": ["kernels/base", "kernels", "kernels/tmpl"],
     "kernels/amx": ["kernels/base", "kernels", "kernels/tmpl", "kernels/avx512"],
+    "kernels/amx_requant": ["kernels/base", "kernels", "kernels/tmpl", "kernels/avx512", "kernels/amx"],
     "kernels/cuda": ["kernels/base", "kernels", "kernels/tmpl"],
     "harness/stats": ["kernels/base"],
     "harness/gguf": ["kernels/base", "kernels"],
@@ -42,7 +43,7 @@ LIBRARIES = {
     "jansson.h": ["harness/result", "harness/measure", "harness/cli"],
     "xxhash.h": ["harness/gguf", "harness/tok", "harness/result"],
     "hwloc.h": ["harness/exec"],
-    "immintrin.h": ["kernels/avx2", "kernels/avx512", "kernels/amx"],
+    "immintrin.h": ["kernels/avx2", "kernels/avx512", "kernels/amx", "kernels/amx_requant"],
 }
 
 

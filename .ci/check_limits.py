@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CSV = ROOT / "results" / "limits.csv"
 TABLE = ROOT / "harness" / "measure" / "limits_table.h"
 HEADER = ROOT / "harness" / "measure" / "limits.h"
-COLUMNS = ["ref", "avx2", "avx512", "amx", "cuda"]
+COLUMNS = ["ref", "avx2", "avx512", "amx", "amx_requant", "cuda"]
 
 
 def constants() -> dict[str, float]:
@@ -66,7 +66,7 @@ def merge(new: str) -> None:
 
 def cells_of_tables() -> set[str]:
     cells = set()
-    for header, macro, column_less in (("qtype.h", "QTYPE_LIST", {"f64", "i32", "q8_2_x4"}),
+    for header, macro, column_less in (("qtype.h", "QTYPE_LIST", {"f64", "i32", "q8_2_x4", "q8_k_tile"}),
                                        ("op.h", "OP_LIST", {"mul_mat"})):
         text = (ROOT / "kernels" / header).read_text()
         body = re.search(rf"#define {macro}\(X\)(.*?)\n\n", text, re.S)[1]
@@ -74,7 +74,7 @@ def cells_of_tables() -> set[str]:
             parts = [p.strip() for p in row.split(",")]
             if parts[0] in column_less:
                 continue
-            for column, cell in zip(COLUMNS, parts[-5:]):
+            for column, cell in zip(COLUMNS, parts[-6:]):
                 weight = header == "qtype.h"
                 if cell == "Y" and not (weight and column == "ref"):
                     cells.add(f"{parts[0]}@{column}")

@@ -10,71 +10,74 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* PICK_Y(symbol) is its address, PICK__(symbol) nothing. The columns are called c0..c4 because a
+/* PICK_Y(symbol) is its address, PICK__(symbol) nothing. The columns are called c0..c5 because a
  * parameter named like a column would replace the suffix that is being pasted. */
 #define PICK_Y(symbol) &symbol
 #define PICK__(symbol) NULL
 #define DECLARE_Y(type, symbol) extern const struct type symbol;
 #define DECLARE__(type, symbol)
 
-#define X(name, id, n_blk, block, row_meta, gain, c0, c1, c2, c3, c4)                              \
+#define X(name, id, n_blk, block, row_meta, gain, c0, c1, c2, c3, c4, c5)                          \
     DECLARE_##c0(qkernel, name##_ref) DECLARE_##c1(qkernel, name##_avx2)                           \
         DECLARE_##c2(qkernel, name##_avx512) DECLARE_##c3(qkernel, name##_amx)                     \
-            DECLARE_##c4(qkernel, name##_cuda)
+            DECLARE_##c4(qkernel, name##_amx_requant) DECLARE_##c5(qkernel, name##_cuda)
 QTYPE_LIST(X)
 #undef X
-#define X(name, n_src, c0, c1, c2, c3, c4)                                                         \
+#define X(name, n_src, c0, c1, c2, c3, c4, c5)                                                     \
     DECLARE_##c0(op_cell, op_##name##_ref) DECLARE_##c1(op_cell, op_##name##_avx2)                 \
         DECLARE_##c2(op_cell, op_##name##_avx512) DECLARE_##c3(op_cell, op_##name##_amx)           \
-            DECLARE_##c4(op_cell, op_##name##_cuda)
+            DECLARE_##c4(op_cell, op_##name##_amx_requant) DECLARE_##c5(op_cell, op_##name##_cuda)
 OP_LIST(X)
 #undef X
-#define X(name, c0, c1, c2, c3, c4)                                                                \
+#define X(name, c0, c1, c2, c3, c4, c5)                                                            \
     DECLARE_##c0(peak_cell, peak_##name##_ref) DECLARE_##c1(peak_cell, peak_##name##_avx2)         \
         DECLARE_##c2(peak_cell, peak_##name##_avx512) DECLARE_##c3(peak_cell, peak_##name##_amx)   \
-            DECLARE_##c4(peak_cell, peak_##name##_cuda)
+            DECLARE_##c4(peak_cell, peak_##name##_amx_requant)                                     \
+                DECLARE_##c5(peak_cell, peak_##name##_cuda)
 PEAK_LIST(X)
 #undef X
 
 static const struct qkernel *const qkernels[QT_count][COL_count] = {
-#define X(name, id, n_blk, block, row_meta, gain, c0, c1, c2, c3, c4)                              \
-    [QT_##name] = { PICK_##c0(name##_ref), PICK_##c1(name##_avx2), PICK_##c2(name##_avx512),       \
-                    PICK_##c3(name##_amx), PICK_##c4(name##_cuda) },
+#define X(name, id, n_blk, block, row_meta, gain, c0, c1, c2, c3, c4, c5)                          \
+    [QT_##                                                                                         \
+        name] = { PICK_##c0(name##_ref), PICK_##c1(name##_avx2),        PICK_##c2(name##_avx512),  \
+                  PICK_##c3(name##_amx), PICK_##c4(name##_amx_requant), PICK_##c5(name##_cuda) },
     QTYPE_LIST(X)
 #undef X
 };
 
 static const struct op_cell *const op_cells[OP_count][COL_count] = {
-#define X(name, n_src, c0, c1, c2, c3, c4)                                                         \
-    [OP_##name] = { PICK_##c0(op_##name##_ref), PICK_##c1(op_##name##_avx2),                       \
-                    PICK_##c2(op_##name##_avx512), PICK_##c3(op_##name##_amx),                     \
-                    PICK_##c4(op_##name##_cuda) },
+#define X(name, n_src, c0, c1, c2, c3, c4, c5)                                                     \
+    [OP_##name] = { PICK_##c0(op_##name##_ref),         PICK_##c1(op_##name##_avx2),               \
+                    PICK_##c2(op_##name##_avx512),      PICK_##c3(op_##name##_amx),                \
+                    PICK_##c4(op_##name##_amx_requant), PICK_##c5(op_##name##_cuda) },
     OP_LIST(X)
 #undef X
 };
 
-#define X(name, c0, c1, c2, c3, c4)                                                                \
+#define X(name, c0, c1, c2, c3, c4, c5)                                                            \
     DECLARE_##c0(chain_cell, chain_##name##_ref) DECLARE_##c1(chain_cell, chain_##name##_avx2)     \
         DECLARE_##c2(chain_cell, chain_##name##_avx512)                                            \
             DECLARE_##c3(chain_cell, chain_##name##_amx)                                           \
-                DECLARE_##c4(chain_cell, chain_##name##_cuda)
+                DECLARE_##c4(chain_cell, chain_##name##_amx_requant)                               \
+                    DECLARE_##c5(chain_cell, chain_##name##_cuda)
 CHAIN_LIST(X)
 #undef X
 
 static const struct chain_cell *const chain_cells[][COL_count] = {
-#define X(name, c0, c1, c2, c3, c4)                                                                \
-    { PICK_##c0(chain_##name##_ref), PICK_##c1(chain_##name##_avx2),                               \
-      PICK_##c2(chain_##name##_avx512), PICK_##c3(chain_##name##_amx),                             \
-      PICK_##c4(chain_##name##_cuda) },
+#define X(name, c0, c1, c2, c3, c4, c5)                                                            \
+    { PICK_##c0(chain_##name##_ref),         PICK_##c1(chain_##name##_avx2),                       \
+      PICK_##c2(chain_##name##_avx512),      PICK_##c3(chain_##name##_amx),                        \
+      PICK_##c4(chain_##name##_amx_requant), PICK_##c5(chain_##name##_cuda) },
     CHAIN_LIST(X)
 #undef X
 };
 
 static const struct peak_cell *const peak_cells[PEAK_count][COL_count] = {
-#define X(name, c0, c1, c2, c3, c4)                                                                \
-    [PEAK_##name] = { PICK_##c0(peak_##name##_ref), PICK_##c1(peak_##name##_avx2),                 \
-                      PICK_##c2(peak_##name##_avx512), PICK_##c3(peak_##name##_amx),               \
-                      PICK_##c4(peak_##name##_cuda) },
+#define X(name, c0, c1, c2, c3, c4, c5)                                                            \
+    [PEAK_##name] = { PICK_##c0(peak_##name##_ref),         PICK_##c1(peak_##name##_avx2),         \
+                      PICK_##c2(peak_##name##_avx512),      PICK_##c3(peak_##name##_amx),          \
+                      PICK_##c4(peak_##name##_amx_requant), PICK_##c5(peak_##name##_cuda) },
     PEAK_LIST(X)
 #undef X
 };
@@ -157,7 +160,8 @@ bool column_available(enum column c) {
     case COL_ref: return true;
     case COL_avx2: return avx2;
     case COL_avx512: return avx512;
-    case COL_amx: return avx512 && cpu_has_amx();
+    case COL_amx:
+    case COL_amx_requant: return avx512 && cpu_has_amx();
     case COL_cuda: return cuda_available(NULL) == 0;
     default: return false;
     }
@@ -226,11 +230,23 @@ const struct op_cell *op_cell_find(enum column c, const struct node *n, enum col
     return NULL;
 }
 
+/* Whether column c leaves all products of the nodes to column p. */
+static bool products_of(enum column p, enum column c, const struct node *const *nodes, int n) {
+    enum column found = COL_none;
+    for (int i = 0; i < n; i++)
+        if (nodes[i]->op == OP_mul_mat && (!node_qkernel(c, nodes[i], &found) || found != p))
+            return false;
+    return true;
+}
+
 const struct chain_cell *chain_cell_find(enum column c, const struct node *const *nodes, int n) {
-    for (size_t i = 0; i < sizeof chain_cells / sizeof chain_cells[0]; i++) {
-        const struct chain_cell *cell = chain_cells[i][c];
-        if (cell && cell->n_nodes <= n && cell->takes(nodes)) return cell;
-    }
+    for (enum column p = c; p != COL_none; p = columns[p].parent)
+        for (size_t i = 0; i < sizeof chain_cells / sizeof chain_cells[0]; i++) {
+            const struct chain_cell *cell = chain_cells[i][p];
+            if (cell && cell->n_nodes <= n && cell->takes(nodes) &&
+                products_of(p, c, nodes, cell->n_nodes))
+                return cell;
+        }
     return NULL;
 }
 

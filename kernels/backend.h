@@ -3,20 +3,25 @@
  * cell.
  *
  * A column without a cell of its own uses its parent's; ref and cuda have no parent, so a hole in
- * cuda means UNSUPPORTED and work never moves to another device in silence. */
+ * cuda means UNSUPPORTED and work never moves to another device in silence.
+ *
+ * amx_requant is for speed at the price of the weights' last bits: with many tokens its cells round
+ * them to 8 bits again, as other engines do. It is a column of its own, so that every row says so,
+ * and nobody gets it without asking. */
 #ifndef GGAUGE_BACKEND_H
 #define GGAUGE_BACKEND_H
 
 #include "op.h"
 #include "peak_cell.h"
 
-/*    column  parent  needs */
+/*    column       parent  needs */
 #define BACKEND_LIST(X)                                                                            \
-    X(ref,    none,   "nothing")                                                                   \
-    X(avx2,   ref,    "AVX2, FMA, F16C")                                                           \
-    X(avx512, avx2,   "AVX-512 F, BW, DQ, VL, VNNI, VBMI")                                         \
-    X(amx,    avx512, "AMX int8 and bf16 tiles")                                                   \
-    X(cuda,   none,   "an NVIDIA GPU and libggauge-cuda.so")
+    X(ref,         none,   "nothing")                                                              \
+    X(avx2,        ref,    "AVX2, FMA, F16C")                                                      \
+    X(avx512,      avx2,   "AVX-512 F, BW, DQ, VL, VNNI, VBMI")                                    \
+    X(amx,         avx512, "AMX int8 and bf16 tiles")                                              \
+    X(amx_requant, amx,    "AMX int8 and bf16 tiles")                                              \
+    X(cuda,        none,   "an NVIDIA GPU and libggauge-cuda.so")
 
 enum column {
     COL_none = -1,
@@ -34,9 +39,9 @@ bool column_available(enum column c);
 int column_check(enum column c, struct err *e);
 /* Whether its cells are functions of this program that run on host memory (cuda's are not). */
 static inline bool column_is_cpu(enum column c) {
-    return c >= COL_ref && c <= COL_amx;
+    return c >= COL_ref && c < COL_cuda;
 }
-/* The last available CPU column that has at least one cell of its own. */
+/* The last available CPU column whose cells keep the weights' values. */
 enum column column_best_cpu(void);
 
 /* The cell that serves type t in column c, walking up the parents; *found (may be NULL) says whose
@@ -78,7 +83,8 @@ static inline const struct qkernel *node_qkernel(enum column c, const struct nod
  * for the weight's type and this many tokens, attn by one whose cell is for this many. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);
 
-/* The chain that begins at nodes [n] and that column c itself computes at once, or NULL. */
+/* The chain that begins at nodes [n] and that column c, or the parent that all its products are left
+ * to, computes at once; or NULL. */
 const struct chain_cell *chain_cell_find(enum column c, const struct node *const *nodes, int n);
 
 /* The loop that measures peak p in column c, walking up the parents; *found (may be NULL) says

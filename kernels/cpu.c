@@ -270,7 +270,7 @@ static const struct backend_ops cpu_ops = {
 int backend_cpu_init(struct backend *b, enum column c, struct thread_pool *pool, struct err *e) {
     int rc = 0;
     memset(b, 0, sizeof *b);
-    FAIL_IF(c < COL_ref || c > COL_amx, e, ERR_ARG, "%s is not a CPU column", column_name(c));
+    FAIL_IF(!column_is_cpu(c), e, ERR_ARG, "%s is not a CPU column", column_name(c));
     FAIL_IF(!column_available(c), e, ERR_UNSUPPORTED,
             "this machine or build cannot run the column %s, which needs %s", column_name(c),
             column_needs(c));

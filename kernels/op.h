@@ -40,18 +40,18 @@
 #include "base/threads.h"
 #include "qtype.h"
 
-/*    name        n_src  ref avx2 avx512 amx cuda */
+/*    name        n_src  ref avx2 avx512 amx requant cuda */
 #define OP_LIST(X)                                                                                 \
-    X(get_rows,   2, Y, _, _, _, Y)                                                                \
-    X(rms_norm,   2, Y, Y, Y, _, Y)                                                                \
-    X(add,        2, Y, _, Y, _, Y)                                                                \
-    X(swiglu,     2, Y, Y, Y, _, Y)                                                                \
-    X(mul_mat,    2, Y, Y, Y, Y, Y)                                                                \
-    X(rope_table, 2, Y, _, _, _, Y)                                                                \
-    X(rope,       2, Y, _, Y, _, Y)                                                                \
-    X(set_rows,   2, Y, _, Y, _, Y)                                                                \
-    X(attn,       5, Y, Y, Y, Y, Y)                                                                \
-    X(lse,        1, Y, Y, Y, _, Y)
+    X(get_rows,   2, Y, _, _, _, _, Y)                                                             \
+    X(rms_norm,   2, Y, Y, Y, _, _, Y)                                                             \
+    X(add,        2, Y, _, Y, _, _, Y)                                                             \
+    X(swiglu,     2, Y, Y, Y, _, _, Y)                                                             \
+    X(mul_mat,    2, Y, Y, Y, Y, Y, Y)                                                             \
+    X(rope_table, 2, Y, _, _, _, _, Y)                                                             \
+    X(rope,       2, Y, _, Y, _, _, Y)                                                             \
+    X(set_rows,   2, Y, _, Y, _, _, Y)                                                             \
+    X(attn,       5, Y, Y, Y, Y, _, Y)                                                             \
+    X(lse,        1, Y, Y, Y, _, _, Y)
 
 enum op {
 #define X(name, ...) OP_##name,
@@ -73,8 +73,8 @@ union op_params {
         /* The ref cell rounds x through this type first: QT_f32 leaves it alone; any other shows
          * what a column that wants this activation type should get. Other columns ignore it. */
         enum qtype act;
-        /* And weights through bf16, as qtype_round_weights does. */
-        bool bf16_weights;
+        /* And weights, as qtype_round_weights for act. */
+        bool round_weights;
         /* Take the cell that would multiply so many tokens, and with it its way of rounding; 0 = as
          * many as there are (backend.h: node_tokens). */
         int64_t n_tok_as;
@@ -126,8 +126,8 @@ struct op_cell {
  * chain_<name>_<column>.
  *
  *   ffn   mul_mat (gate), mul_mat (up) of the same x, swiglu of both, mul_mat of that */
-/*    name  ref avx2 avx512 amx cuda */
-#define CHAIN_LIST(X) X(ffn, _, _, _, Y, _)
+/*    name  ref avx2 avx512 amx requant cuda */
+#define CHAIN_LIST(X) X(ffn, _, _, _, Y, Y, _)
 
 struct chain_cell {
     int n_nodes;

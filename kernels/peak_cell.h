@@ -17,12 +17,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/*    name  ref avx2 avx512 amx cuda */
+/*    name  ref avx2 avx512 amx requant cuda */
 #define PEAK_LIST(X)                                                                               \
-    X(f32,  _, Y, Y, _, _)                                                                         \
-    X(i8,   _, Y, Y, Y, _)                                                                         \
-    X(bf16, _, _, _, Y, _)                                                                         \
-    X(read, Y, Y, Y, _, _)
+    X(f32,  _, Y, Y, _, _, _)                                                                      \
+    X(i8,   _, Y, Y, Y, _, _)                                                                      \
+    X(bf16, _, _, _, Y, _, _)                                                                      \
+    X(read, Y, Y, Y, _, _, _)
 
 enum peak {
 #define X(name, ...) PEAK_##name,

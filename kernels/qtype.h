@@ -18,23 +18,24 @@
 #include "legacy.h"
 #include "trellis.h"
 
-/*    name     gguf n_blk block              row_meta gain         ref avx2 avx512 amx cuda */
+/*    name     gguf n_blk block              row_meta gain         ref avx2 avx512 amx requant cuda */
 #define QTYPE_LIST(X)                                                                              \
-    X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, Y, _, Y)                        \
-    X(f16,       1,   1, struct blk_f16,     0, 1.0,         Y, Y, Y, Y, Y)                        \
-    X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, Y, Y, Y)                        \
-    X(f64,      28,   1, struct blk_f64,     0, 1.0,         _, _, _, _, _)                        \
-    X(i32,      26,   1, struct blk_i32,     0, 1.0,         _, _, _, _, _)                        \
-    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, Y, Y, Y)                        \
-    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, Y, Y, Y)                        \
-    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, Y, Y, Y)                        \
-    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, Y, Y, Y)                        \
-    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, Y, Y, Y)                        \
-    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, Y, Y, Y)                        \
-    X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, Y, Y, Y)                        \
-    X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, Y, Y, Y)                        \
-    X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, Y, Y, Y)                        \
-    X(q8_2_x4,  99,  32, struct blk_q8_2,    0, 1.0,         Y, Y, Y, _, _)
+    X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, Y, _, _, Y)                     \
+    X(f16,       1,   1, struct blk_f16,     0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(f64,      28,   1, struct blk_f64,     0, 1.0,         _, _, _, _, _, _)                     \
+    X(i32,      26,   1, struct blk_i32,     0, 1.0,         _, _, _, _, _, _)                     \
+    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
+    X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
+    X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
+    X(q8_2_x4,  99,  32, struct blk_q8_2,    0, 1.0,         Y, Y, Y, _, _, _)                        \
+    X(q8_k_tile,1000, 256, struct blk_q8_k_tile, 0, 1.0,      Y, _, Y, _, _, _)
 
 /* Formats whose size is known, so that a file that uses them can be inspected, but which no column
  * computes with yet. A type that gets its cells moves from here into QTYPE_LIST. */
@@ -97,6 +98,10 @@ const struct qtype_info *qtype_info(enum qtype t);
 /* QT_none if nothing has that id / that name (case is ignored). */
 enum qtype qtype_from_gguf(uint32_t gguf_id);
 enum qtype qtype_from_name(const char *name);
+/* Whether it is a type of activations, which no file holds (act.h). */
+static inline bool qtype_is_act(enum qtype t) {
+    return t == QT_q8_2_x4 || t == QT_q8_k_tile;
+}
 /* Bytes of a row of n weights; n must be a multiple of n_blk. */
 size_t qtype_row_bytes(enum qtype t, int64_t n);
 
@@ -140,15 +145,15 @@ struct qkernel {
 };
 
 /* Whether a cell that wants activations of type `act` rounds weights of type w, too: products in
- * bf16 do. Types that are no quants keep all their bits. */
+ * bf16 and those with weights of 8 bits do. Types that are no quants keep all their bits. */
 static inline bool qtype_rounds_weights(enum qtype w, enum qtype act) {
-    return act == QT_bf16 && qtype_info(w)->n_blk > 1;
+    return (act == QT_bf16 || act == QT_q8_k_tile) && qtype_info(w)->n_blk > 1;
 }
 
 /* A dequantised row of weights, y [n], as such a cell uses it. What is rounded to bf16 is the weight
  * without the scale of the whole row; to nearest, and a tie goes towards zero in even columns, away
- * from it in odd ones. */
-void qtype_round_weights(enum qtype w, const void *row, float *y, int64_t n);
+ * from it in odd ones. What becomes 8 bits: kt_round_q8 of trellis.h. */
+void qtype_round_weights(enum qtype w, enum qtype act, const void *row, float *y, int64_t n);
 
 /* Rows of activations that n_tok tokens need room for. */
 static inline int64_t qkernel_act_rows(const struct qkernel *k, int64_t n_tok) {

@@ -77,4 +77,14 @@ static inline int kt_value(uint32_t x) {
     return (int)((m & 255u) + (m >> 8 & 255u) + (m >> 16 & 255u) + (m >> 24)) - KT_OFFSET;
 }
 
+/* Weights as 8 bits. Without the row's scale a weight is an integer, s * r. In 512 weights
+ * of a row whose largest |s| is S it is rounded to q = round(s * r * f / 2^15), at most 127; the factor
+ * f depends on S alone. What stands for the weight is q * 2^15 / f, times the row's scale. */
+#define KT_Q8_MOST (32768.0f * 127.0f / KT_OFFSET)
+
+static inline int kt_q8_factor(int largest) {
+    const float f = largest > 0 ? KT_Q8_MOST / (float)largest : 32767.0f;
+    return (int)(f < 32767.0f ? f : 32767.0f);
+}
+
 #endif

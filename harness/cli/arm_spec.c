@@ -103,8 +103,8 @@ static int parse_kind(struct arm_spec *s, const char *what, int *n, struct err *
         }
     } else {
         rc = ERR(e, ERR_ARG,
-                 "%s: '%s' is no kind of arm; expected ref, avx2, avx512, amx, cuda, best, "
-                 "worker[:PROGRAM], lib:PATH, cli:PROGRAM or file:PATH",
+                 "%s: '%s' is no kind of arm; expected ref, avx2, avx512, amx, amx_requant, "
+                 "cuda, best, worker[:PROGRAM], lib:PATH, cli:PROGRAM or file:PATH",
                  what, kind);
     }
 out:

@@ -91,7 +91,7 @@ out:
 static int cut_columns(struct matrix *m, const char *list, struct err *e) {
     int rc = 0, n;
     char words[MAX_AXIS][16];
-    if (!list) { /* all that this machine has, but ref */
+    if (!list) { /* all that this machine has and that keep weights as they are, but ref */
         for (int c = COL_ref + 1; c <= COL_amx; c++)
             if (column_available((enum column)c))
                 m->column[m->n_columns++] = column_name((enum column)c);

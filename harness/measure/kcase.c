@@ -65,7 +65,7 @@ static int list_type(const struct lister *l, enum qtype t, enum column col, stru
     const struct qkernel *k = qkernel_find(col, t, false, &found);
     if (!k || found != col) return 0;
     c.kind = KCASE_MUL_MAT;
-    const bool by_op = col == COL_ref && k->dequant_row && t != QT_q8_2_x4; /* of any types */
+    const bool by_op = col == COL_ref && k->dequant_row && !qtype_is_act(t); /* of any types */
     if ((k->mul_mat || k->on_device || by_op) && wants(l->f, kcase_op(&c))) TRY(at_tokens(l, c, e));
     c.kind = KCASE_DEQUANT;
     if (k->dequant_row && wants(l->f, kcase_op(&c))) TRY(l->fn(l->arg, &c, e));

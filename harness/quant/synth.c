@@ -157,7 +157,7 @@ static int choose_weights(const struct synth *s, struct synth_tensor *t, struct 
             t->name, (long long)t->n0, q->n_blk, q->name);
     bool can_quantise = k && k->dequant_row && k->quantize_row;
     t->bits = !is_float && random_row_has(t->type) && (s->p->random_bits || !can_quantise);
-    FAIL_IF(t->type == QT_q8_2_x4 || (!t->bits && !can_quantise), e, ERR_UNSUPPORTED,
+    FAIL_IF(qtype_is_act(t->type) || (!t->bits && !can_quantise), e, ERR_UNSUPPORTED,
             "%s: this build can neither quantise to %s nor make random bits of it", t->name,
             q->name);
 out:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * call_amx.h - a product of many tokens on tiles as its cells see it: one call's matrices, and what
- * the ways of multiplying them (gemm_amx.h) share. */
+ * the ways of multiplying them (gemm_amx.h, gemm_amx_requant.h) share. */
 #ifndef GGAUGE_CALL_AMX_H
 #define GGAUGE_CALL_AMX_H
 

@@ -5,17 +5,7 @@
  * The largest magnitude is found on bit patterns: as integers NaN > infinity > every number, so a
  * NaN reaches the scale whatever its place in the block. A block with such a scale has quants of 1:
  * every product with it is then NaN or infinite. */
-#include "qtype.h"
-#include "simd_avx512.h"
-
-/* 16 quants as bytes at qs and as integers. */
-ALWAYS_INLINE __m512i to_int8(__m512 x, __m512 inverse, int8_t *qs) {
-    /* minps and maxps give the second operand for a NaN (0 times an inverse that overflowed). */
-    const __m512 r = _mm512_min_ps(_mm512_mul_ps(x, inverse), _mm512_set1_ps(127.0f));
-    const __m512i q = _mm512_cvtps_epi32(_mm512_max_ps(r, _mm512_set1_ps(-128.0f)));
-    _mm_storeu_si128((__m128i *)qs, _mm512_cvtepi32_epi8(q));
-    return q;
-}
+#include "act_avx512.h"
 
 static inline void q8_2_block(const float *x, uint16_t *d, int16_t *s, int8_t *qs) {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
@@ -31,7 +21,8 @@ static inline void q8_2_block(const float *x, uint16_t *d, int16_t *s, int8_t *q
     }
     const float scale = bf16_to_f32(*d);
     const __m512 inverse = _mm512_set1_ps(scale != 0.0f ? 1.0f / scale : 0.0f);
-    const __m512i q[2] = { to_int8(v[0], inverse, qs), to_int8(v[1], inverse, qs + 16) };
+    const __m512i q[2] = { to_int8(v[0], inverse, -128.0f, qs),
+                           to_int8(v[1], inverse, -128.0f, qs + 16) };
     *s = (int16_t)_mm512_reduce_add_epi32(_mm512_add_epi32(q[0], q[1]));
 }
 
@@ -82,7 +73,7 @@ static inline bool q8_2_group(const float *x, struct blk_q8_2_x4 *g) {
         __m512i q[2];
         UNROLL
         for (int i = 0; i < 2; i++)
-            q[i] = to_int8(v[2 * j + i], inv, g->qs + 32 * j + 16 * i);
+            q[i] = to_int8(v[2 * j + i], inv, -128.0f, g->qs + 32 * j + 16 * i);
         sum[j] = _mm512_add_epi32(q[0], q[1]);
     }
     _mm_storel_epi64((__m128i *)g->s, _mm_cvtepi32_epi16(fold4(false, sum)));
@@ -104,3 +95,16 @@ static void q8_2_x4_quantize_row(const float *x, void *row, int64_t n, const flo
 }
 
 const struct qkernel q8_2_x4_avx512 = { .act = QT_f32, .quantize_row = q8_2_x4_quantize_row };
+
+static void q8_k_tile_quantize_row(const float *x, void *row, int64_t n, const float *imatrix) {
+    struct blk_q8_k_tile *blk = row;
+    (void)imatrix;
+    const int64_t n_blocks = n / QK_Q8_K;
+    for (int64_t b = 0; b < n_blocks; b += Q8_K_BLOCKS) {
+        const int64_t left = n_blocks - b;
+        q8_k_tile_blocks(x + b * QK_Q8_K, left < Q8_K_BLOCKS ? (int)left : Q8_K_BLOCKS, blk + b,
+                         64);
+    }
+}
+
+const struct qkernel q8_k_tile_avx512 = { .act = QT_f32, .quantize_row = q8_k_tile_quantize_row };

@@ -73,8 +73,9 @@ static void run(const struct node *node, struct work *w) {
         if (m < ROWS) memset(ws, 0, (size_t)n * ROWS * sizeof *ws);
         for (int r = 0; r < m; r++) {
             k->dequant_row(tensor_row(W, r0 + r), row, n);
-            if (node->p.mul_mat.bf16_weights)
-                qtype_round_weights((enum qtype)W->type, tensor_row(W, r0 + r), row, n);
+            if (node->p.mul_mat.round_weights)
+                qtype_round_weights((enum qtype)W->type, node->p.mul_mat.act, tensor_row(W, r0 + r),
+                                    row, n);
             for (int64_t i = 0; i < n; i++)
                 ws[i * ROWS + r] = row[i];
         }

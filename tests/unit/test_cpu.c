@@ -122,7 +122,7 @@ static void same_as_one_by_one(void **state) {
             c.nodes[i] = random_node(f, &c, i ? &c.nodes[i - 1] : NULL);
             c.list[i] = &c.nodes[i];
         }
-        for (int col = COL_ref; col <= COL_amx; col++) {
+        for (int col = COL_ref; column_is_cpu((enum column)col); col++) {
             if (!column_available((enum column)col)) continue;
             fill_bufs(&c, seed);
             run_chain(&c, pool, (enum column)col, 1, 1);
@@ -215,15 +215,25 @@ static void run_ffn(struct ffn *c, enum column col, struct thread_pool *pool, in
     backend_release(&b);
 }
 
-static void check_ffn(struct op_fixture *f, struct ffn *c, struct thread_pool *pool, int64_t n_tok,
-                      bool at_once) {
+/* Whether the block is one that the column computes at once: quants, multiplied by one column. */
+static bool at_once(const struct ffn *c, enum column col, int64_t n_tok) {
+    enum column found[2];
+    const struct qkernel *gate = qkernel_for(col, (enum qtype)c->w[0]->type, n_tok, &found[0]);
+    const struct qkernel *down = qkernel_for(col, (enum qtype)c->w[2]->type, n_tok, &found[1]);
+    return c->w[0]->type == c->w[1]->type && gate && down && found[0] == found[1] && gate->glu &&
+           down->glu && tensor_rows(c->w[0]) % gate->glu_rows == 0;
+}
+
+static void check_ffn(struct op_fixture *f, struct ffn *c, struct thread_pool *pool,
+                      int64_t n_tok) {
     const struct tensor *y = c->y[3];
     const size_t bytes = (size_t)n_tok * y->row_bytes;
     char *want = malloc(bytes);
     assert_non_null(want);
-    for (int col = COL_ref; col <= COL_amx; col++) {
+    for (int col = COL_ref; column_is_cpu((enum column)col); col++) {
         if (!column_available((enum column)col)) continue;
-        const bool taken = at_once && col == COL_amx && n_tok >= 32;
+        const bool taken = at_once(c, (enum column)col, n_tok);
+
         run_ffn(c, (enum column)col, pool, 4, 1, false);
         memcpy(want, y->data, bytes);
         for (int n_threads = 1; n_threads <= 5; n_threads += 2) {
@@ -254,19 +264,28 @@ static void chains_leave_the_same(void **state) {
     int turn = 0;
     for (int t = 0; t < QT_count; t++) {
         const struct qkernel *k = qkernel_find(COL_ref, (enum qtype)t, false, NULL);
-        if (!k || (!k->quantize_row && !random_row_has((enum qtype)t)) || t == QT_q8_2_x4) continue;
-        const bool quant = qtype_info((enum qtype)t)->n_blk > 1;
+        if (!k || (!k->quantize_row && !random_row_has((enum qtype)t)) ||
+            qtype_is_act((enum qtype)t))
+            continue;
         const enum qtype same[3] = { t, t, QT_q4_0 }, mixed[3] = { t, QT_q5_1, t };
         const int64_t n_tok = n_toks[turn++ % N_ELEMS(n_toks)];
         ffn_init(f, &c, same, n_tok, 256, 96 + 256 * (turn % 2));
-        check_ffn(f, &c, pool, n_tok, quant);
+        check_ffn(f, &c, pool, n_tok);
         ffn_init(f, &c, mixed, n_tok, 256, 512);
-        check_ffn(f, &c, pool, n_tok, quant && t == QT_q5_1);
+        check_ffn(f, &c, pool, n_tok);
     }
     /* results so large that they go past the caches, of more than one group of tokens */
     const enum qtype q8[3] = { QT_q8_0, QT_q8_0, QT_q8_0 };
     ffn_init(f, &c, q8, 530, 64, 8192);
-    check_ffn(f, &c, pool, 530, true);
+    check_ffn(f, &c, pool, 530);
+    /* blocks of activations that need many rows of gate and up */
+    for (int t = QT_iq2_kt; t <= QT_iq4_kt; t++) {
+        const enum qtype kt[3] = { t, t, t };
+        const int64_t n_tok = t == QT_iq3_kt ? 530 : 70;
+        ffn_init(f, &c, kt, n_tok, 768, 1024);
+        check_ffn(f, &c, pool, n_tok);
+        if (column_available(COL_amx_requant)) assert_true(at_once(&c, COL_amx_requant, n_tok));
+    }
     thread_pool_free(pool);
 }
 

@@ -178,7 +178,7 @@ static void multiply_exactly(struct cell_case *c) {
         const char *from = c->w + (size_t)r * c->w_stride;
         wk->dequant_row(from, w + r * c->n, c->n);
         if (qtype_rounds_weights(c->t, c->k->act))
-            qtype_round_weights(c->t, from, w + r * c->n, c->n);
+            qtype_round_weights(c->t, c->k->act, from, w + r * c->n, c->n);
     }
     for (int64_t i = 0; i < c->n; i++)
         for (int r = 0; r < MAX_ROWS; r++)
@@ -419,7 +419,7 @@ static void check_type(enum qtype t, enum column col) {
 
 static void cells_against_exact(void **state) {
     (void)state;
-    for (int c = 0; c <= COL_amx; c++)
+    for (int c = 0; column_is_cpu((enum column)c); c++)
         for (int t = 0; t < QT_count; t++) {
             enum column owner = COL_none;
             if (!column_available((enum column)c) ||
@@ -480,7 +480,7 @@ static void op_on_threads(void **state) {
     struct thread_pool *pool;
     struct err e = { 0 };
     if (thread_pool_new(&pool, 2, &e)) fail_msg("%s", e.msg);
-    for (int c = 0; c <= COL_amx; c++)
+    for (int c = 0; column_is_cpu((enum column)c); c++)
         for (int t = 0; t < QT_count; t++)
             if (column_available((enum column)c) && column_available(COL_avx2) &&
                 qkernel_find(COL_avx2, (enum qtype)t, true, NULL) &&

@@ -40,7 +40,7 @@ static bool check_dequant(enum qtype t, const char *dir, const char *stem, const
     const size_t row_bytes = qtype_row_bytes(t, ROW);
     assert_int_equal(n_bytes % row_bytes, 0);
     assert_int_equal(n_bytes / row_bytes * ROW * sizeof(float), n_want);
-    for (int c = 0; c <= COL_amx; c++) {
+    for (int c = 0; column_is_cpu((enum column)c); c++) {
         enum column owner;
         if (!column_available((enum column)c)) continue;
         const struct qkernel *k = qkernel_find((enum column)c, t, false, &owner);
@@ -63,7 +63,7 @@ static bool check_dequant(enum qtype t, const char *dir, const char *stem, const
 /* Types of weights that need decoding: an f32 is its own value, and activations have their own
  * vectors. */
 static bool is_decoded(enum qtype t) {
-    return qtype_has_cell(COL_ref, t) && t != QT_f32 && t != QT_q8_2_x4;
+    return qtype_has_cell(COL_ref, t) && t != QT_f32 && !qtype_is_act(t);
 }
 
 static void dequant_golden(void **state) {
@@ -125,7 +125,7 @@ static bool check_quantize_files(enum qtype t, const char *dir, const char *stem
     assert_non_null(want);
     const size_t n_rows = n_src / sizeof *x / ROW;
     assert_int_equal(n_want, n_rows * qtype_row_bytes(t, ROW));
-    for (int c = 0; c <= COL_amx; c++)
+    for (int c = 0; column_is_cpu((enum column)c); c++)
         if (has_own_quantize((enum column)c, t))
             check_quantize(t, (enum column)c, stem, x, want, n_rows);
     free(x);
@@ -136,6 +136,7 @@ static bool check_quantize_files(enum qtype t, const char *dir, const char *stem
 static void quantize_golden(void **state) {
     (void)state;
     assert_true(check_quantize_files(QT_q8_2_x4, GOLDEN, "act_q8_2_x4", ".quant.bin"));
+    assert_true(check_quantize_files(QT_q8_k_tile, GOLDEN, "act_q8_k_tile", ".quant.bin"));
 }
 
 static void quantize_shared(void **state) {
@@ -165,29 +166,36 @@ static void hard_row(struct rng *r, float *x, int64_t n) {
 }
 
 /* Every column gives ref's bytes: any number of blocks, any exponent, tails of groups. */
-static void quantize_like_ref(void **state) {
-    (void)state;
-    const struct qkernel *ref = qkernel_find(COL_ref, QT_q8_2_x4, false, NULL);
-    for (int c = COL_ref + 1; c <= COL_amx; c++) {
-        if (!has_own_quantize((enum column)c, QT_q8_2_x4)) continue;
-        const struct qkernel *k = qkernel_find((enum column)c, QT_q8_2_x4, false, NULL);
+static void quantize_as_ref(enum qtype t) {
+    const struct qkernel *ref = qkernel_find(COL_ref, t, false, NULL);
+    const int64_t n_blk = qtype_info(t)->n_blk;
+    for (int c = COL_ref + 1; column_is_cpu((enum column)c); c++) {
+        if (!has_own_quantize((enum column)c, t)) continue;
+        const struct qkernel *k = qkernel_find((enum column)c, t, false, NULL);
         for (uint64_t seed = 1; seed <= 3000; seed++) {
             struct rng r = { seed };
-            float x[512];
-            unsigned char want[576], got[577];
-            const int64_t n = 32 * (1 + (int64_t)(seed % 16)), bytes = n / 32 * 36;
+            float x[1280];
+            unsigned char want[1600], got[1601];
+            const int64_t n = n_blk * (1 + (int64_t)(seed % (n_blk > 32 ? 5 : 16)));
+            const int64_t bytes = (int64_t)qtype_row_bytes(t, n);
             hard_row(&r, x, n);
             memset(got, 0xa5, sizeof got);
             ref->quantize_row(x, want, n, NULL);
             k->quantize_row(x, got, n, NULL);
             for (int64_t i = 0; i < bytes; i++)
                 if (got[i] != want[i])
-                    fail_msg("column %s, seed %llu, n %lld, byte %lld: got %d, expected %d",
-                             column_name((enum column)c), (unsigned long long)seed, (long long)n,
-                             (long long)i, got[i], want[i]);
+                    fail_msg("%s, column %s, seed %llu, n %lld, byte %lld: got %d, expected %d",
+                             qtype_info(t)->name, column_name((enum column)c),
+                             (unsigned long long)seed, (long long)n, (long long)i, got[i], want[i]);
             assert_int_equal(got[bytes], 0xa5);
         }
     }
+}
+
+static void quantize_like_ref(void **state) {
+    (void)state;
+    quantize_as_ref(QT_q8_2_x4);
+    quantize_as_ref(QT_q8_k_tile);
 }
 
 /* A NaN or an infinity anywhere in a block leaves a scale that is not finite, with quants that let
@@ -195,7 +203,7 @@ static void quantize_like_ref(void **state) {
 static void quantize_nonfinite(void **state) {
     (void)state;
     const float bad[] = { NAN, -NAN, INFINITY, -INFINITY };
-    for (int c = 0; c <= COL_amx; c++) {
+    for (int c = 0; column_is_cpu((enum column)c); c++) {
         if (!has_own_quantize((enum column)c, QT_q8_2_x4)) continue;
         const struct qkernel *k = qkernel_find((enum column)c, QT_q8_2_x4, false, NULL);
         for (int i = 0; i < 4 * 160; i++) {
@@ -212,6 +220,34 @@ static void quantize_nonfinite(void **state) {
                 const float d = bf16_to_f32(v.d);
                 if (b != at / 32 && isfinite(d)) continue;
                 if (b != at / 32 || isfinite(d) || isnan(d) != isnan(x[at]))
+                    fail_msg("column %s, %g at %d: scale of block %d is %g",
+                             column_name((enum column)c), (double)x[at], at, b, (double)d);
+            }
+        }
+    }
+}
+
+/* The same of q8_k_tile, whose scale is that of two blocks, the last of an odd number alone. */
+static void quantize_tile_nonfinite(void **state) {
+    (void)state;
+    const float bad[] = { NAN, -NAN, INFINITY, -INFINITY };
+    for (int c = 0; column_is_cpu((enum column)c); c++) {
+        if (!has_own_quantize((enum column)c, QT_q8_k_tile)) continue;
+        const struct qkernel *k = qkernel_find((enum column)c, QT_q8_k_tile, false, NULL);
+        for (int i = 0; i < 4 * 768; i++) {
+            float x[768];
+            struct blk_q8_k_tile row[3];
+            const int at = i / 4;
+            for (int j = 0; j < 768; j++)
+                x[j] = (float)(j % 13 - 6);
+            x[at] = bad[i % 4];
+            x[at ^ 1] = 1e30f;
+            k->quantize_row(x, row, 768, NULL);
+            for (int b = 0; b < 3; b++) {
+                const float d = row[b].d;
+                if (b / 2 != at / 512 && d == 6.0f / 127) continue;
+                if (b / 2 != at / 512 || isfinite(d) || isnan(d) != isnan(x[at]) ||
+                    row[b].qs[at % 256] == 0)
                     fail_msg("column %s, %g at %d: scale of block %d is %g",
                              column_name((enum column)c), (double)x[at], at, b, (double)d);
             }
@@ -254,7 +290,7 @@ static void weights_as_bf16(void **state) {
     assert_false(qtype_rounds_weights(QT_f16, QT_bf16));
     assert_false(qtype_rounds_weights(QT_q4_0, QT_q8_2_x4));
     assert_true(qtype_rounds_weights(QT_iq4_kt, QT_bf16));
-    qtype_round_weights(QT_q4_0, NULL, y, 512);
+    qtype_round_weights(QT_q4_0, QT_bf16, NULL, y, 512);
     for (int i = 0; i < 512; i++) { /* odd numbers from 257 to 511 are ties */
         double below, above;
         bf16_around(x[i], &below, &above);
@@ -270,7 +306,7 @@ static void weights_as_bf16(void **state) {
     } row = { .d = d };
     for (int i = 0; i < 512; i++)
         x[i] = y[i] = d * (float)(i % 2 ? -(i + 257) : i + 257);
-    qtype_round_weights(QT_iq4_kt, &row, y, 512);
+    qtype_round_weights(QT_iq4_kt, QT_bf16, &row, y, 512);
     for (int i = 0; i < 512; i++) {
         double below, above;
         bf16_around((float)(i + 257), &below, &above);
@@ -280,10 +316,56 @@ static void weights_as_bf16(void **state) {
     }
 }
 
+/* The largest |s| of 512 weights of a row from block `first` on, of at most n_blocks. */
+static int largest_scale(enum qtype t, const unsigned char *row, int first, int n_blocks) {
+    static const int iq2[16] = KT_SCALES;
+    int largest = 0;
+    for (int i = 8 * first; i < 8 * n_blocks && i < 8 * (first + 2); i++) {
+        const unsigned char *blk = row + 4 + (size_t)(i / 8) * qtype_info(t)->blk_bytes;
+        const int b = i % 8, nibble = b < 4 ? blk[b] % 16 : blk[b - 4] / 16;
+        const int s = t == QT_iq4_kt ? blk[4 * b] / 2 - 64 : t == QT_iq2_kt ? iq2[nibble] : nibble;
+        if (abs(s) > largest) largest = abs(s);
+    }
+    return largest;
+}
+
+/* Weights of 8 bits are whole multiples of one step for 512 weights, at most 127 of them, and as
+ * near to the weight as that allows; the step is what the largest scale needs. */
+static void weights_as_bytes(void **state) {
+    (void)state;
+    struct rng r = { 6 };
+    assert_false(qtype_rounds_weights(QT_f16, QT_q8_k_tile));
+    for (int t = QT_iq2_kt; t <= QT_iq4_kt; t++)
+        for (int turn = 0; turn < 50; turn++) {
+            enum { N = 5 * 256 };
+            unsigned char row[4 + 5 * sizeof(struct blk_iq4_kt)];
+            float x[N], y[N], d = turn % 2 ? 0.37f : -2e-4f;
+            assert_true(qtype_rounds_weights((enum qtype)t, QT_q8_k_tile));
+            for (size_t i = 0; i < sizeof row; i++)
+                row[i] = (unsigned char)rng_u64(&r);
+            if (turn < 3) memset(row, turn == 0 ? 0 : turn == 1 ? 0x11 : 0x80, sizeof row);
+            memcpy(row, &d, sizeof d);
+            qkernel_find(COL_ref, (enum qtype)t, false, NULL)->dequant_row(row, x, N);
+            memcpy(y, x, sizeof y);
+            qtype_round_weights((enum qtype)t, QT_q8_k_tile, row, y, N);
+            for (int i = 0; i < N; i++) {
+                const int s = largest_scale((enum qtype)t, row, i / 512 * 2, 5);
+                const double step = fabs((double)d) * (s > 1 ? s * 126 / 127.0 : 1);
+                const double q = (double)y[i] / step;
+                /* A factor has 15 bits, of which the largest scales leave 8. */
+                if (fabs(q - rint(q)) > 127 * 0.004 || fabs(q) > 127.6 ||
+                    fabs((double)y[i] - (double)x[i]) > step * 0.504)
+                    fail_msg("%s, turn %d, weight %d: %.9g became %.9g, step %.9g",
+                             qtype_info((enum qtype)t)->name, turn, i, (double)x[i], (double)y[i],
+                             step);
+            }
+        }
+}
+
 /* A cell that says it can multiply says everything a caller needs. */
 static void cells_are_whole(void **state) {
     (void)state;
-    for (int c = 0; c <= COL_amx; c++)
+    for (int c = 0; column_is_cpu((enum column)c); c++)
         for (int t = 0; t < QT_count; t++) {
             if (!qtype_has_cell((enum column)c, (enum qtype)t)) continue;
             const struct qkernel *k = qkernel_find((enum column)c, (enum qtype)t, false, NULL);
@@ -324,11 +406,12 @@ static void trellis_generator(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dequant_golden),    cmocka_unit_test(dequant_shared),
-        cmocka_unit_test(quantize_golden),   cmocka_unit_test(quantize_shared),
-        cmocka_unit_test(quantize_like_ref), cmocka_unit_test(quantize_nonfinite),
-        cmocka_unit_test(table_facts),       cmocka_unit_test(cells_are_whole),
-        cmocka_unit_test(trellis_generator), cmocka_unit_test(weights_as_bf16),
+        cmocka_unit_test(dequant_golden),          cmocka_unit_test(dequant_shared),
+        cmocka_unit_test(quantize_golden),         cmocka_unit_test(quantize_shared),
+        cmocka_unit_test(quantize_like_ref),       cmocka_unit_test(quantize_nonfinite),
+        cmocka_unit_test(quantize_tile_nonfinite), cmocka_unit_test(table_facts),
+        cmocka_unit_test(cells_are_whole),         cmocka_unit_test(trellis_generator),
+        cmocka_unit_test(weights_as_bf16),         cmocka_unit_test(weights_as_bytes),
     };
     return cmocka_run_group_tests_name("qtype", tests, NULL, NULL);
 }
