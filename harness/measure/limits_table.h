@@ -73,6 +73,9 @@
     X("q5_1@amx", 1.7e-05, 1.8e-12)                                                                \
     X("q6_0@amx", 1.3e-05, 1.4e-12)                                                                \
     X("q8_0@amx", 2.5e-05, 2.9e-12)                                                                \
+    X("iq2_kt@amx_requant", 1.5e-05, 1.4e-12)                                                      \
+    X("iq3_kt@amx_requant", 9.1e-06, 6.7e-13)                                                      \
+    X("iq4_kt@amx_requant", 8.6e-06, 1.2e-12)                                                      \
     X("add@cuda", 1e-06, 1e-13)                                                                    \
     X("attn@cuda", 0.053, 9.1e-05)                                                                 \
     X("bf16@cuda", 0.00011, 5.6e-11)                                                               \
