@@ -197,10 +197,12 @@ const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_ma
     return NULL;
 }
 
-const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, enum column *found) {
+const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n, int64_t n_tok,
+                                  enum column *found) {
     for (; c != COL_none; c = columns[c].parent) {
         const struct qkernel *k = qkernels[t][c];
         if (!k || (!k->mul_mat && !k->on_device) || k->min_tokens > n_tok) continue;
+        if (k->row_multiple && n % k->row_multiple) continue;
         if (found) *found = c;
         return k;
     }

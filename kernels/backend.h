@@ -49,9 +49,10 @@ enum column column_best_cpu(void);
  * multiplies any pair of types through dequant_row). */
 const struct qkernel *qkernel_find(enum column c, enum qtype t, bool need_mul_mat,
                                    enum column *found);
-/* The cell that multiplies n_tok tokens by weights of type t in column c: as qkernel_find with
- * need_mul_mat, but a cell that wants more tokens leaves them to its parent. */
-const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n_tok, enum column *found);
+/* The cell that multiplies n_tok tokens by rows of n weights of type t in column c: as qkernel_find
+ * with need_mul_mat, but a cell that wants more tokens or other rows leaves them to its parent. */
+const struct qkernel *qkernel_for(enum column c, enum qtype t, int64_t n, int64_t n_tok,
+                                  enum column *found);
 /* True if column c has a cell of its own for type t / op. */
 bool qtype_has_cell(enum column c, enum qtype t);
 bool op_has_cell(enum column c, enum op op);
@@ -76,7 +77,7 @@ static inline int64_t node_tokens(const struct node *n) {
 /* The cell that multiplies in mul_mat node n, as qkernel_for. */
 static inline const struct qkernel *node_qkernel(enum column c, const struct node *n,
                                                  enum column *found) {
-    return qkernel_for(c, (enum qtype)n->src[0]->type, node_tokens(n), found);
+    return qkernel_for(c, (enum qtype)n->src[0]->type, n->src[0]->ne[0], node_tokens(n), found);
 }
 
 /* The op cell that serves node n in column c. mul_mat is served by the column that has a mul_mat

@@ -9,7 +9,7 @@ static enum column cell_column(const char *what, enum column c) {
     enum column found = COL_none;
     for (int t = 0; t < QT_count; t++)
         if (!strcmp(qtype_info((enum qtype)t)->name, what)) {
-            if (qkernel_for(c, (enum qtype)t, TOKENS_MANY, &found)) return found;
+            if (qkernel_for(c, (enum qtype)t, 0, TOKENS_MANY, &found)) return found;
             return column_is_cpu(c) ? COL_ref : COL_none; /* ref multiplies any type */
         }
     for (int o = 0; o < OP_count; o++) {

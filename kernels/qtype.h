@@ -25,12 +25,12 @@
     X(bf16,     30,   1, struct blk_bf16,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
     X(f64,      28,   1, struct blk_f64,     0, 1.0,         _, _, _, _, _, _)                     \
     X(i32,      26,   1, struct blk_i32,     0, 1.0,         _, _, _, _, _, _)                     \
-    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
-    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
-    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
-    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
-    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
-    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, Y, Y, _, Y)                     \
+    X(q4_0,      2,  32, struct blk_q4_0,    0, 1.0,         Y, Y, Y, Y, Y, Y)                     \
+    X(q4_1,      3,  32, struct blk_q4_1,    0, 1.0,         Y, Y, Y, Y, Y, Y)                     \
+    X(q5_0,      6,  32, struct blk_q5_0,    0, 1.0,         Y, Y, Y, Y, Y, Y)                     \
+    X(q5_1,      7,  32, struct blk_q5_1,    0, 1.0,         Y, Y, Y, Y, Y, Y)                     \
+    X(q6_0,    133,  32, struct blk_q6_0,    0, 1.0,         Y, Y, Y, Y, Y, Y)                     \
+    X(q8_0,      8,  32, struct blk_q8_0,    0, 1.0,         Y, Y, Y, Y, Y, Y)                     \
     X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
     X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
     X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
@@ -120,6 +120,7 @@ struct qkernel {
                              may round otherwise; 0 = tol_nmse */
     int64_t min_tokens;  /* mul_mat works for any number of tokens, but is no gain below this one:
                             the op then takes the parent column's cell (qkernel_for) */
+    int64_t row_multiple; /* rows of another length are left to the parent column, too; 0 = any */
     int64_t chunk_rows;  /* rows that the op should hand over in one call, if there are enough to
                             keep many threads busy; 0 = as few as it likes */
 
@@ -152,7 +153,7 @@ static inline bool qtype_rounds_weights(enum qtype w, enum qtype act) {
 
 /* A dequantised row of weights, y [n], as such a cell uses it. What is rounded to bf16 is the weight
  * without the scale of the whole row; to nearest, and a tie goes towards zero in even columns, away
- * from it in odd ones. What becomes 8 bits: kt_round_q8 of trellis.h. */
+ * from it in odd ones. Those of 8 bits are described in trellis.h and legacy.h. */
 void qtype_round_weights(enum qtype w, enum qtype act, const void *row, float *y, int64_t n);
 
 /* Rows of activations that n_tok tokens need room for. */

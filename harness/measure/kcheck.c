@@ -167,6 +167,12 @@ out:
 
 static int load_mul_mat(struct kcheck *k, struct err *e) {
     const struct kshape *s = &k->p.shape;
+    const struct qkernel *q = qkernel_find(k->c.col, k->c.type, true, NULL);
+    if (q && q->row_multiple && s->n % q->row_multiple)
+        return ERR(e, ERR_UNSUPPORTED,
+                   "rows of %lld are not a multiple of %lld, so the cell leaves them "
+                   "to another column",
+                   (long long)s->n, (long long)q->row_multiple);
     k->n_tok = k->c.n_tok;
     k->node.op = OP_mul_mat;
     k->node.src[0] = kcheck_random(k, k->c.type, s->n_rows, s->n, e);

@@ -9,7 +9,8 @@
 
 static enum qtype act_of(const struct capsule *k, enum column c) {
     if (k->c.op != OP_mul_mat) return QT_f32;
-    const struct qkernel *q = qkernel_for(c, (enum qtype)k->c.src[0].type, TOKENS_MANY, NULL);
+    const struct qkernel *q =
+        qkernel_for(c, (enum qtype)k->c.src[0].type, k->c.src[0].ne[0], TOKENS_MANY, NULL);
     return q ? q->act : QT_f32;
 }
 

@@ -468,8 +468,11 @@ ALWAYS_INLINE void rq_run(const struct rq_format *f, const struct amx_call *c,
     tiles_end();
 }
 
-/* The cell of type NAME with format NAME_format. */
-#define RQ_CELL(NAME)                                                                              \
+/* The cell of type NAME with a format of NAME_open, BEGIN and NAME_step. */
+#define RQ_CELL(NAME, BEGIN)                                                                       \
+    static const struct rq_format NAME##_format = { .open = NAME##_open,                           \
+                                                    .begin = BEGIN,                                \
+                                                    .step = NAME##_step };                         \
     static NOINLINE void NAME##_run(const struct amx_call *c, void *scratch) {                     \
         rq_run(&NAME##_format, c, scratch);                                                        \
     }                                                                                              \
@@ -479,6 +482,7 @@ ALWAYS_INLINE void rq_run(const struct rq_format *f, const struct amx_call *c,
                                                 .act_group = TILE_ROWS,                            \
                                                 .tol_nmse = AMX_TOL_NMSE,                          \
                                                 .min_tokens = RQ_MIN_TOKENS,                       \
+                                                .row_multiple = QK_Q8_K,                           \
                                                 .chunk_rows = AMX_CHUNK_ROWS,                      \
                                                 .mul_mat = NAME##_mul_mat,                         \
                                                 .glu = NAME##_glu,                                 \

@@ -113,12 +113,6 @@ ALWAYS_INLINE void iq4_kt_step(const __m512i *kept, int64_t i, char *out) {
     _mm512_store_si512(out, bytes_of(words, k->factor));
 }
 
-#define TRELLIS_CELL(NAME)                                                                         \
-    static const struct rq_format NAME##_format = { .open = NAME##_open,                           \
-                                                    .begin = NAME##_begin,                         \
-                                                    .step = NAME##_step };                         \
-    RQ_CELL(NAME)
-
-TRELLIS_CELL(iq2_kt);
-TRELLIS_CELL(iq3_kt);
-TRELLIS_CELL(iq4_kt);
+RQ_CELL(iq2_kt, iq2_kt_begin);
+RQ_CELL(iq3_kt, iq3_kt_begin);
+RQ_CELL(iq4_kt, iq4_kt_begin);

@@ -218,8 +218,10 @@ static void run_ffn(struct ffn *c, enum column col, struct thread_pool *pool, in
 /* Whether the block is one that the column computes at once: quants, multiplied by one column. */
 static bool at_once(const struct ffn *c, enum column col, int64_t n_tok) {
     enum column found[2];
-    const struct qkernel *gate = qkernel_for(col, (enum qtype)c->w[0]->type, n_tok, &found[0]);
-    const struct qkernel *down = qkernel_for(col, (enum qtype)c->w[2]->type, n_tok, &found[1]);
+    const struct qkernel *gate =
+        qkernel_for(col, (enum qtype)c->w[0]->type, c->w[0]->ne[0], n_tok, &found[0]);
+    const struct qkernel *down =
+        qkernel_for(col, (enum qtype)c->w[2]->type, c->w[2]->ne[0], n_tok, &found[1]);
     return c->w[0]->type == c->w[1]->type && gate && down && found[0] == found[1] && gate->glu &&
            down->glu && tensor_rows(c->w[0]) % gate->glu_rows == 0;
 }

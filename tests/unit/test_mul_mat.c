@@ -399,7 +399,8 @@ static void check_type(enum qtype t, enum column col) {
     static const int64_t n_tried[] = { 256, 512, 768, 1024, 4096, 32, 96, 160, 4096 + 256, 37 };
     double largest = 0.0;
     for (size_t i = 0; i < N_ELEMS(n_tried); i++) {
-        if (n_tried[i] % qtype_info(t)->n_blk) continue;
+        const int64_t multiple = qkernel_find(col, t, true, NULL)->row_multiple;
+        if (n_tried[i] % qtype_info(t)->n_blk || (multiple && n_tried[i] % multiple)) continue;
         for (int f = 0; f < FILL_count; f++) {
             if (f != FILL_RANDOM && n_tried[i] != 256 && n_tried[i] != 160) continue;
             struct cell_case c = case_make(t, col, (enum fill)f, n_tried[i], 1000 * i + 7);
@@ -444,7 +445,7 @@ static void run_op(void *arg, struct work *w) {
 static void check_op(enum qtype t, enum column col, int n_tok, struct thread_pool *pool) {
     enum { N_ROWS = 61 };
     enum column owner = COL_avx2; /* ref rounds activations as it does */
-    if (col != COL_ref) qkernel_for(col, t, n_tok, &owner);
+    if (col != COL_ref) qkernel_for(col, t, 512, n_tok, &owner);
     struct cell_case c = case_make(t, owner, FILL_RANDOM, 512, 99);
     float dst[2][MAX_TOK * N_ROWS];
     struct tensor w = { t, { c.n, N_ROWS, 1, 1 }, c.w_stride, c.w_block + (c.w - c.w_block), "w" };

@@ -362,6 +362,59 @@ static void weights_as_bytes(void **state) {
         }
 }
 
+/* What 512 weights of a row from block `first` on can be at most, by their scales and minima. */
+static double legacy_most(enum qtype t, const unsigned char *row, int first, int n_blocks) {
+    static const struct {
+        enum qtype t;
+        double low, high; /* of what d is multiplied by */
+        bool has_min;
+    } types[] = { { QT_q4_0, -8, 7, false },   { QT_q4_1, 0, 15, true },
+                  { QT_q5_0, -16, 15, false }, { QT_q5_1, 0, 31, true },
+                  { QT_q6_0, -32, 31, false }, { QT_q8_0, -128, 127, false } };
+    double most = 0;
+    for (size_t i = 0; i < N_ELEMS(types); i++)
+        for (int b = first; types[i].t == t && b < n_blocks && b < first + 16; b++) {
+            uint16_t h[2];
+            memcpy(h, row + (size_t)b * qtype_info(t)->blk_bytes, sizeof h);
+            const double d = f16_to_f32(h[0]), m = types[i].has_min ? f16_to_f32(h[1]) : 0;
+            most = fmax(most, fmax(fabs(d * types[i].low + m), fabs(d * types[i].high + m)));
+        }
+    return most;
+}
+
+static void legacy_as_bytes(void **state) {
+    (void)state;
+    struct rng r = { 7 };
+    for (int t = QT_q4_0; t <= QT_q8_0; t++)
+        for (int turn = 0; turn < 50; turn++) {
+            enum { N = 5 * 256, N_BLOCKS = N / 32 };
+            unsigned char row[N_BLOCKS * sizeof(struct blk_q8_0)];
+            float x[N], y[N];
+            for (size_t i = 0; i < sizeof row; i++)
+                row[i] = (unsigned char)rng_u64(&r);
+            for (int b = 0; b < N_BLOCKS; b++) {
+                const uint16_t h[2] = { f32_to_f16(turn ? (float)rng_normal(&r) : 0),
+                                        f32_to_f16(turn ? (float)rng_normal(&r) * 9 : 0) };
+                const bool has_min = t == QT_q4_1 || t == QT_q5_1;
+                memcpy(row + (size_t)b * qtype_info((enum qtype)t)->blk_bytes, h,
+                       has_min ? sizeof h : sizeof h[0]);
+            }
+            assert_true(qtype_rounds_weights((enum qtype)t, QT_q8_k_tile));
+            qkernel_find(COL_ref, (enum qtype)t, false, NULL)->dequant_row(row, x, N);
+            memcpy(y, x, sizeof y);
+            qtype_round_weights((enum qtype)t, QT_q8_k_tile, row, y, N);
+            for (int i = 0; i < N; i++) {
+                const double step = legacy_most((enum qtype)t, row, i / 512 * 16, N_BLOCKS) / 127;
+                const double q = step > 0 ? (double)y[i] / step : (double)y[i];
+                if (fabs(q - rint(q)) > 1e-4 || fabs(q) > 127.001 ||
+                    fabs((double)y[i] - (double)x[i]) > step * 0.5001)
+                    fail_msg("%s, turn %d, weight %d: %.9g became %.9g, step %.9g",
+                             qtype_info((enum qtype)t)->name, turn, i, (double)x[i], (double)y[i],
+                             step);
+            }
+        }
+}
+
 /* A cell that says it can multiply says everything a caller needs. */
 static void cells_are_whole(void **state) {
     (void)state;
@@ -412,6 +465,7 @@ int main(void) {
         cmocka_unit_test(quantize_tile_nonfinite), cmocka_unit_test(table_facts),
         cmocka_unit_test(cells_are_whole),         cmocka_unit_test(trellis_generator),
         cmocka_unit_test(weights_as_bf16),         cmocka_unit_test(weights_as_bytes),
+        cmocka_unit_test(legacy_as_bytes),
     };
     return cmocka_run_group_tests_name("qtype", tests, NULL, NULL);
 }
