@@ -76,6 +76,12 @@
     X("iq2_kt@amx_requant", 1.5e-05, 1.4e-12)                                                      \
     X("iq3_kt@amx_requant", 9.1e-06, 6.7e-13)                                                      \
     X("iq4_kt@amx_requant", 8.6e-06, 1.2e-12)                                                      \
+    X("q4_0@amx_requant", 8.5e-06, 4.2e-13)                                                        \
+    X("q4_1@amx_requant", 8.2e-06, 8.5e-13)                                                        \
+    X("q5_0@amx_requant", 7.9e-06, 7.9e-13)                                                        \
+    X("q5_1@amx_requant", 8.5e-06, 7.7e-13)                                                        \
+    X("q6_0@amx_requant", 8.3e-06, 1.1e-12)                                                        \
+    X("q8_0@amx_requant", 9.1e-06, 4.4e-13)                                                        \
     X("add@cuda", 1e-06, 1e-13)                                                                    \
     X("attn@cuda", 0.053, 9.1e-05)                                                                 \
     X("bf16@cuda", 0.00011, 5.6e-11)                                                               \
