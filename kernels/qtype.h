@@ -112,8 +112,10 @@ size_t qtype_row_bytes(enum qtype t, int64_t n);
  * dst_stride floats: dst[t * dst_stride + r] = gain * sum_i W[r, i] X[t, i]. */
 struct qkernel {
     enum qtype act;  /* activation type that mul_mat wants */
-    int64_t act_group; /* activations come in groups of so many rows, as qkernel_lay_act leaves
-                          them, the last one perhaps not filled; 0 = row after row */
+    int64_t act_group; /* activations come in groups of so many rows, the last one perhaps not
+                          filled: pieces of 64 bytes of its rows alternate, so that tiles lie in one
+                          piece (act_in_group); a row's bytes and the stride are multiples of 64.
+                          0 = row after row */
     double tol_nmse; /* promise: normalised mean square error of mul_mat against ref fed the same
                         quantised activations */
     double tol_nmse_many; /* the same of a device's product of many tokens (qkernel_promise), which
@@ -129,12 +131,15 @@ struct qkernel {
     /* The inverse; imatrix [n] weights the error of each column, or NULL. n is a multiple of
      * n_blk. */
     void (*quantize_row)(const float *x, void *row, int64_t n, const float *imatrix);
+    /* Of types of activations that come in groups (act_group): the same row in pieces of 64 bytes, one
+     * every `apart` bytes. */
+    void (*quantize_pieces)(const float *x, void *pieces, size_t apart, int64_t n);
     /* Any n_rows >= 1 and n_tok >= 1. scratch: mul_mat_scratch(n) bytes, 64-byte aligned. Chooses
      * between streaming the weights (few tokens) and decoding a panel once (many). */
     void (*mul_mat)(int64_t n, const void *w, size_t w_stride, int64_t n_rows, const void *x,
                     size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride, void *scratch);
     /* Or NULL: silu(gate) * up of the products with rows of two matrices, as activations that the
-     * same kind of cell wants (qkernel_lay_act): y is where token 0 has the first of them, y_stride
+     * same kind of cell wants (act_group): y is where token 0 has the first of them, y_stride
      * bytes from group to group / act_group; both are multiples of 64. n_rows is a multiple of
      * glu_rows. The bits are those of mul_mat, swiglu and quantize_row. */
     void (*glu)(int64_t n, const void *gate, const void *up, size_t w_stride, int64_t n_rows,
@@ -162,16 +167,9 @@ static inline int64_t qkernel_act_rows(const struct qkernel *k, int64_t n_tok) {
     return (n_tok + g - 1) / g * g;
 }
 
-/* Put the activations of token t where k's mul_mat looks for them in x. In a group, pieces of 64
- * bytes of its rows alternate, so that tiles lie in one piece; n_bytes, a row's, and the stride are
- * multiples of 64 then. */
-static inline void qkernel_lay_act(const struct qkernel *k, const void *row, size_t n_bytes,
-                                   int64_t t, void *x, size_t x_stride) {
-    const size_t g = k->act_group ? (size_t)k->act_group : 1;
-    const size_t piece = k->act_group ? 64 : n_bytes;
-    char *to = (char *)x + ((size_t)t - (size_t)t % g) * x_stride + (size_t)t % g * piece;
-    for (size_t i = 0; i < n_bytes; i += piece, to += g * piece)
-        memcpy(to, (const char *)row + i, piece);
+/* Where the first piece of token t's activations is in groups of g rows; the next is 64 g bytes on. */
+static inline char *act_in_group(void *x, size_t x_stride, int64_t t, int64_t g) {
+    return (char *)x + (size_t)(t - t % g) * x_stride + (size_t)(t % g) * 64;
 }
 
 #endif

@@ -26,6 +26,12 @@ static void bf16_quantize_row(const float *x, void *row, int64_t n, const float 
     if (tail) _mm256_mask_storeu_epi16(out + i, tail, bf16_of(_mm512_maskz_loadu_ps(tail, x + i)));
 }
 
+static void bf16_quantize_pieces(const float *x, void *pieces, size_t apart, int64_t n) {
+    char *to = pieces;
+    for (int64_t i = 0; i < n; i += TILE_K, to += apart)
+        bf16_quantize_row(x + i, to, TILE_K, NULL);
+}
+
 /* x less its upper part; none of infinity or NaN. */
 ALWAYS_INLINE __m512 lower_part(__m512 x, __m512 upper) {
     enum { NOT_FINITE = 0x99 }; /* quiet NaN, infinities, signalling NaN */
@@ -117,4 +123,4 @@ static void two_bytes_begin(const struct rows16 *r, int64_t b, int64_t n, __m512
              __VA_ARGS__)
 
 FLOAT_CELL(f16, true, .quantize_row = NULL);
-FLOAT_CELL(bf16, false, .quantize_row = bf16_quantize_row);
+FLOAT_CELL(bf16, false, .quantize_row = bf16_quantize_row, .quantize_pieces = bf16_quantize_pieces);

@@ -96,15 +96,20 @@ static void q8_2_x4_quantize_row(const float *x, void *row, int64_t n, const flo
 
 const struct qkernel q8_2_x4_avx512 = { .act = QT_f32, .quantize_row = q8_2_x4_quantize_row };
 
-static void q8_k_tile_quantize_row(const float *x, void *row, int64_t n, const float *imatrix) {
-    struct blk_q8_k_tile *blk = row;
-    (void)imatrix;
-    const int64_t n_blocks = n / QK_Q8_K;
+static void q8_k_tile_quantize_pieces(const float *x, void *pieces, size_t apart, int64_t n) {
+    const int64_t n_blocks = n / QK_Q8_K, n_lines = sizeof(struct blk_q8_k_tile) / 64;
     for (int64_t b = 0; b < n_blocks; b += Q8_K_BLOCKS) {
         const int64_t left = n_blocks - b;
-        q8_k_tile_blocks(x + b * QK_Q8_K, left < Q8_K_BLOCKS ? (int)left : Q8_K_BLOCKS, blk + b,
-                         64);
+        q8_k_tile_blocks(x + b * QK_Q8_K, left < Q8_K_BLOCKS ? (int)left : Q8_K_BLOCKS,
+                         (char *)pieces + (size_t)(b * n_lines) * apart, apart);
     }
 }
 
-const struct qkernel q8_k_tile_avx512 = { .act = QT_f32, .quantize_row = q8_k_tile_quantize_row };
+static void q8_k_tile_quantize_row(const float *x, void *row, int64_t n, const float *imatrix) {
+    (void)imatrix;
+    q8_k_tile_quantize_pieces(x, row, 64, n);
+}
+
+const struct qkernel q8_k_tile_avx512 = { .act = QT_f32,
+                                          .quantize_row = q8_k_tile_quantize_row,
+                                          .quantize_pieces = q8_k_tile_quantize_pieces };

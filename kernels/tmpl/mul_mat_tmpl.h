@@ -31,24 +31,21 @@ static inline size_t mul_mat_shared_bytes(enum column c, const struct node *n) {
     return (size_t)qkernel_act_rows(k, tensor_rows(x)) * qtype_row_bytes(k->act, x->ne[0]);
 }
 
-/* The cell's scratch, which holds a row of activations before. */
 static inline size_t mul_mat_scratch_bytes(enum column c, const struct node *n) {
-    const struct qkernel *k = node_qkernel(c, n, NULL);
-    const size_t row = qtype_row_bytes(k->act, n->src[0]->ne[0]);
-    const size_t scratch = k->mul_mat_scratch(n->src[0]->ne[0]);
-    return scratch > row ? scratch : row;
+    return node_qkernel(c, n, NULL)->mul_mat_scratch(n->src[0]->ne[0]);
 }
 
 /* The activations of token t of the node as k wants them, in `acts`; q: the cell that quantises
  * them. */
 static inline void mul_mat_act(const struct qkernel *q, const struct qkernel *k,
-                               const struct node *node, int64_t t, char *acts, size_t stride,
-                               struct work *w) {
+                               const struct node *node, int64_t t, char *acts, size_t stride) {
     const struct tensor *x = node->src[1];
-    const int64_t from = FAULT(same_logits) && node->il < 0 ? 0 : t;
-    char *row = k->act_group ? w->scratch : acts + (size_t)t * stride;
-    q->quantize_row(tensor_row(x, from), row, x->ne[0], NULL);
-    if (k->act_group) qkernel_lay_act(k, row, stride, t, acts, stride);
+    const float *from = tensor_row(x, FAULT(same_logits) && node->il < 0 ? 0 : t);
+    const int64_t g = k->act_group;
+    if (g)
+        q->quantize_pieces(from, act_in_group(acts, stride, t, g), (size_t)g * 64, x->ne[0]);
+    else
+        q->quantize_row(from, acts + (size_t)t * stride, x->ne[0], NULL);
 }
 
 /* Those of all tokens, row stride `stride`; the team's work. Returns the token that the fault "race"
@@ -61,7 +58,7 @@ static inline int64_t mul_mat_lay(const struct qkernel *q, const struct qkernel 
     for (int64_t t, end; work_rows(w, n_tok, grain, &t, &end);) {
         if (FAULT(race) && w->ith > 0 && late < 0) late = t++;
         for (; t < end; t++)
-            mul_mat_act(q, k, node, t, acts, stride, w);
+            mul_mat_act(q, k, node, t, acts, stride);
     }
     return late;
 }
@@ -117,7 +114,7 @@ static inline void mul_mat_run(enum column c, const struct node *node, struct wo
     for (int64_t r, end; work_rows(w, n_rows, chunk, &r, &end);) {
         mul_mat_rows(k, node, acts, stride, r, end - r, w);
         if (FAULT(race) && late >= 0) {
-            mul_mat_act(q, k, node, late, w->shared, stride, w);
+            mul_mat_act(q, k, node, late, w->shared, stride);
             late = -1;
         }
     }

@@ -232,8 +232,11 @@ static const char *case_acts(struct cell_case *c, int64_t t0, int64_t n_tok) {
     const char *x = c->x + (size_t)t0 * c->x_stride;
     if (!c->k->act_group) return x;
     memset(c->laid, 0xff, (size_t)qkernel_act_rows(c->k, n_tok) * c->x_stride);
-    for (int64_t t = 0; t < n_tok; t++, x += c->x_stride)
-        qkernel_lay_act(c->k, x, c->x_stride, t, c->laid, c->x_stride);
+    for (int64_t t = 0; t < n_tok; t++)
+        for (size_t i = 0; i < c->x_stride; i += 64, x += 64)
+            memcpy(act_in_group(c->laid, c->x_stride, t, c->k->act_group) +
+                       i * (size_t)c->k->act_group,
+                   x, 64);
     return c->laid;
 }
 

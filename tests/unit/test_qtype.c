@@ -426,6 +426,9 @@ static void cells_are_whole(void **state) {
             if (!k->mul_mat) continue;
             assert_non_null(k->mul_mat_scratch);
             assert_true(k->tol_nmse > 0.0 && k->tol_nmse <= 0x1p-14);
+            if (!k->act_group || !column_available((enum column)c)) continue;
+            assert_int_equal(qtype_row_bytes(k->act, 256) % 64, 0);
+            assert_non_null(qkernel_find((enum column)c, k->act, false, NULL)->quantize_pieces);
         }
 }
 
