@@ -208,6 +208,48 @@ static void float_blas(void **state) {
         }
 }
 
+static size_t bytes_of(const struct tensor *t) {
+    return t->row_bytes * (size_t)t->ne[1];
+}
+
+/* Give each of t [n] an image of what it holds, or take the images away. */
+static void on_device(const struct tensor *const *t, size_t n) {
+    struct err e = { 0 };
+    for (size_t i = 0; i < n; i++)
+        if (device.ops->mirror(&device, t[i]->data, bytes_of(t[i]), t[i]->name, &e) ||
+            device.ops->push(&device, t[i]->data, bytes_of(t[i]), &e))
+            fail_msg("%s", e.msg);
+}
+
+static void off_device(const struct tensor *const *t, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        device.ops->unmirror(&device, t[i]->data);
+}
+
+/* Copy what an image holds to the host, or the other way round. */
+static void pull(const struct tensor *t) {
+    struct err e = { 0 };
+    if (device.ops->pull(&device, t->data, bytes_of(t), &e)) fail_msg("%s", e.msg);
+}
+
+static void push(const struct tensor *t) {
+    struct err e = { 0 };
+    if (device.ops->push(&device, t->data, bytes_of(t), &e)) fail_msg("%s", e.msg);
+}
+
+/* Pull y; the first time its bytes are kept in *kept, which the caller frees, and later ones have
+ * to be the same. */
+static void pull_same(const struct tensor *y, char **kept, const char *what) {
+    pull(y);
+    if (*kept) {
+        if (memcmp(*kept, y->data, bytes_of(y))) fail_msg("%s: other bits than before", what);
+        return;
+    }
+    *kept = malloc(bytes_of(y));
+    assert_non_null(*kept);
+    memcpy(*kept, y->data, bytes_of(y));
+}
+
 /* Three products of the same rows: the rows are quantised once, and again when they have changed.
  */
 static void shared_activations(void **state) {
@@ -216,62 +258,39 @@ static void shared_activations(void **state) {
     struct product p = product(f, QT_q8_0, 16, 64, 3, FILL_RANDOM);
     struct tensor *y = new_tensor(f, QT_f32, 3, 16), *twice = new_tensor(f, QT_f32, 3, 64);
     const struct tensor *mirrored[] = { p.w, p.x, p.dst, y, twice };
-    for (size_t i = 0; i < N_ELEMS(mirrored); i++) {
-        const struct tensor *t = mirrored[i];
-        const size_t n = t->row_bytes * (size_t)t->ne[1];
-        if (device.ops->mirror(&device, t->data, n, t->name, &e) ||
-            device.ops->push(&device, t->data, n, &e))
-            fail_msg("%s", e.msg);
-    }
+    on_device(mirrored, N_ELEMS(mirrored));
     struct node second = p.n, add = { .op = OP_add, .dst = p.x, .src = { twice, twice } };
     second.dst = y;
     for (int64_t t = 0; t < 3; t++)
         memcpy(f32_row(twice, t), f32_row(p.x, t), 64 * sizeof(float));
-    const size_t bytes = twice->row_bytes * 3;
-    if (device.ops->push(&device, twice->data, bytes, &e)) fail_msg("%s", e.msg);
+    push(twice);
     const struct node *nodes[] = { &p.n, &add, &second }; /* x becomes 2 x in between */
-    if (device.ops->run(&device, nodes, 3, 1, false, 0, &e) ||
-        device.ops->pull(&device, p.dst->data, p.dst->row_bytes * 3, &e) ||
-        device.ops->pull(&device, y->data, y->row_bytes * 3, &e))
-        fail_msg("%s", e.msg);
+    if (device.ops->run(&device, nodes, 3, 1, false, 0, &e)) fail_msg("%s", e.msg);
+    pull(p.dst);
+    pull(y);
     for (int64_t t = 0; t < 3; t++)
         for (int64_t r = 0; r < 16; r++)
             if (f32_row(y, t)[r] != 2 * f32_row(p.dst, t)[r])
                 fail_msg("row %lld: %g is not twice %g", (long long)r, (double)f32_row(y, t)[r],
                          (double)f32_row(p.dst, t)[r]);
-    for (size_t i = 0; i < N_ELEMS(mirrored); i++)
-        device.ops->unmirror(&device, mirrored[i]->data);
+    off_device(mirrored, N_ELEMS(mirrored));
     fixture_reset(f);
-}
-
-static size_t bytes_of(const struct tensor *t) {
-    return t->row_bytes * (size_t)t->ne[1];
 }
 
 /* Results of nodes[n] one by one, then together: the same bits, in every one of them. */
 static void check_together(const struct node *const *nodes, int n, const char *what) {
     struct err e = { 0 };
-    char *want[FUSED_MOST];
+    char *want[FUSED_MOST] = { NULL };
     for (int alone = 1; alone >= 0; alone--) {
-        int rc = 0;
-        for (int i = 0; i < n && !rc; i++) {
+        for (int i = 0; i < n; i++) {
             memset(nodes[i]->dst->data, GUARD, bytes_of(nodes[i]->dst));
-            rc = device.ops->push(&device, nodes[i]->dst->data, bytes_of(nodes[i]->dst), &e);
+            push(nodes[i]->dst);
         }
-        for (int i = 0; i < n && !rc; i += alone ? 1 : n)
-            rc = device.ops->run(&device, nodes + i, alone ? 1 : n, 1, false, 0, &e);
-        for (int i = 0; i < n && !rc; i++) {
-            const struct tensor *y = nodes[i]->dst;
-            rc = device.ops->pull(&device, y->data, bytes_of(y), &e);
-            if (alone) {
-                want[i] = malloc(bytes_of(y));
-                assert_non_null(want[i]);
-                memcpy(want[i], y->data, bytes_of(y));
-            } else if (memcmp(want[i], y->data, bytes_of(y))) {
-                fail_msg("%s: result %d has other bits if one launch makes all", what, i);
-            }
-        }
-        if (rc) fail_msg("%s: %s", what, e.msg);
+        for (int i = 0; i < n; i += alone ? 1 : n)
+            if (device.ops->run(&device, nodes + i, alone ? 1 : n, 1, false, 0, &e))
+                fail_msg("%s: %s", what, e.msg);
+        for (int i = 0; i < n; i++)
+            pull_same(nodes[i]->dst, &want[i], what);
     }
     for (int i = 0; i < n; i++)
         free(want[i]);
@@ -280,7 +299,6 @@ static void check_together(const struct node *const *nodes, int n, const char *w
 /* A gated unit, a product that is added to something, three products of the same rows. */
 static void check_fused(struct op_fixture *f, enum qtype t, int64_t n_rows, int64_t n,
                         int64_t n_tok) {
-    struct err e = { 0 };
     char what[96];
     struct product a = product(f, t, n_rows, n, n_tok, FILL_RANDOM);
     struct product b = product(f, t, n_rows, n, n_tok, FILL_RANDOM);
@@ -293,10 +311,7 @@ static void check_fused(struct op_fixture *f, enum qtype t, int64_t n_rows, int6
     const struct node *const units[] = { &a.n, &b.n, &unit }, *const sums[] = { &a.n, &sum };
     const struct node *const products[] = { &a.n, &c.n, &v.n };
     const struct tensor *all[] = { a.w, b.w, c.w, v.w, a.x, a.dst, b.dst, c.dst, v.dst, out, y };
-    for (size_t i = 0; i < N_ELEMS(all); i++)
-        if (device.ops->mirror(&device, all[i]->data, bytes_of(all[i]), all[i]->name, &e) ||
-            device.ops->push(&device, all[i]->data, bytes_of(all[i]), &e))
-            fail_msg("%s", e.msg);
+    on_device(all, N_ELEMS(all));
     for (int k = 0; k < 3; k++) {
         snprintf(what, sizeof what, "%s, %lld rows, %lld tokens, %s", qtype_info(t)->name,
                  (long long)n_rows, (long long)n_tok,
@@ -305,8 +320,7 @@ static void check_fused(struct op_fixture *f, enum qtype t, int64_t n_rows, int6
                           : "q k v");
         check_together(k == 0 ? units : k == 1 ? sums : products, k == 1 ? 2 : 3, what);
     }
-    for (size_t i = 0; i < N_ELEMS(all); i++)
-        device.ops->unmirror(&device, all[i]->data);
+    off_device(all, N_ELEMS(all));
     fixture_reset(f);
 }
 
@@ -336,38 +350,26 @@ static void recorded_sizes(void **state) {
     struct op_fixture *f = *state;
     struct err e = { 0 };
     for (int64_t n_tok = 33; n_tok <= 128; n_tok += 95) {
+        char *want[3] = { NULL };
         struct product p[3];
-        float *want[3];
+        const struct tensor *all[9];
         for (int i = 0; i < 3; i++) {
             p[i] = product(f, QT_iq4_kt, i == 1 ? 20000 : 48, 256, n_tok, FILL_RANDOM);
-            const struct tensor *all[] = { p[i].w, p[i].x, p[i].dst };
-            for (int k = 0; k < 3; k++)
-                if (device.ops->mirror(&device, all[k]->data, bytes_of(all[k]), all[k]->name, &e) ||
-                    device.ops->push(&device, all[k]->data, bytes_of(all[k]), &e))
-                    fail_msg("%s", e.msg);
+            all[3 * i] = p[i].w;
+            all[3 * i + 1] = p[i].x;
+            all[3 * i + 2] = p[i].dst;
         }
+        on_device(all, N_ELEMS(all));
         const struct node *const nodes[] = { &p[0].n, &p[1].n, &p[2].n };
         for (int round = 0; round < 3; round++) {
             if (device.ops->run(&device, nodes, 3, 1, false, round ? 815 + (uint64_t)n_tok : 0, &e))
                 fail_msg("%lld tokens: %s", (long long)n_tok, e.msg);
-            for (int i = 0; i < 3; i++) {
-                const struct tensor *y = p[i].dst;
-                if (device.ops->pull(&device, y->data, bytes_of(y), &e)) fail_msg("%s", e.msg);
-                if (round == 0) {
-                    want[i] = malloc(bytes_of(y));
-                    assert_non_null(want[i]);
-                    memcpy(want[i], y->data, bytes_of(y));
-                } else if (memcmp(want[i], y->data, bytes_of(y))) {
-                    fail_msg("%lld tokens: a recorded run has other bits", (long long)n_tok);
-                }
-            }
+            for (int i = 0; i < 3; i++)
+                pull_same(p[i].dst, &want[i], "a recorded run");
         }
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < 3; i++)
             free(want[i]);
-            device.ops->unmirror(&device, p[i].w->data);
-            device.ops->unmirror(&device, p[i].x->data);
-            device.ops->unmirror(&device, p[i].dst->data);
-        }
+        off_device(all, N_ELEMS(all));
         fixture_reset(f);
     }
 }
@@ -376,22 +378,16 @@ static void recorded_sizes(void **state) {
 
 static void recorded(void **state) {
     struct op_fixture *f = *state;
-    struct err e = { 0 };
     struct product p = product(f, QT_iq4_kt, 24, 512, 2, FILL_RANDOM);
     const struct tensor *all[] = { p.w, p.x, p.dst };
-    for (int i = 0; i < 3; i++)
-        if (device.ops->mirror(&device, all[i]->data, all[i]->row_bytes * (size_t)all[i]->ne[1],
-                               all[i]->name, &e) ||
-            device.ops->push(&device, all[i]->data, all[i]->row_bytes * (size_t)all[i]->ne[1], &e))
-            fail_msg("%s", e.msg);
+    on_device(all, N_ELEMS(all));
     float plain[2][24];
     for (int round = 0; round < 4; round++) { /* recorded, then replayed with other activations */
         f32_row(p.x, 1)[round] = 100;
-        if (device.ops->push(&device, p.x->data, p.x->row_bytes * 2, &e)) fail_msg("%s", e.msg);
+        push(p.x);
         for (int key = 0; key < 2; key++) {
             run_on(&p.n, key ? 4711 : 0);
-            if (device.ops->pull(&device, p.dst->data, p.dst->row_bytes * 2, &e))
-                fail_msg("%s", e.msg);
+            pull(p.dst);
             for (int t = 0; t < 2; t++)
                 if (!key)
                     memcpy(plain[t], f32_row(p.dst, t), sizeof plain[t]);
@@ -399,8 +395,7 @@ static void recorded(void **state) {
                     assert_memory_equal(plain[t], f32_row(p.dst, t), sizeof plain[t]);
         }
     }
-    for (int i = 0; i < 3; i++)
-        device.ops->unmirror(&device, all[i]->data);
+    off_device(all, N_ELEMS(all));
     fixture_reset(f);
 }
 
