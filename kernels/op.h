@@ -73,8 +73,8 @@ union op_params {
         /* The ref cell rounds x through this type first: QT_f32 leaves it alone; any other shows
          * what a column that wants this activation type should get. Other columns ignore it. */
         enum qtype act;
-        /* And weights, as qtype_round_weights for act. */
-        bool round_weights;
+        /* And weights as cells do that want activations of this type (qtype_round_weights). */
+        enum qtype weights_for;
         /* Take the cell that would multiply so many tokens, and with it its way of rounding; 0 = as
          * many as there are (backend.h: node_tokens). */
         int64_t n_tok_as;

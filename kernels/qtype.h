@@ -140,8 +140,8 @@ struct qkernel {
                     size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride, void *scratch);
     /* Or NULL: silu(gate) * up of the products with rows of two matrices, as activations that the
      * same kind of cell wants (act_group): y is where token 0 has the first of them, y_stride
-     * bytes from group to group / act_group; both are multiples of 64. n_rows is a multiple of
-     * glu_rows. The bits are those of mul_mat, swiglu and quantize_row. */
+     * bytes from group to group / act_group; both are multiples of 64. A call
+     * begins at a multiple of glu_rows and has one, unless it reaches the end of the matrix. The bits are those of mul_mat, swiglu and quantize_row. */
     void (*glu)(int64_t n, const void *gate, const void *up, size_t w_stride, int64_t n_rows,
                 const void *x, size_t x_stride, int64_t n_tok, void *y, size_t y_stride,
                 void *scratch);

@@ -30,6 +30,7 @@ static void kt_as_bytes(enum qtype w, const void *row, int64_t i, int64_t n, flo
     const int f = kt_q8_factor(largest);
     const float back = 32768.0f / (float)f;
     for (int64_t k = 0; k < QK_KT * n; k++) {
+        if (!isfinite(y[k])) continue;
         const int v = (int)rint((double)y[k] / d);
         const int sign = w == QT_iq3_kt && v < 0 ? -1 : 1; /* it stores magnitudes */
         y[k] = d * (back * (float)(sign * ((sign * v * f + (1 << 14)) >> 15)));

@@ -426,7 +426,7 @@ static int check_mul_mat(struct kcheck *k, struct kresult *r, struct err *e) {
     ref.dst = ref.src[0] ? kcheck_tensor(k, QT_f32, k->n_tok, n, e) : NULL;
     TRY(ref.dst ? 0 : e->code);
     ref.p.mul_mat.act = q ? q->act : QT_f32;
-    ref.p.mul_mat.round_weights = qtype_rounds_weights(k->c.type, ref.p.mul_mat.act);
+    ref.p.mul_mat.weights_for = ref.p.mul_mat.act;
     TRY(run_ref(k, &ref, e));
     TRY(compare(k, k->node.dst, NULL, k->n_tok, rows, n, ref.dst, r, e));
     r->limit = q ? qkernel_promise(q, k->n_tok) : 0;

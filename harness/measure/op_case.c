@@ -25,7 +25,7 @@ struct node op_case_node(const struct op_case *c, enum qtype act, struct tensor 
         n.src[i] = c->src[i].data ? &c->src[i] : NULL;
     if (c->op == OP_mul_mat) {
         n.p.mul_mat.act = act;
-        n.p.mul_mat.round_weights = qtype_rounds_weights((enum qtype)c->src[0].type, act);
+        n.p.mul_mat.weights_for = act;
         n.p.mul_mat.n_tok_as = TOKENS_MANY; /* as the windows of a text are computed */
     }
     if (c->op == OP_attn) n.p.attn.n_tok_as = TOKENS_MANY; /* so is attention, of one row, too */

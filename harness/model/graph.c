@@ -82,9 +82,8 @@ void graph_weights_as(struct graph *g, enum column c) {
     for (int i = 0; i < g->n_nodes; i++) {
         struct node *n = g->nodes[i];
         if (n->op != OP_mul_mat) continue;
-        const enum qtype w = (enum qtype)n->src[0]->type;
         const struct qkernel *k = node_qkernel(c, n, NULL);
-        n->p.mul_mat.round_weights = k && qtype_rounds_weights(w, k->act);
+        n->p.mul_mat.weights_for = k ? k->act : QT_f32;
     }
 }
 

@@ -220,8 +220,9 @@ struct rq_pass {
 #define RQ_FETCHED                                                                                 \
     ((int)(2 * RQ_BLOCKS * RQ_X_BYTES / 64 / RQ_PANELS / RQ_STEPS)) /* lines in a step */
 
-/* The products of 2 x 2 tiles in step i, and other work between them: DRAIN(i, 0 and 1) some
- * tokens, decode, fetch. BEFORE(sum) precedes the first of a sum. */
+/* The products of 2 x 2 tiles in step i of panel, x0 and x1, and other work between them: DRAIN(i, 0
+ * and 1) some tokens, decode what is kept to out as f does, fetch next_x. BEFORE(sum) precedes the
+ * first of a sum. */
 #define RQ_PRODUCTS(i, BEFORE, DRAIN)                                                              \
     do {                                                                                           \
         const char *w = panel + 2 * (i)*TILE_BYTES;                                                \
@@ -389,12 +390,13 @@ ALWAYS_INLINE void rq_direct(const struct amx_call *c, struct rq_scratch *s,
     }
 }
 
-/* Rows [r, r + RQ_GLU_ROWS) of what glu leaves, as activations. */
-ALWAYS_INLINE void rq_leave_glu(const struct amx_call *c, const struct rq_scratch *s, int64_t r) {
-    char *y = c->y + r / QK_Q8_K * RQ_X_BYTES;
+/* Blocks [b, b + n) of what glu leaves, as activations. */
+ALWAYS_INLINE void rq_leave_glu(const struct amx_call *c, const struct rq_scratch *s, int64_t b,
+                                int n) {
+    char *y = c->y + b * (int64_t)RQ_X_BYTES;
     for (int64_t t = 0; t < c->n_tok; t++) {
         char *to = y + (size_t)(t / TILE_ROWS * TILE_ROWS) * c->y_stride + t % TILE_ROWS * 64;
-        q8_k_tile_blocks(s->glu[t], Q8_K_BLOCKS, to, TILE_BYTES);
+        q8_k_tile_blocks(s->glu[t], n, to, TILE_BYTES);
     }
 }
 
@@ -447,9 +449,13 @@ ALWAYS_INLINE void rq_group(const struct rq_format *f, const struct amx_call *c,
                                             : rq_block_at(c, b.r0, b.k0 + b.nk, !b.half);
         d = rq_begin_decoding(c, s, &next);
         rq_tokens(f, c, s, &b, &d);
-        const int64_t glu_rows = (b.r0 + b.nr) / 2; /* that are complete */
-        if (c->up && b.last && glu_rows % RQ_GLU_ROWS == 0)
-            rq_leave_glu(c, s, glu_rows - RQ_GLU_ROWS);
+        if (c->up && b.last) { /* the last scale may be of one block alone */
+            const int64_t end = b.r0 + b.nr, n_blocks = end / 2 / QK_Q8_K, n = n_blocks % RQ_BLOCKS;
+            if (end / 2 % RQ_GLU_ROWS == 0)
+                rq_leave_glu(c, s, n_blocks - RQ_BLOCKS, RQ_BLOCKS);
+            else if (end == c->n_rows)
+                rq_leave_glu(c, s, n_blocks - n, (int)n);
+        }
         b = next;
     }
 }

@@ -3,6 +3,8 @@
 #ifndef GGAUGE_ACT_AVX512_H
 #define GGAUGE_ACT_AVX512_H
 
+#include <math.h>
+
 #include "qtype.h"
 #include "simd_avx512.h"
 
@@ -25,7 +27,8 @@ static inline void q8_k_tile_blocks(const float *x, int n_blocks, void *lines, s
         top = _mm512_max_epi32(
             top, _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + i)), magnitude));
     const uint32_t amax = (uint32_t)_mm512_reduce_max_epi32(top);
-    const float d = f32_from_bits(amax) / 127.0f;
+    /* Any NaN becomes the same one, as in act_ref.c. */
+    const float d = amax > 0x7f800000u ? NAN : f32_from_bits(amax) / 127.0f;
     const __m512 inverse = _mm512_set1_ps(d != 0.0f ? 1.0f / d : 0.0f);
     for (int b = 0; b < n_blocks; b++) {
         for (int line = 0; line < QK_Q8_K / 64; line++, out += apart, x += 64) {

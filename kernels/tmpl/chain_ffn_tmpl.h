@@ -25,7 +25,7 @@ static inline bool ffn_takes(enum column c, const struct node *const *n) {
     return n[FFN_GATE]->src[1] == n[FFN_UP]->src[1] && n[FFN_GLU]->src[0] == n[FFN_GATE]->dst &&
            n[FFN_GLU]->src[1] == n[FFN_UP]->dst && n[FFN_DOWN]->src[1] == n[FFN_GLU]->dst &&
            gate->type == up->type && gate->row_bytes == up->row_bytes && ffn_cell(c, n[FFN_GATE]) &&
-           ffn_cell(c, n[FFN_DOWN]) && tensor_rows(gate) % ffn_cell(c, n[FFN_GATE])->glu_rows == 0;
+           ffn_cell(c, n[FFN_DOWN]);
 }
 
 /* Bytes of activations of a product. */

@@ -29,9 +29,9 @@ print(f"# {got:.6f} against {want:.6f}: {d:.4f} % of {limit} %")
 sys.exit(not d <= limit)' "$@"
 }
 
-# Columns against ref with the same rounding: of activations, and of weights where amx rounds them.
+# Columns against ref with the same rounding: of activations, and of weights where amx and amx_requant round them.
 for m in "$q8" "$kt"; do
-    for column in avx2 avx512 amx; do
+    for column in avx2 avx512 amx amx_requant; do
         limit=0.01
         name="$(basename "$m" .gguf): $column within $limit % of ref with the same rounding"
         if ! "$GGAUGE" types 2>&1 >/dev/null | grep -qw "$column"; then

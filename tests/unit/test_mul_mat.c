@@ -157,7 +157,7 @@ static void fill_activations(struct cell_case *c, struct rng *r) {
             c->fill == FILL_EXTREME ? (i / c->n % 2 ? -1.0f : 1.0f) : (float)(rng_normal(r) + 0.25);
     const struct qkernel *act = qkernel_find(COL_ref, c->k->act, false, NULL);
     c->x_stride = qtype_row_bytes(c->k->act, c->n);
-    const size_t align = c->k->act == QT_f32 ? 4 : 2;
+    const size_t align = c->k->act == QT_f32 || c->k->act == QT_q8_k_tile ? 4 : 2;
     c->x_block = must_alloc(align + MAX_TOK * c->x_stride);
     c->x = c->x_block + align;
     char *aligned = must_alloc(c->x_stride);
