@@ -19,9 +19,8 @@
  * them. */
 #define AMX_STREAM_BYTES ((size_t)8 << 20)
 
-/* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
-#define AMX_MIN_TOKENS 32
-/* Against ref with weights rounded alike (qtype_round_weights); largest seen of a row: 9e-13. */
+/* Against ref with weights rounded alike (qtype_round_weights); largest seen of a row: 9e-13 in
+ * bf16, 3e-14 in bytes. */
 #define AMX_TOL_NMSE 1e-11
 
 ALWAYS_INLINE int64_t amx_min(int64_t a, int64_t b) {
@@ -58,6 +57,25 @@ ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
     }
     r.offset = _mm512_loadu_si512(offset);
     return r;
+}
+
+/* Up to max_rows rows and max_k weights of each, and whether they are the first and the last of k. */
+struct amx_block {
+    int64_t r0, nr, k0, nk;
+    bool first, last;
+    int half; /* of two places for panels */
+};
+
+ALWAYS_INLINE struct amx_block amx_block_at(const struct amx_call *c, int64_t r0, int64_t k0, int half,
+                                            int64_t max_rows, int64_t max_k) {
+    const int64_t nk = amx_min(c->n - k0, max_k);
+    return (struct amx_block){ .r0 = r0,
+                               .nr = amx_min(c->n_rows - r0, max_rows),
+                               .k0 = k0,
+                               .nk = nk,
+                               .first = k0 == 0,
+                               .last = k0 + nk == c->n,
+                               .half = half };
 }
 
 /* Hints that bring n_bytes at `at` of rows i and i + 1, i even, into the first or the second level

@@ -36,8 +36,12 @@
 /* 16 tokens of a block of k, tile after tile. */
 #define AMX_PACKED_BYTES (AMX_K_BLOCK / TILE_K * TILE_BYTES)
 #define AMX_PANEL_BYTES (AMX_K_BLOCK / TILE_K * 2 * TILE_BYTES)
+#define AMX_ROWS (AMX_PANELS * AMX_PANEL_ROWS)
 #define AMX_KEPT 44 /* registers of a decoder */
 #define AMX_STEPS 8 /* of a piece of 16 rows x 32 weights: 4 weights each */
+
+/* Fewest tokens that are worth a panel: see min_tokens of struct qkernel. */
+#define AMX_MIN_TOKENS 32
 
 /* How a type comes into tiles. A piece is weights [32 b, 32 b + n) of 16 rows, n <= 32; it becomes
  * [16 pairs of k][16 rows][2] bf16, with zeros after the end of a row. */
@@ -265,25 +269,6 @@ ALWAYS_INLINE void amx_products(const char *panel, const char *const x[2], struc
 #undef NOTHING
 }
 
-/* A block of rows and k, and whether it is the first and the last of k. */
-struct amx_block {
-    int64_t r0, nr, k0, nk;
-    bool first, last;
-    int half; /* of the panels */
-};
-
-ALWAYS_INLINE struct amx_block amx_block_at(const struct amx_call *c, int64_t r0,
-                                            int64_t k0, int half) {
-    const int64_t nk = amx_min(c->n - k0, AMX_K_BLOCK);
-    return (struct amx_block){ .r0 = r0,
-                               .nr = amx_min(c->n_rows - r0, AMX_PANELS * AMX_PANEL_ROWS),
-                               .k0 = k0,
-                               .nk = nk,
-                               .first = k0 == 0,
-                               .last = k0 + nk == c->n,
-                               .half = half };
-}
-
 /* A block that is being decoded: next comes piece b of rows [row, row + 16) of it. */
 struct amx_decoding {
     struct amx_block to;
@@ -414,7 +399,7 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
 /* Up to AMX_TOKEN_GROUP tokens. */
 ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *c,
                              struct amx_scratch *s) {
-    struct amx_block b = amx_block_at(c, 0, 0, 0);
+    struct amx_block b = amx_block_at(c, 0, 0, 0, AMX_ROWS, AMX_K_BLOCK);
     struct amx_decoding d = amx_begin_decoding(c, &b);
     for (int64_t r = 0; r < b.nr; r += 2)
         amx_fetch_rows(c, r, 0, d.n_bytes, false);
@@ -425,8 +410,8 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
                 s->scale[r] = f->row_scale && r < b.nr
                                   ? f->row_scale(amx_row(c, b.r0 + r))
                                   : 1.0f;
-        const struct amx_block next = b.last ? amx_block_at(c, b.r0 + b.nr, 0, !b.half)
-                                             : amx_block_at(c, b.r0, b.k0 + b.nk, !b.half);
+        const struct amx_block next = b.last ? amx_block_at(c, b.r0 + b.nr, 0, !b.half, AMX_ROWS, AMX_K_BLOCK)
+                                             : amx_block_at(c, b.r0, b.k0 + b.nk, !b.half, AMX_ROWS, AMX_K_BLOCK);
         d = amx_begin_decoding(c, &next);
         amx_tokens(f, c, s, &b, &d);
         b = next;

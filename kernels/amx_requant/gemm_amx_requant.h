@@ -27,10 +27,11 @@
 #define RQ_X_LINES (sizeof(struct blk_q8_k_tile) / 64)
 #define RQ_X_BYTES (RQ_X_LINES * TILE_BYTES) /* of 16 tokens, of a block */
 #define RQ_PANELS 8
+#define RQ_ROWS (RQ_PANELS * AMX_PANEL_ROWS)
 #define RQ_PIECE 32 /* weights of 16 rows that are decoded at once, in 8 steps */
 #define RQ_KEPT 45
 #define RQ_GLU_ROWS RQ_K_BLOCK
-#define RQ_MIN_TOKENS 20
+#define RQ_MIN_TOKENS 20 /* see min_tokens of struct qkernel */
 
 /* How a type becomes bytes. */
 struct rq_format {
@@ -128,30 +129,11 @@ static NOINLINE void rq_drain_any(const struct rq_drain *d, const struct rq_ints
     }
 }
 
-/* Up to 256 rows and 512 weights of each. */
-struct rq_block {
-    int64_t r0, nr, k0, nk;
-    bool first, last; /* of k */
-    int half;         /* of the panels */
-};
-
-ALWAYS_INLINE struct rq_block rq_block_at(const struct amx_call *c, int64_t r0, int64_t k0,
-                                          int half) {
-    const int64_t nk = amx_min(c->n - k0, RQ_K_BLOCK);
-    return (struct rq_block){ .r0 = r0,
-                              .nr = amx_min(c->n_rows - r0, RQ_PANELS * AMX_PANEL_ROWS),
-                              .k0 = k0,
-                              .nk = nk,
-                              .first = k0 == 0,
-                              .last = k0 + nk == c->n,
-                              .half = half };
-}
-
 /* A block that is being decoded: next comes piece b of rows [row, row + 16) of it. */
 struct rq_decoding {
     const struct amx_call *c;
     struct rq_scratch *s;
-    struct rq_block to;
+    struct amx_block to;
     int64_t row, b, n_b;
     int64_t at, next_at,
         n_bytes; /* in a row: where it begins, where the one after it does; its size */
@@ -159,7 +141,7 @@ struct rq_decoding {
 };
 
 ALWAYS_INLINE struct rq_decoding rq_begin_decoding(const struct amx_call *c, struct rq_scratch *s,
-                                                   const struct rq_block *to) {
+                                                   const struct amx_block *to) {
     const int64_t stride = (int64_t)c->w_stride;
     return (struct rq_decoding){
         .c = c,
@@ -357,7 +339,7 @@ ALWAYS_INLINE void rq_set_tokens(struct rq_pass *p, int m, struct rq_ints *ints)
 }
 
 /* What panel i of RQ_PANELS fetches of the activations that come after those of token t0. */
-ALWAYS_INLINE const char *rq_next_x(const struct amx_call *c, const struct rq_block *b, int64_t t0,
+ALWAYS_INLINE const char *rq_next_x(const struct amx_call *c, const struct amx_block *b, int64_t t0,
                                     int64_t i) {
     const bool more = t0 + AMX_TOKENS < c->n_tok;
     const int64_t t = more ? t0 + AMX_TOKENS : 0, k = more ? b->k0 : b->k0 + b->nk;
@@ -367,7 +349,7 @@ ALWAYS_INLINE const char *rq_next_x(const struct amx_call *c, const struct rq_bl
 
 /* From where to where the sums of panel i go. */
 ALWAYS_INLINE void rq_direct(const struct amx_call *c, struct rq_scratch *s,
-                             const struct rq_block *b, int64_t t0, int64_t i, struct rq_drain *d) {
+                             const struct amx_block *b, int64_t t0, int64_t i, struct rq_drain *d) {
     struct rq_sums *sums = &s->sums[t0 / AMX_TOKENS][i];
     d->from = b->first ? &s->zeros : sums;
     d->n_rows = AMX_PANEL_ROWS;
@@ -403,7 +385,7 @@ ALWAYS_INLINE void rq_leave_glu(const struct amx_call *c, const struct rq_scratc
 /* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels of b, while the next are decoded.
  */
 ALWAYS_INLINE void rq_tokens(const struct rq_format *f, const struct amx_call *c,
-                             struct rq_scratch *s, const struct rq_block *b,
+                             struct rq_scratch *s, const struct amx_block *b,
                              struct rq_decoding *next) {
     struct rq_drain drains[2];
     struct rq_pass p = { 0 };
@@ -438,15 +420,15 @@ ALWAYS_INLINE void rq_tokens(const struct rq_format *f, const struct amx_call *c
 /* Up to AMX_TOKEN_GROUP tokens. */
 ALWAYS_INLINE void rq_group(const struct rq_format *f, const struct amx_call *c,
                             struct rq_scratch *s) {
-    struct rq_block b = rq_block_at(c, 0, 0, 0);
+    struct amx_block b = amx_block_at(c, 0, 0, 0, RQ_ROWS, RQ_K_BLOCK);
     memset(&s->zeros, 0, sizeof s->zeros);
     struct rq_decoding d = rq_begin_decoding(c, s, &b);
     for (int64_t r = 0; r < b.nr; r += 2)
         amx_fetch_rows(c, r, 0, d.n_bytes, false);
     while (b.r0 < c->n_rows) {
         rq_decode(f, &d, INT64_MAX); /* what is left of it */
-        const struct rq_block next = b.last ? rq_block_at(c, b.r0 + b.nr, 0, !b.half)
-                                            : rq_block_at(c, b.r0, b.k0 + b.nk, !b.half);
+        const struct amx_block next = b.last ? amx_block_at(c, b.r0 + b.nr, 0, !b.half, RQ_ROWS, RQ_K_BLOCK)
+                                            : amx_block_at(c, b.r0, b.k0 + b.nk, !b.half, RQ_ROWS, RQ_K_BLOCK);
         d = rq_begin_decoding(c, s, &next);
         rq_tokens(f, c, s, &b, &d);
         if (c->up && b.last) { /* the last scale may be of one block alone */

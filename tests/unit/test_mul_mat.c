@@ -398,6 +398,31 @@ static void case_check_nan(struct cell_case *c) {
     }
 }
 
+/* Results whose rows are whole lines, near each other and so far apart that all of them do not fit
+ * in a cache: a cell may write them in another way, and leaves the same bits. */
+static void case_check_lines(struct cell_case *c) {
+    static const int64_t strides[] = { MAX_ROWS, 32768 + 16 };
+    const float *plain = case_run(c, 0, 0, MAX_ROWS, MAX_TOK);
+    for (size_t i = 0; i < N_ELEMS(strides); i++) {
+        const size_t n_bytes = (size_t)(MAX_TOK * strides[i]) * sizeof(float);
+        float *dst = must_alloc(n_bytes);
+        assert_int_equal((uintptr_t)dst % 64, 0);
+        memset(dst, 0xff, n_bytes);
+        c->k->mul_mat(c->n, c->w, c->w_stride, MAX_ROWS, case_acts(c, 0, MAX_TOK), c->x_stride,
+                      MAX_TOK, dst, strides[i], c->scratch);
+        for (int64_t t = 0; t < MAX_TOK; t++)
+            for (int64_t r = 0; r < strides[i]; r++) {
+                uint32_t got, want = 0xffffffffu;
+                if (r < MAX_ROWS) memcpy(&want, plain + t * (MAX_ROWS + PAD) + r, sizeof want);
+                memcpy(&got, dst + t * strides[i] + r, sizeof got);
+                if (got != want)
+                    fail_msg("%s, stride %lld: row %lld of token %lld has other bits", describe(c),
+                             (long long)strides[i], (long long)r, (long long)t);
+            }
+        heap_free(dst);
+    }
+}
+
 static void check_type(enum qtype t, enum column col) {
     static const int64_t n_tried[] = { 256, 512, 768, 1024, 4096, 32, 96, 160, 4096 + 256, 37 };
     double largest = 0.0;
@@ -405,7 +430,9 @@ static void check_type(enum qtype t, enum column col) {
         const int64_t multiple = qkernel_find(col, t, true, NULL)->row_multiple;
         if (n_tried[i] % qtype_info(t)->n_blk || (multiple && n_tried[i] % multiple)) continue;
         for (int f = 0; f < FILL_count; f++) {
-            if (f != FILL_RANDOM && n_tried[i] != 256 && n_tried[i] != 160) continue;
+            if (f != FILL_RANDOM && n_tried[i] != 256 && n_tried[i] != 160 &&
+                !(f == FILL_EXTREME && n_tried[i] == 512))
+                continue;
             struct cell_case c = case_make(t, col, (enum fill)f, n_tried[i], 1000 * i + 7);
             for (size_t a = 0; a < N_ELEMS(rows_tried); a++)
                 for (size_t b = 0; b < N_ELEMS(tokens_tried); b++)
@@ -413,6 +440,7 @@ static void check_type(enum qtype t, enum column col) {
             if (n_tried[i] <= 512) case_check_chunks(&c);
             if (n_tried[i] == 256 || n_tried[i] == 160) case_check_many_rows(&c);
             case_check_tokens(&c);
+            if (f == FILL_RANDOM && n_tried[i] <= 512) case_check_lines(&c);
             if (n_tried[i] == 256 || n_tried[i] == 96) case_check_nan(&c);
             case_release(&c);
         }
