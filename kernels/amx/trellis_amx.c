@@ -18,10 +18,35 @@ ALWAYS_INLINE void iq2_kt_step(const __m512i *kept, int64_t i, char *out) {
     _mm512_store_si512(out + 64, kt_pair(k->seed[i / 2], power + 2, &k->scale));
 }
 
+/* The sign bytes of a block as lanes of (0, byte of weight 2p, 0, byte of weight 2p + 1). */
+ALWAYS_INLINE void iq3_kt_signs(const struct rows16 *r, int64_t at, __m512i signs[16]) {
+    const __m512i pairs[2] = { _mm512_broadcast_i32x4(_mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1,
+                                                                    8, -1, 9, -1, 12, -1, 13)),
+                               _mm512_broadcast_i32x4(_mm_setr_epi8(-1, 2, -1, 3, -1, 6, -1, 7, -1,
+                                                                    10, -1, 11, -1, 14, -1, 15)) };
+    for (int q = 0; q < 2; q++) {
+        __m512i d[4];
+        rows_4_dwords(r, at + 16 * q, d);
+        UNROLL
+        for (int p = 0; p < 8; p++)
+            signs[8 * q + p] = _mm512_shuffle_epi8(d[p / 2], pairs[p % 2]);
+    }
+}
+
+static void iq3_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
+    struct kt_kept *k = (struct kt_kept *)kept;
+    const int64_t at = kt_block_at(b, sizeof(struct blk_iq3_kt));
+    (void)n;
+    b %= KT_PIECES;
+    iq3_kt_magnitudes(r, at, b, k);
+    if (b == 0) iq3_kt_signs(r, at + (int64_t)IQ3_KT_SIGNS, k->k23.signs);
+    k->sign = _mm512_castsi128_si512(_mm_cvtsi32_si128(7 - (int)b)); /* to the top */
+}
+
 ALWAYS_INLINE void iq3_kt_step(const __m512i *kept, int64_t i, char *out) {
     const struct kt_kept *k = (const struct kt_kept *)kept;
     const __m512i top = _mm512_set1_epi16((short)0x8000);
-    const __m128i up = _mm512_castsi512_si128(k->signs_up);
+    const __m128i up = _mm512_castsi512_si128(k->sign);
     UNROLL
     for (int j = 0; j < 2; j++) {
         /* top bit ? sign : magnitude */

@@ -52,10 +52,11 @@ ALWAYS_INLINE void kt_seeds(__m512i two, __m512i base, __m512i seed[2]) {
 /* What a decoder keeps: of a piece, and behind it of the block that the piece is in. */
 struct kt_kept {
     struct kt_scale scale;
-    __m512i seed[8], signs_up; /* 4 seeds for groups of 8 */
+    __m512i seed[8]; /* 4 for groups of 8 */
+    __m512i sign;    /* where those of the piece are among signs */
     union {
         struct {
-            __m512i sc, idx[16], signs[16];
+            __m512i sc, idx[16], signs[16]; /* signs: as the cell wants them */
         } k23;
         struct {
             __m512i S[8], qh[8], ql[16];
@@ -97,33 +98,15 @@ static void iq2_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *
     kt_begin_groups_of_8(b, k);
 }
 
-/* The sign bytes of a block as lanes of (0, byte of weight 2p, 0, byte of weight 2p + 1). */
-ALWAYS_INLINE void iq3_kt_signs(const struct rows16 *r, int64_t at, __m512i signs[16]) {
-    const __m512i pairs[2] = { _mm512_broadcast_i32x4(_mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1,
-                                                                    8, -1, 9, -1, 12, -1, 13)),
-                               _mm512_broadcast_i32x4(_mm_setr_epi8(-1, 2, -1, 3, -1, 6, -1, 7, -1,
-                                                                    10, -1, 11, -1, 14, -1, 15)) };
-    for (int q = 0; q < 2; q++) {
-        __m512i d[4];
-        rows_4_dwords(r, at + 16 * q, d);
-        UNROLL
-        for (int p = 0; p < 8; p++)
-            signs[8 * q + p] = _mm512_shuffle_epi8(d[p / 2], pairs[p % 2]);
-    }
-}
-
-static void iq3_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
-    struct kt_kept *k = (struct kt_kept *)kept;
-    const int64_t at = kt_block_at(b, sizeof(struct blk_iq3_kt));
-    (void)n;
-    b %= KT_PIECES;
+/* Piece b of a block but its signs, which a block has at IQ3_KT_SIGNS. */
+#define IQ3_KT_SIGNS offsetof(struct blk_iq3_kt, sg)
+ALWAYS_INLINE void iq3_kt_magnitudes(const struct rows16 *r, int64_t at, int64_t b,
+                                     struct kt_kept *k) {
     if (b == 0) {
         k->k23.sc = rows_dword(r, at);
         kt_dwords(r, at + 4, 16, k->k23.idx);
-        iq3_kt_signs(r, at + 68, k->k23.signs);
     }
     k->scale = kt_scale(kt_nibble(k->k23.sc, b));
-    k->signs_up = _mm512_castsi128_si512(_mm_cvtsi32_si128(7 - (int)b));
     kt_begin_groups_of_8(b, k);
 }
 

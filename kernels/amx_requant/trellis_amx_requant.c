@@ -73,25 +73,25 @@ static __m512 iq3_kt_open(const struct rows16 *r, int64_t i, int64_t n, __m512i 
     return set_factor(kept, most, r, IQ3_KT_GAIN);
 }
 
-/* Bytes 1 and 3 of a lane of one register and of another. */
-#define LANE(i) i + 1, i + 3, i + 65, i + 67
+/* A dword of signs is of four weights. */
+static void iq3_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
+    struct kt_kept *k = (struct kt_kept *)kept;
+    const int64_t at = kt_block_at(b, sizeof(struct blk_iq3_kt));
+    (void)n;
+    b %= KT_PIECES;
+    iq3_kt_magnitudes(r, at, b, k);
+    if (b == 0) kt_dwords(r, at + (int64_t)IQ3_KT_SIGNS, 8, k->k23.signs);
+    k->sign = _mm512_set1_epi8((char)(1 << b));
+}
 
 ALWAYS_INLINE void iq3_kt_step(const __m512i *kept, int64_t i, char *out) {
-    static const uint8_t picks[64] = { LANE(0),  LANE(4),  LANE(8),  LANE(12), LANE(16), LANE(20),
-                                       LANE(24), LANE(28), LANE(32), LANE(36), LANE(40), LANE(44),
-                                       LANE(48), LANE(52), LANE(56), LANE(60) };
-    const __m512i four = _mm512_loadu_si512(picks);
     const struct rq_kept *k = (const struct rq_kept *)kept;
     __m512i words[2];
     words_of(k->kt.seed[i / 2], powers + i % 2 * 4, &k->kt.scale, words);
     for (int j = 0; j < 2; j++)
         words[j] = _mm512_abs_epi16(words[j]);
-    /* Their upper bits are the signs of weights 4 i and 4 i + 1, of 4 i + 2 and 4 i + 3. */
-    const __m128i up = _mm512_castsi512_si128(k->kt.signs_up);
-    const __m512i first = _mm512_sll_epi16(k->kt.k23.signs[2 * i], up);
-    const __m512i second = _mm512_sll_epi16(k->kt.k23.signs[2 * i + 1], up);
-    const __mmask64 negative = _mm512_movepi8_mask(_mm512_permutex2var_epi8(first, four, second));
     const __m512i q = bytes_of(words, k->factor);
+    const __mmask64 negative = _mm512_test_epi8_mask(k->kt.k23.signs[i], k->kt.sign);
     _mm512_store_si512(out, _mm512_mask_sub_epi8(q, negative, _mm512_setzero_si512(), q));
 }
 
