@@ -100,6 +100,16 @@ ALWAYS_INLINE bool amx_streams(const struct amx_call *c) {
            (size_t)c->n_tok * c->y_stride >= AMX_STREAM_BYTES;
 }
 
+/* The call for up to AMX_TOKEN_GROUP tokens from t on. */
+ALWAYS_INLINE struct amx_call amx_group_of(const struct amx_call *c, int64_t t) {
+    struct amx_call part = *c;
+    part.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
+    part.x += (size_t)t * c->x_stride;
+    part.y += (size_t)t * c->y_stride;
+    part.stream = amx_streams(&part);
+    return part;
+}
+
 /* What a cell of type NAME offers, through NAME_run, which takes a call. */
 #define AMX_MUL_MAT(NAME)                                                                          \
     static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \

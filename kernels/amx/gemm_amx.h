@@ -421,11 +421,7 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
 ALWAYS_INLINE void amx_run(const struct amx_format *f, const struct amx_call *c,
                            struct amx_scratch *s) {
     for (int64_t t = 0; t < c->n_tok; t += AMX_TOKEN_GROUP) {
-        struct amx_call part = *c;
-        part.n_tok = amx_min(c->n_tok - t, AMX_TOKEN_GROUP);
-        part.x += (size_t)t * c->x_stride;
-        part.y += (size_t)t * c->y_stride;
-        part.stream = amx_streams(&part);
+        const struct amx_call part = amx_group_of(c, t);
         amx_group(f, &part, s);
     }
     _mm_sfence();
