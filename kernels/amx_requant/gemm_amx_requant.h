@@ -85,8 +85,8 @@ struct rq_drain {
 
 /* Integers times w and s, added to sums. */
 ALWAYS_INLINE __m512 rq_add(const int32_t *ints, __m512 w, __m512 s, const float *sums) {
-    const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(ints)), w);
-    return _mm512_fmadd_ps(v, s, _mm512_load_ps(sums));
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(ints)), _mm512_mul_ps(w, s),
+                           _mm512_load_ps(sums));
 }
 
 /* Tokens [t, t + n) of those of a plain rq_drain, of which the parts are given. */
