@@ -59,15 +59,15 @@ ALWAYS_INLINE struct rows16 amx_rows16(const struct amx_call *c, int64_t r0) {
     return r;
 }
 
-/* Up to max_rows rows and max_k weights of each, and whether they are the first and the last of k. */
+/* Up to max_rows rows and max_k weights of each; whether they are the first and the last of k. */
 struct amx_block {
     int64_t r0, nr, k0, nk;
     bool first, last;
     int half; /* of two places for panels */
 };
 
-ALWAYS_INLINE struct amx_block amx_block_at(const struct amx_call *c, int64_t r0, int64_t k0, int half,
-                                            int64_t max_rows, int64_t max_k) {
+ALWAYS_INLINE struct amx_block amx_block_at(const struct amx_call *c, int64_t r0, int64_t k0,
+                                            int half, int64_t max_rows, int64_t max_k) {
     const int64_t nk = amx_min(c->n - k0, max_k);
     return (struct amx_block){ .r0 = r0,
                                .nr = amx_min(c->n_rows - r0, max_rows),
@@ -76,6 +76,13 @@ ALWAYS_INLINE struct amx_block amx_block_at(const struct amx_call *c, int64_t r0
                                .first = k0 == 0,
                                .last = k0 + nk == c->n,
                                .half = half };
+}
+
+/* The one after b: the next weights of its rows, or the first of the next rows. */
+ALWAYS_INLINE struct amx_block amx_next_block(const struct amx_call *c, const struct amx_block *b,
+                                              int64_t max_rows, int64_t max_k) {
+    const int64_t r0 = b->last ? b->r0 + b->nr : b->r0, k0 = b->last ? 0 : b->k0 + b->nk;
+    return amx_block_at(c, r0, k0, !b->half, max_rows, max_k);
 }
 
 /* Hints that bring n_bytes at `at` of rows i and i + 1, i even, into the first or the second level

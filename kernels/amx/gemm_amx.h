@@ -410,8 +410,7 @@ ALWAYS_INLINE void amx_group(const struct amx_format *f, const struct amx_call *
                 s->scale[r] = f->row_scale && r < b.nr
                                   ? f->row_scale(amx_row(c, b.r0 + r))
                                   : 1.0f;
-        const struct amx_block next = b.last ? amx_block_at(c, b.r0 + b.nr, 0, !b.half, AMX_ROWS, AMX_K_BLOCK)
-                                             : amx_block_at(c, b.r0, b.k0 + b.nk, !b.half, AMX_ROWS, AMX_K_BLOCK);
+        const struct amx_block next = amx_next_block(c, &b, AMX_ROWS, AMX_K_BLOCK);
         d = amx_begin_decoding(c, &next);
         amx_tokens(f, c, s, &b, &d);
         b = next;

@@ -202,8 +202,8 @@ struct rq_pass {
 #define RQ_FETCHED                                                                                 \
     ((int)(2 * RQ_BLOCKS * RQ_X_BYTES / 64 / RQ_PANELS / RQ_STEPS)) /* lines in a step */
 
-/* The products of 2 x 2 tiles in step i of panel, x0 and x1, and other work between them: DRAIN(i, 0
- * and 1) some tokens, decode what is kept to out as f does, fetch next_x. BEFORE(sum) precedes the
+/* The products of 2 x 2 tiles in step i of panel, x0 and x1, and other work between them: DRAIN(i,
+ * 0 and 1) some tokens, decode what is kept to out as f does, fetch next_x. BEFORE(sum) precedes the
  * first of a sum. */
 #define RQ_PRODUCTS(i, BEFORE, DRAIN)                                                              \
     do {                                                                                           \
@@ -427,8 +427,7 @@ ALWAYS_INLINE void rq_group(const struct rq_format *f, const struct amx_call *c,
         amx_fetch_rows(c, r, 0, d.n_bytes, false);
     while (b.r0 < c->n_rows) {
         rq_decode(f, &d, INT64_MAX); /* what is left of it */
-        const struct amx_block next = b.last ? amx_block_at(c, b.r0 + b.nr, 0, !b.half, RQ_ROWS, RQ_K_BLOCK)
-                                            : amx_block_at(c, b.r0, b.k0 + b.nk, !b.half, RQ_ROWS, RQ_K_BLOCK);
+        const struct amx_block next = amx_next_block(c, &b, RQ_ROWS, RQ_K_BLOCK);
         d = rq_begin_decoding(c, s, &next);
         rq_tokens(f, c, s, &b, &d);
         if (c->up && b.last) { /* the last scale may be of one block alone */
