@@ -7,7 +7,7 @@
  *   A group holds D[4], s[4], then 4 x 32 values. A tail of fewer than four blocks at the end of a
  *   row is stored as single q8_2 blocks. Source: ik_llama.cpp 8337e4cd, x86 variant.
  *
- * q8_k_tile: blocks of 256 values, two of which share a scale (the last of an odd number has its own):
+ * q8_k_tile: blocks of 256 values; two share a scale, and the last of an odd number has its own:
  *   d = amax / 127 in binary32, q = round to nearest even of x * (1 / d), in -127..127.
  *   A block is a multiple of 64 bytes, as the rows of tiles want it. Ours. */
 #ifndef GGAUGE_ACT_H

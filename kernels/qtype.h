@@ -131,17 +131,18 @@ struct qkernel {
     /* The inverse; imatrix [n] weights the error of each column, or NULL. n is a multiple of
      * n_blk. */
     void (*quantize_row)(const float *x, void *row, int64_t n, const float *imatrix);
-    /* Of types of activations that come in groups (act_group): the same row in pieces of 64 bytes, one
-     * every `apart` bytes. */
+    /* Of types of activations that come in groups (act_group): the same row in pieces of 64 bytes,
+     * one every `apart` bytes. */
     void (*quantize_pieces)(const float *x, void *pieces, size_t apart, int64_t n);
     /* Any n_rows >= 1 and n_tok >= 1. scratch: mul_mat_scratch(n) bytes, 64-byte aligned. Chooses
      * between streaming the weights (few tokens) and decoding a panel once (many). */
     void (*mul_mat)(int64_t n, const void *w, size_t w_stride, int64_t n_rows, const void *x,
                     size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride, void *scratch);
     /* Or NULL: silu(gate) * up of the products with rows of two matrices, as activations that the
-     * same kind of cell wants (act_group): y is where token 0 has the first of them, y_stride
-     * bytes from group to group / act_group; both are multiples of 64. A call
-     * begins at a multiple of glu_rows and has one, unless it reaches the end of the matrix. The bits are those of mul_mat, swiglu and quantize_row. */
+     * same kind of cell wants (act_group): y is where token 0 has the first of them, y_stride bytes
+     * from group to group / act_group; both are multiples of 64. A call begins at a multiple of
+     * glu_rows and has one, unless it reaches the end of the matrix. The bits are those of mul_mat,
+     * swiglu and quantize_row. */
     void (*glu)(int64_t n, const void *gate, const void *up, size_t w_stride, int64_t n_rows,
                 const void *x, size_t x_stride, int64_t n_tok, void *y, size_t y_stride,
                 void *scratch);
@@ -156,7 +157,7 @@ static inline bool qtype_rounds_weights(enum qtype w, enum qtype act) {
     return (act == QT_bf16 || act == QT_q8_k_tile) && qtype_info(w)->n_blk > 1;
 }
 
-/* A dequantised row of weights, y [n], as such a cell uses it. What is rounded to bf16 is the weight
+/* A dequantised row of weights, y [n], as such a cell uses it; others leave it as it is. What is rounded to bf16 is the weight
  * without the scale of the whole row; to nearest, and a tie goes towards zero in even columns, away
  * from it in odd ones. Those of 8 bits are described in trellis.h and legacy.h. */
 void qtype_round_weights(enum qtype w, enum qtype act, const void *row, float *y, int64_t n);

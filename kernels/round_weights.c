@@ -103,6 +103,7 @@ static void as_bf16(enum qtype w, const void *row, float *y, int64_t n) {
 }
 
 void qtype_round_weights(enum qtype w, enum qtype act, const void *row, float *y, int64_t n) {
+    if (!qtype_rounds_weights(w, act)) return;
     if (act == QT_q8_k_tile)
         as_bytes(w, row, y, n);
     else

@@ -103,7 +103,7 @@ out:
 static int choose_columns(struct kernel_cmd *c, struct err *e) {
     int rc = 0;
     struct str_list names;
-    for (int i = COL_ref + 1; i < COL_cuda && !c->text.backend; i++)
+    for (int i = COL_ref + 1; column_is_cpu((enum column)i) && !c->text.backend; i++)
         c->filter.col[i] = column_available((enum column)i);
     if (!c->text.backend) return 0;
     TRY(list_strs("--backend", c->text.backend, &names, e));

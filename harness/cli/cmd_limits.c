@@ -167,7 +167,7 @@ int cmd_limits(int argc, char **argv, struct err *e) {
           "windows of each model and column; their caches are f16, q8_0 and f32 in turn" },
         { OPT_INT, "--copy-chunks", "N", &l.copy_chunks, 0, 1 << 16, NULL,
           "windows of each copy in a simple type, whose products alone are new (0 = --chunks)" },
-        { OPT_CHOICE, "--backend", "COLUMN", &l.backend, 0, 0, "avx2|avx512|amx|amx_requant|cuda",
+        { OPT_CHOICE, "--backend", "COLUMN", &l.backend, 0, 0, FAST_COLUMNS "|cuda",
           "one column (default: every CPU column of this machine)" },
         { OPT_NO_FLAG, "--no-retype", NULL, &l.retype, 0, 0, NULL,
           "leave out the first f16 model's copies in simple types (f32, bf16, q4_1, ...)" },

@@ -75,7 +75,7 @@ int cmd_replay(int argc, char **argv, struct err *e) {
     const char *backend = NULL, *fault = NULL;
     int n_threads = 0;
     const struct opt table[] = {
-        { OPT_CHOICE, "--backend", "COLUMN", &backend, 0, 0, "ref|avx2|avx512|amx|amx_requant|cuda",
+        { OPT_CHOICE, "--backend", "COLUMN", &backend, 0, 0, "ref|" FAST_COLUMNS "|cuda",
           "kernels to use (default: arm B's column, else the best one of this machine)" },
         OPT_IF_FAULTS({ OPT_STR, "--fault", "NAME", &fault, 0, 0, NULL,
                         "seeded fault of the column; see ggauge types --faults" }){

@@ -51,7 +51,7 @@ int cmd_types(int argc, char **argv, struct err *e) {
         OPT_IF_FAULTS({ OPT_FLAG, "--faults", NULL, &faults, 0, 0, NULL,
                         "the catalogue of seeded faults, tab-separated" })
             OPT_IF_FAULTS({ OPT_CHOICE, "--backend", "COLUMN", &backend, 0, 0,
-                            "ref|avx2|avx512|amx|amx_requant|cuda",
+                            "ref|" FAST_COLUMNS "|cuda",
                             "with --faults: those that the column has" }) OPT_END,
     };
     int rc = opt_parse(argc, argv, table, "types", e);

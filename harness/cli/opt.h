@@ -44,6 +44,9 @@ struct opt {
 #define OPT_IF_FAULTS(...)
 #endif
 
+/* The columns that an option takes, beside ref and cuda. */
+#define FAST_COLUMNS "avx2|avx512|amx|amx_requant"
+
 #define OPT_END { .flags = NULL, .kind = OPT_GROUP, .help = NULL }
 
 /* Parse argv[1..]. On --help or -h print the grouped help to stdout and return 1. Positional
@@ -63,7 +66,7 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
     { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "engine" },                                         \
     OPT_IF_FAULTS({ OPT_STR, "--fault", "NAME", &(P).fault, 0, 0, NULL,                            \
                     "seeded fault of this arm; see ggauge types --faults" })                       \
-    { OPT_CHOICE, "--backend", "COLUMN", &(P).backend, 0, 0, "ref|avx2|avx512|amx|amx_requant|cuda",           \
+    { OPT_CHOICE, "--backend", "COLUMN", &(P).backend, 0, 0, "ref|" FAST_COLUMNS "|cuda",          \
       "kernels to use (default: the best CPU column of this machine)" },                           \
         OPT_PLACE(P), OPT_THREADS_BATCHES(P)
 #define OPT_PLACE(P)                                                                               \
@@ -75,7 +78,7 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
       "with cuda: shares of layers of the devices: 3,1" },                                         \
     { OPT_INT, "-mg --main-gpu", "N", &(P).main_gpu, 0, 64, NULL,                                  \
       "with cuda: the device if -ts names none" },                                                 \
-    { OPT_CHOICE, "--cpu-backend", "COLUMN", &(P).cpu_backend, 0, 0, "ref|avx2|avx512|amx|amx_requant",        \
+    { OPT_CHOICE, "--cpu-backend", "COLUMN", &(P).cpu_backend, 0, 0, "ref|" FAST_COLUMNS,          \
       "with cuda: kernels of what stays on the CPU (default: the best column)" }
 #define OPT_THREADS_BATCHES(P)                                                                     \
     OPT_BATCHES(P),                                                                                \
@@ -104,7 +107,7 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
     { OPT_CHOICE, "--numa", "MODE", &(MODE), 0, 0, NUMA_MODES,                                     \
       "pin threads and place -thp's copy: over all nodes, on that of the start, as numactl says" }
 #define OPT_ACT_LIKE(P)                                                                            \
-    { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, "avx2|avx512|amx|amx_requant|cuda",             \
+    { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, FAST_COLUMNS "|cuda",               \
       "with ref: every product gets the rounding errors of COLUMN's activations" }
 
 #endif

@@ -216,9 +216,8 @@ static void compare_weights(const struct probe *p, const float *first, int64_t c
     for (int64_t r = 0; r < p->n_out; r++) {
         double sq = 0;
         k->dequant_row(tensor_row(W, r), w, W->ne[0]);
-        if (qtype_rounds_weights((enum qtype)W->type, loc_act(p->s, p->product)))
-            qtype_round_weights((enum qtype)W->type, loc_act(p->s, p->product), tensor_row(W, r), w,
-                                W->ne[0]);
+        qtype_round_weights((enum qtype)W->type, loc_act(p->s, p->product), tensor_row(W, r), w,
+                            W->ne[0]);
         for (int64_t i = 0; i < W->ne[0]; i++)
             sq += (double)w[i] * w[i];
         double rms = sqrt(sq / (double)W->ne[0]) * gain;

@@ -85,6 +85,15 @@ ALWAYS_INLINE struct amx_block amx_next_block(const struct amx_call *c, const st
     return amx_block_at(c, r0, k0, !b->half, max_rows, max_k);
 }
 
+/* The four sums, or those of the first 16 tokens, one tile after the other. */
+ALWAYS_INLINE void amx_store_tiles(void *to, bool two) {
+    TILE_STORE(0, to, 64);
+    TILE_STORE(1, (char *)to + TILE_BYTES, 64);
+    if (!two) return;
+    TILE_STORE(2, (char *)to + 2 * TILE_BYTES, 64);
+    TILE_STORE(3, (char *)to + 3 * TILE_BYTES, 64);
+}
+
 /* Hints that bring n_bytes at `at` of rows i and i + 1, i even, into the first or the second level
  * cache; they may lie behind the matrix. */
 ALWAYS_INLINE void amx_fetch_rows(const struct amx_call *c, int64_t i, int64_t at, int64_t n_bytes,

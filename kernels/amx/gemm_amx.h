@@ -96,14 +96,6 @@ ALWAYS_INLINE int64_t amx_column(const struct amx_call *c, int64_t r) {
             TILE_ZERO(tile);                                                                       \
     } while (0)
 
-ALWAYS_INLINE void amx_store_sums(struct amx_sums *s, bool two) {
-    TILE_STORE(0, s->t[0], 64);
-    TILE_STORE(1, s->t[1], 64);
-    if (!two) return;
-    TILE_STORE(2, s->t[2], 64);
-    TILE_STORE(3, s->t[3], 64);
-}
-
 /* Complete sums of m tokens and n_rows rows that go to y, times scale, token by token. */
 struct amx_leaving {
     const struct amx_sums *sums; /* NULL: none */
@@ -138,8 +130,8 @@ static NOINLINE void amx_leave_glu(struct amx_leaving *l) {
         const __m512 b = _mm512_mul_ps(_mm512_load_ps(u), _mm512_loadu_ps(scale + AMX_PANEL_ROWS));
         y[i] = bf16_of(_mm512_mul_ps(silu_f32x16(a), b));
     }
-    char *to = l->y + t / TILE_ROWS * TILE_ROWS * l->y_stride +
-               r / (2 * AMX_PANEL_ROWS) * TILE_BYTES + t % TILE_ROWS * 64;
+    char *to = act_in_group(l->y, l->y_stride, t, TILE_ROWS) +
+               r / (2 * AMX_PANEL_ROWS) * TILE_BYTES;
     const __m512i line = _mm512_inserti64x4(_mm512_castsi256_si512(y[0]), y[1], 1);
     if (l->stream)
         _mm512_stream_si512((__m512i *)(void *)to, line);
@@ -346,7 +338,7 @@ ALWAYS_INLINE const char *amx_next_x(const struct amx_call *c, const struct amx_
 /* Tiles for m tokens; what is in them goes where it belongs first. */
 ALWAYS_INLINE void amx_set_tokens(struct amx_pass *p, int m) {
     if (p->m0 + p->m1 == m) return;
-    if (p->old) amx_store_sums(p->old, p->m1 > 0);
+    if (p->old) amx_store_tiles(p->old, p->m1 > 0);
     p->old = NULL;
     p->m0 = m < TILE_ROWS ? m : TILE_ROWS;
     p->m1 = m - p->m0;
@@ -392,7 +384,7 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
                                           .stream = c->stream,
                                           .parts = c->up ? 2 : 4 };
     }
-    amx_store_sums(p.old, p.m1 > 0);
+    amx_store_tiles(p.old, p.m1 > 0);
     amx_leave_all(&p.leaving);
 }
 

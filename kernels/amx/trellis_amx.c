@@ -35,11 +35,10 @@ ALWAYS_INLINE void iq3_kt_signs(const struct rows16 *r, int64_t at, __m512i sign
 
 static void iq3_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
     struct kt_kept *k = (struct kt_kept *)kept;
-    const int64_t at = kt_block_at(b, sizeof(struct blk_iq3_kt));
+    const int64_t at = iq3_kt_magnitudes(r, b, k);
     (void)n;
     b %= KT_PIECES;
-    iq3_kt_magnitudes(r, at, b, k);
-    if (b == 0) iq3_kt_signs(r, at + (int64_t)IQ3_KT_SIGNS, k->k23.signs);
+    if (b == 0) iq3_kt_signs(r, at, k->k23.signs);
     k->sign = _mm512_castsi128_si512(_mm_cvtsi32_si128(7 - (int)b)); /* to the top */
 }
 

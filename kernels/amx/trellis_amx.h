@@ -98,16 +98,17 @@ static void iq2_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *
     kt_begin_groups_of_8(b, k);
 }
 
-/* Piece b of a block but its signs, which a block has at IQ3_KT_SIGNS. */
-#define IQ3_KT_SIGNS offsetof(struct blk_iq3_kt, sg)
-ALWAYS_INLINE void iq3_kt_magnitudes(const struct rows16 *r, int64_t at, int64_t b,
-                                     struct kt_kept *k) {
+/* Piece b but its signs. Returns where those of its block are; they are wanted when it begins. */
+ALWAYS_INLINE int64_t iq3_kt_magnitudes(const struct rows16 *r, int64_t b, struct kt_kept *k) {
+    const int64_t at = kt_block_at(b, sizeof(struct blk_iq3_kt));
+    b %= KT_PIECES;
     if (b == 0) {
         k->k23.sc = rows_dword(r, at);
         kt_dwords(r, at + 4, 16, k->k23.idx);
     }
     k->scale = kt_scale(kt_nibble(k->k23.sc, b));
     kt_begin_groups_of_8(b, k);
+    return at + (int64_t)offsetof(struct blk_iq3_kt, sg);
 }
 
 /* Lanes moved up by n bits, down by -n. */

@@ -44,13 +44,14 @@ struct rq_format {
     void (*step)(const __m512i *kept, int64_t i, char *out);
 };
 
-struct rq_ints {
-    int32_t t[4][TILE_ROWS][TILE_ROWS]; /* as struct amx_sums */
-};
-
 /* f32 sums of 32 tokens x 32 rows. */
 struct rq_sums {
     float t[AMX_TOKENS][AMX_PANEL_ROWS];
+};
+
+/* The integers that are added to them, as they leave their tiles. */
+struct rq_ints {
+    int32_t t[4][TILE_ROWS][TILE_ROWS]; /* [2 of tokens][2 of rows] */
 };
 
 struct rq_scratch {
@@ -135,8 +136,7 @@ struct rq_decoding {
     struct rq_scratch *s;
     struct amx_block to;
     int64_t row, b, n_b;
-    int64_t at, next_at,
-        n_bytes; /* in a row: where it begins, where the one after it does; its size */
+    int64_t at, next_at, n_bytes; /* in a row: where it begins and the next one does; its size */
     struct rows16 rows;
 };
 
@@ -254,8 +254,7 @@ struct rq_pass {
         if (out) f->step(kept, (i) % 8, out + (i) % 8 * 64);                                       \
     } while (0)
 
-/* What leaves in steps 1 to 7: tokens (t, n) at the first and the second place. In step 0 the sums
- * are still on their way out of the tiles. */
+/* Nothing is drained in step 0: the sums are still on their way out of the tiles. */
 #define RQ_NONE(i, place) (void)0
 
 /* A pass over 512 weights, while the sums of the one before leave and two pieces are decoded; where
@@ -320,12 +319,7 @@ ALWAYS_INLINE void rq_products_any(const struct rq_format *f, int64_t n_steps, c
 /* Nothing is in the tiles after that. */
 ALWAYS_INLINE void rq_flush(struct rq_pass *p, struct rq_ints *ints) {
     if (!p->tiles) return;
-    TILE_STORE(0, ints->t[0], 64);
-    TILE_STORE(1, ints->t[1], 64);
-    if (p->m1) {
-        TILE_STORE(2, ints->t[2], 64);
-        TILE_STORE(3, ints->t[3], 64);
-    }
+    amx_store_tiles(ints, p->m1 > 0);
     rq_drain_any(p->tiles, ints, 0, AMX_TOKENS);
     p->tiles = NULL;
 }
@@ -376,14 +370,11 @@ ALWAYS_INLINE void rq_direct(const struct amx_call *c, struct rq_scratch *s,
 ALWAYS_INLINE void rq_leave_glu(const struct amx_call *c, const struct rq_scratch *s, int64_t b,
                                 int n) {
     char *y = c->y + b * (int64_t)RQ_X_BYTES;
-    for (int64_t t = 0; t < c->n_tok; t++) {
-        char *to = y + (size_t)(t / TILE_ROWS * TILE_ROWS) * c->y_stride + t % TILE_ROWS * 64;
-        q8_k_tile_blocks(s->glu[t], n, to, TILE_BYTES);
-    }
+    for (int64_t t = 0; t < c->n_tok; t++)
+        q8_k_tile_blocks(s->glu[t], n, act_in_group(y, c->y_stride, t, TILE_ROWS), TILE_BYTES);
 }
 
-/* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels of b, while the next are decoded.
- */
+/* The tokens of c, a group of them, by the decoded panels of b, while the next are decoded. */
 ALWAYS_INLINE void rq_tokens(const struct rq_format *f, const struct amx_call *c,
                              struct rq_scratch *s, const struct amx_block *b,
                              struct rq_decoding *next) {

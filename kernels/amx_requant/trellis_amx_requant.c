@@ -12,7 +12,8 @@ struct rq_kept {
 };
 static_assert(sizeof(struct rq_kept) <= RQ_KEPT * sizeof(__m512i), "room for what is kept");
 
-/* Of blocks whose largest |s| is given. Returns what their bytes are to be multiplied by. */
+/* kt_q8_factor of 16 rows whose largest |s| is given. Returns what their bytes are to be multiplied
+ * by. */
 ALWAYS_INLINE __m512 set_factor(__m512i *kept, __m512i largest, const struct rows16 *r,
                                 double gain) {
     struct rq_kept *k = (struct rq_kept *)kept;
@@ -44,16 +45,23 @@ ALWAYS_INLINE __m512i bytes_of(const __m512i words[2], __m512i factor) {
                                      0xca);
 }
 
-static __m512 iq2_kt_open(const struct rows16 *r, int64_t i, int64_t n, __m512i *kept) {
-    static const int32_t scales[16] = KT_SCALES;
+/* The largest |s| of blocks [i, i + n) of n_bytes each, whose nibbles stand for scales. */
+ALWAYS_INLINE __m512i largest_scale(const struct rows16 *r, int64_t i, int64_t n, size_t n_bytes,
+                                    const int32_t scales[16]) {
     const __m512i sizes = _mm512_abs_epi32(_mm512_loadu_si512(scales));
     __m512i most = _mm512_setzero_si512();
     for (const int64_t end = i + n; i < end; i++) {
-        const __m512i sc = rows_dword(r, kt_block_at(i * KT_PIECES, sizeof(struct blk_iq2_kt)));
+        const __m512i sc = rows_dword(r, kt_block_at(i * KT_PIECES, n_bytes));
         for (int b = 0; b < KT_PIECES; b++)
             most = _mm512_max_epi32(most, _mm512_permutexvar_epi32(kt_nibble(sc, b), sizes));
     }
-    return set_factor(kept, most, r, IQ2_KT_GAIN);
+    return most;
+}
+
+static __m512 iq2_kt_open(const struct rows16 *r, int64_t i, int64_t n, __m512i *kept) {
+    static const int32_t scales[16] = KT_SCALES;
+    return set_factor(kept, largest_scale(r, i, n, sizeof(struct blk_iq2_kt), scales), r,
+                      IQ2_KT_GAIN);
 }
 
 ALWAYS_INLINE void iq2_kt_step(const __m512i *kept, int64_t i, char *out) {
@@ -64,23 +72,18 @@ ALWAYS_INLINE void iq2_kt_step(const __m512i *kept, int64_t i, char *out) {
 }
 
 static __m512 iq3_kt_open(const struct rows16 *r, int64_t i, int64_t n, __m512i *kept) {
-    __m512i most = _mm512_setzero_si512();
-    for (const int64_t end = i + n; i < end; i++) {
-        const __m512i sc = rows_dword(r, kt_block_at(i * KT_PIECES, sizeof(struct blk_iq3_kt)));
-        for (int b = 0; b < KT_PIECES; b++)
-            most = _mm512_max_epi32(most, kt_nibble(sc, b));
-    }
-    return set_factor(kept, most, r, IQ3_KT_GAIN);
+    static const int32_t scales[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    return set_factor(kept, largest_scale(r, i, n, sizeof(struct blk_iq3_kt), scales), r,
+                      IQ3_KT_GAIN);
 }
 
 /* A dword of signs is of four weights. */
 static void iq3_kt_begin(const struct rows16 *r, int64_t b, int64_t n, __m512i *kept) {
     struct kt_kept *k = (struct kt_kept *)kept;
-    const int64_t at = kt_block_at(b, sizeof(struct blk_iq3_kt));
+    const int64_t at = iq3_kt_magnitudes(r, b, k);
     (void)n;
     b %= KT_PIECES;
-    iq3_kt_magnitudes(r, at, b, k);
-    if (b == 0) kt_dwords(r, at + (int64_t)IQ3_KT_SIGNS, 8, k->k23.signs);
+    if (b == 0) kt_dwords(r, at, 8, k->k23.signs);
     k->sign = _mm512_set1_epi8((char)(1 << b));
 }
 

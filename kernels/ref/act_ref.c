@@ -48,27 +48,31 @@ static void q8_2_x4_dequant_row(const void *row, float *y, int64_t n) {
     }
 }
 
-/* A NaN or an infinity becomes the scale, as above. */
-static void q8_k_tile_quantize_row(const float *x, void *row, int64_t n, const float *imatrix) {
-    struct blk_q8_k_tile *blk = row;
-    (void)imatrix;
-    const int64_t n_blocks = n / QK_Q8_K;
+/* n_blocks blocks with one scale. A NaN or an infinity becomes the scale, as above. */
+static void q8_k_tile_blocks(const float *x, struct blk_q8_k_tile *blk, int64_t n_blocks) {
+    float amax = 0;
+    for (int64_t i = 0; i < n_blocks * QK_Q8_K; i++) {
+        float a = fabsf(x[i]);
+        amax = isnan(a) || isnan(amax) ? NAN : fmaxf(amax, a);
+    }
+    float d = amax / 127.0f, inverse = d ? 1.0f / d : 0.0f;
     for (int64_t b = 0; b < n_blocks; b++, blk++, x += QK_Q8_K) {
-        float amax = 0;
-        const int64_t first = b / Q8_K_BLOCKS * Q8_K_BLOCKS, after = first + Q8_K_BLOCKS;
-        for (int64_t i = (first - b) * QK_Q8_K;
-             i < ((after < n_blocks ? after : n_blocks) - b) * QK_Q8_K; i++) {
-            float a = fabsf(x[i]);
-            amax = isnan(a) || isnan(amax) ? NAN : fmaxf(amax, a);
-        }
         memset(blk, 0, sizeof *blk);
-        blk->d = amax / 127.0f;
-        float inverse = blk->d ? 1.0f / blk->d : 0.0f;
+        blk->d = d;
         for (int i = 0; i < QK_Q8_K; i++) {
             float q = nearbyintf(x[i] * inverse);
             blk->qs[i] = isfinite(amax) ? (int8_t)fmaxf(-127.0f, fminf(127.0f, q)) : 1;
         }
     }
+}
+
+static void q8_k_tile_quantize_row(const float *x, void *row, int64_t n, const float *imatrix) {
+    struct blk_q8_k_tile *blk = row;
+    const int64_t n_blocks = n / QK_Q8_K;
+    (void)imatrix;
+    for (int64_t b = 0; b < n_blocks; b += Q8_K_BLOCKS)
+        q8_k_tile_blocks(x + b * QK_Q8_K, blk + b,
+                         n_blocks - b < Q8_K_BLOCKS ? n_blocks - b : Q8_K_BLOCKS);
 }
 
 static void q8_k_tile_dequant_row(const void *row, float *y, int64_t n) {

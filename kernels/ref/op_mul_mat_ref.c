@@ -59,7 +59,6 @@ static void run(const struct node *node, struct work *w) {
     int64_t n = x->ne[0], n_tok = x->ne[1], n_rows = W->ne[1];
     const struct qkernel *k = qkernel_find(COL_ref, (enum qtype)W->type, false, NULL);
     double gain = qtype_info((enum qtype)W->type)->gain;
-    const enum qtype weights_for = node->p.mul_mat.weights_for;
     double *xs = w->shared;
 
     for (int64_t t; (t = work_next(w)) < n_tok;)
@@ -74,9 +73,8 @@ static void run(const struct node *node, struct work *w) {
         if (m < ROWS) memset(ws, 0, (size_t)n * ROWS * sizeof *ws);
         for (int r = 0; r < m; r++) {
             k->dequant_row(tensor_row(W, r0 + r), row, n);
-            if (qtype_rounds_weights((enum qtype)W->type, weights_for))
-                qtype_round_weights((enum qtype)W->type, weights_for, tensor_row(W, r0 + r), row,
-                                    n);
+            qtype_round_weights((enum qtype)W->type, node->p.mul_mat.weights_for,
+                                tensor_row(W, r0 + r), row, n);
             for (int64_t i = 0; i < n; i++)
                 ws[i * ROWS + r] = row[i];
         }

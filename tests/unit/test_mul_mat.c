@@ -177,8 +177,7 @@ static void multiply_exactly(struct cell_case *c) {
     for (int r = 0; r < MAX_ROWS; r++) {
         const char *from = c->w + (size_t)r * c->w_stride;
         wk->dequant_row(from, w + r * c->n, c->n);
-        if (qtype_rounds_weights(c->t, c->k->act))
-            qtype_round_weights(c->t, c->k->act, from, w + r * c->n, c->n);
+        qtype_round_weights(c->t, c->k->act, from, w + r * c->n, c->n);
     }
     for (int64_t i = 0; i < c->n; i++)
         for (int r = 0; r < MAX_ROWS; r++)
