@@ -34,6 +34,10 @@ struct share {
 };
 
 #define SHARE_MAX 0xffff /* chunks */
+/* What a thread claims of its own share at once, one in so many of what is left: what a call does
+ * once for all of its rows it then does a few times only, and the end is left for others to help.
+ */
+#define OWN_PART 3
 
 struct work_team {
     _Alignas(64) _Atomic int arrived;
@@ -134,42 +138,57 @@ int64_t work_next(struct work *w) {
     return n;
 }
 
-/* The next chunk from one end of a share of `size`, or -1. */
-static int64_t take(struct share *s, uint32_t epoch, int64_t size, bool front) {
+/* Claim the next chunks from one end of a share of `size`: one, or, from the front, one in `part`
+ * of what is left. Returns how many, from *first on; 0 = none is left. */
+static int64_t take(struct share *s, uint32_t epoch, int64_t size, bool front, int64_t part,
+                    int64_t *first) {
     uint64_t word = atomic_load_explicit(&s->word, memory_order_relaxed);
     for (;;) {
         uint32_t gone = (uint32_t)word;
-        if (word >> 32 > epoch) return -1;
+        if (word >> 32 > epoch) return 0;
         if (word >> 32 < epoch) gone = 0;
         const int64_t at_front = gone & SHARE_MAX, at_back = gone >> 16;
-        if (at_front + at_back >= size) return -1;
-        gone += front ? 1 : 1 << 16;
+        const int64_t left = size - at_front - at_back;
+        if (left <= 0) return 0;
+        const int64_t n = front && left > part ? left / part : 1;
+        gone += front ? (uint32_t)n : 1 << 16;
         if (atomic_compare_exchange_weak_explicit(&s->word, &word, (uint64_t)epoch << 32 | gone,
-                                                  memory_order_relaxed, memory_order_relaxed))
-            return front ? at_front : size - 1 - at_back;
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+            *first = front ? at_front : size - 1 - at_back;
+            return n;
+        }
     }
 }
 
-int64_t work_share(struct work *w, int64_t n) {
+/* Claim chunks of n, the own ones one in `part` at a time. */
+static int64_t claim(struct work *w, int64_t n, int64_t part, int64_t *first) {
     if (w->nth == 1 || n / w->nth >= SHARE_MAX) {
-        const int64_t i = work_next(w);
-        return i < n ? i : -1;
+        *first = work_next(w);
+        return *first < n;
     }
     for (int v = 0; v < w->nth; v++) {
         const int whose = (w->ith + v) % w->nth;
         const int64_t begin = n * whose / w->nth, end = n * (whose + 1) / w->nth;
-        const int64_t i =
-            take(&w->team->shares[whose], w->team->epoch + (uint32_t)w->piece, end - begin, v == 0);
-        if (i >= 0) return begin + i;
+        const int64_t got = take(&w->team->shares[whose], w->team->epoch + (uint32_t)w->piece,
+                                 end - begin, v == 0, part, first);
+        if (!got) continue;
+        *first += begin;
+        return got;
     }
-    return -1;
+    return 0;
+}
+
+int64_t work_share(struct work *w, int64_t n) {
+    int64_t first;
+    return claim(w, n, n, &first) ? first : -1;
 }
 
 bool work_rows(struct work *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end) {
-    const int64_t i = work_share(w, (n + grain - 1) / grain);
-    if (i < 0) return false;
-    *begin = i * grain;
-    *end = n - *begin < grain ? n : *begin + grain;
+    int64_t first;
+    const int64_t got = claim(w, (n + grain - 1) / grain, OWN_PART, &first);
+    if (!got) return false;
+    *begin = first * grain;
+    *end = n - *begin < got * grain ? n : *begin + got * grain;
     return true;
 }
 

@@ -60,7 +60,8 @@ int64_t work_next(struct work *w);
  * when its own share is done. All threads say the same n and go on until there is none. */
 int64_t work_share(struct work *w, int64_t n);
 
-/* Claim rows [*begin, *end) of n as work_share does, `grain` at a time; false if none are left. */
+/* Claim rows [*begin, *end) of n as work_share does, one or more times `grain`, fewer and fewer
+ * towards the end; false if none are left. */
 bool work_rows(struct work *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
 
 /* Rows of n_bytes that are worth claiming at once: to claim costs as much as a few KiB. */

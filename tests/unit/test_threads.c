@@ -54,13 +54,16 @@ static void barriers_and_chunks_hold(void **state) {
     }
 }
 
-/* Chunks shared out: n differs from piece to piece and is at times below the number of threads, and
- * some threads are slow. */
+/* Chunks and rows shared out: n differs from piece to piece and is at times below the number of
+ * threads, and some threads are slow. */
 static void shares(void *arg, struct work *w) {
     struct shared_state *s = arg;
     for (int r = 0; r < ROUNDS; r++) {
-        for (int64_t c; (c = work_share(w, r % (CHUNKS + 1))) >= 0;) {
-            atomic_fetch_add(&s->claimed[r][c], 1);
+        const int64_t n = r % (CHUNKS + 1);
+        for (int64_t c = 0, end; r % 2 ? work_rows(w, n, 1 + r % 5, &c, &end)
+                                       : (end = (c = work_share(w, n)) + 1) > 0;) {
+            for (; c < end; c++)
+                atomic_fetch_add(&s->claimed[r][c], 1);
             for (int spin = 0; spin < 200 * (w->ith % 3); spin++)
                 atomic_load(&s->wrong);
         }
