@@ -35,6 +35,13 @@ ALWAYS_INLINE __m512i spread_u32(const void *p) {
     return _mm512_set1_epi32((int)load_u32(p));
 }
 
+/* sum + the products of the bytes of a lane, w unsigned, with the 4 signed bytes at x, which are the
+ * same for all lanes. Written out, because gcc 12 fetches x with an instruction of its own. */
+ALWAYS_INLINE __m512i dpbusd_spread(__m512i sum, __m512i w, const void *x) {
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const uint32_t *)x));
+    return sum;
+}
+
 /* Lanes 0 .. n - 1 of 16, n <= 16. */
 ALWAYS_INLINE __mmask16 first_lanes(int64_t n) {
     return (__mmask16)((1u << n) - 1);

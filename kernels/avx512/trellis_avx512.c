@@ -12,9 +12,9 @@
  *             is 4 instructions for 16 weights, or 8 weights a cycle on the two vector ports, less
  *             what it takes to unpack indices.
  *   packed    IQ3_KT, whose magnitude needs the sum, and panels: the bytes are added up first and
- *             four weights of a row share a lane.
+ *             four weights of a row share a lane. 21 instructions for 64 weights of IQ3_KT.
  *
- * Weights have a bias of KT_OFFSET: bytes 0..252.
+ * Weights have a bias of KT_OFFSET: bytes 0..252; only the magnitudes of IQ3_KT's stream have none.
  *
  * Formats and generator: trellis.h. */
 #include "int8_avx512.h"
@@ -27,18 +27,30 @@ ALWAYS_INLINE __m512i kt_state(__m512i x, int k) {
                             _mm512_set1_epi32((int)KT_MASK));
 }
 
-/* Weights first .. first + 3 of 16 seeds, as the bytes of a lane; a sum fits a byte. vdbpsadbw
- * against zero leaves the sum of a lane's bytes in both of its halves, and a mask keeps one half
- * for the next but one weight. */
-ALWAYS_INLINE __m512i kt_four(__m512i x, int first) {
-    const __m512i zero = _mm512_setzero_si512();
+/* Bytes whose sum over a state with bit 7 set in all of its bytes is 512, or 382, which leave a
+ * weight with its bias, or without it and 256 too many. None is larger than what it is taken from.
+ */
+#define KT_LESS 0x80808080u
+#define KT_LESS_SIGNED 0x5f5f6060u
+static_assert(2 * 0x5f + 2 * 0x60 == 4 * 0x80 + KT_OFFSET - 256, "the weight and 256");
+
+/* Weights first .. first + 3 of 16 seeds, as the bytes of a lane, with the bias (less = KT_LESS) or
+ * as signed bytes (KT_LESS_SIGNED). vdbpsadbw leaves the sum of a lane's bytes in both of its
+ * halves, and a mask keeps one half for the next but one weight. */
+ALWAYS_INLINE __m512i kt_four(__m512i x, int first, uint32_t less) {
     const __m512i up =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 2, 0, 4, 0, 6, 0, 8, 0, 10, 0, 12, 0, 14));
-    __m512i w[2];
+    __m512i state[4], w[2];
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        state[i] = _mm512_ternarylogic_epi32(
+            _mm512_mullo_epi32(x, _mm512_set1_epi32((int)powers[first + i])),
+            _mm512_set1_epi32((int)KT_MASK), _mm512_set1_epi32((int)0x80808080), 0xea);
     UNROLL
     for (int i = 0; i < 2; i++) {
-        w[i] = _mm512_dbsad_epu8(kt_state(x, first + i), zero, 0);
-        w[i] = _mm512_mask_dbsad_epu8(w[i], 0xaaaaaaaa, kt_state(x, first + 2 + i), zero, 0);
+        const __m512i l = _mm512_set1_epi32((int)less);
+        w[i] = _mm512_dbsad_epu8(state[i], l, 0);
+        w[i] = _mm512_mask_dbsad_epu8(w[i], 0xaaaaaaaa, state[2 + i], l, 0);
     }
     return _mm512_mask_shuffle_epi8(w[0], 0xaaaaaaaaaaaaaaaa, w[1], up);
 }
@@ -74,7 +86,8 @@ struct kt_format {
     __m512 (*scales)(const struct kt_block *u, int b, __m512 d);
     /* Weights 4 i .. 4 i + 3 of sub-block b as bytes with the bias. */
     __m512i (*four)(const struct kt_block *u, int b, int i);
-    /* Add the 32 products of sub-block b with the stream's activations to `start`. */
+    /* The sum of the 32 products of sub-block b with the stream's activations; start: what the bias
+     * adds to it, negated. */
     __m512i (*dot)(const struct kt_block *u, int b, const int8_t *x, __m512i start);
     int halves;
     int64_t words_at; /* where in a block the words are; -1 = none */
@@ -202,52 +215,54 @@ ALWAYS_INLINE __m512 iq4_kt_scales(const struct kt_block *u, int b, __m512 d) {
                            _mm512_mul_ps(d, _mm512_set1_ps(64.0f)));
 }
 
-/* Sums of 32 weights of sub-block b with spread activations. Four chains, because a product waits
+/* Sums of 32 weights of sub-block b with spread activations. Two chains, because a product waits
  * 5 cycles for the one before it. */
 ALWAYS_INLINE __m512i kt_dot_by_8(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
-    __m512i acc[4] = { start, _mm512_setzero_si512(), _mm512_setzero_si512(),
-                       _mm512_setzero_si512() };
+    __m512i acc[2] = { start, _mm512_setzero_si512() };
     UNROLL
     for (int g = 0; g < 4; g++) {
         const __m512i seed = kt_seed(u->pairs[2 * b + g / 2], g % 2);
         UNROLL
         for (int k = 0; k < 8; k++)
-            acc[k % 4] =
-                _mm512_dpbusd_epi32(acc[k % 4], kt_state(seed, k), spread_u32(x + 32 * g + 4 * k));
+            acc[k % 2] = dpbusd_spread(acc[k % 2], kt_state(seed, k), x + 32 * g + 4 * k);
     }
-    return _mm512_add_epi32(_mm512_add_epi32(acc[0], acc[1]), _mm512_add_epi32(acc[2], acc[3]));
+    return _mm512_add_epi32(acc[0], acc[1]);
 }
 
 /* The same for groups of 4. */
 ALWAYS_INLINE __m512i kt_dot_by_4(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
-    __m512i acc[4] = { start, _mm512_setzero_si512(), _mm512_setzero_si512(),
-                       _mm512_setzero_si512() };
+    __m512i acc[2] = { start, _mm512_setzero_si512() };
     UNROLL
     for (int g = 0; g < 8; g++) {
         const __m512i seed = kt_seed(u->pairs[4 * b + g / 2], g % 2);
         UNROLL
         for (int k = 0; k < 4; k++)
-            acc[k] = _mm512_dpbusd_epi32(acc[k], kt_state(seed, k), spread_u32(x + 16 * g + 4 * k));
+            acc[k % 2] = dpbusd_spread(acc[k % 2], kt_state(seed, k), x + 16 * g + 4 * k);
     }
-    return _mm512_add_epi32(_mm512_add_epi32(acc[0], acc[1]), _mm512_add_epi32(acc[2], acc[3]));
+    return _mm512_add_epi32(acc[0], acc[1]);
 }
 
 /* NAME_four: weights 4 i .. 4 i + 3 of sub-block b as bytes with the bias. */
 ALWAYS_INLINE __m512i iq2_kt_four(const struct kt_block *u, int b, int i) {
-    return kt_four(kt_seed(u->pairs[2 * b + i / 4], i / 2 % 2), i % 2 * 4);
+    return kt_four(kt_seed(u->pairs[2 * b + i / 4], i / 2 % 2), i % 2 * 4, KT_LESS);
 }
 
-/* The weight, less its bias, is |sum - 126| or its negative: the larger one of sum and 252 - sum or
- * the smaller one, less 126. */
+/* Magnitudes 4 i .. 4 i + 3 of sub-block b, and which of them are to be negated. */
+ALWAYS_INLINE __m512i iq3_kt_magnitudes(const struct kt_block *u, int b, int i, __mmask64 *neg) {
+    const __m512i seed = kt_seed(u->pairs[2 * b + i / 4], i / 2 % 2);
+    *neg = _mm512_test_epi8_mask(u->words[i], _mm512_set1_epi8((char)(1 << b)));
+    return _mm512_abs_epi8(kt_four(seed, i % 2 * 4, KT_LESS_SIGNED));
+}
+
 ALWAYS_INLINE __m512i iq3_kt_four(const struct kt_block *u, int b, int i) {
-    const __m512i w = iq2_kt_four(u, b, i);
-    const __m512i other = _mm512_sub_epi8(_mm512_set1_epi8((char)(2 * KT_OFFSET)), w);
-    const __mmask64 neg = _mm512_test_epi8_mask(u->words[i], _mm512_set1_epi8((char)(1 << b)));
-    return _mm512_mask_min_epu8(_mm512_max_epu8(w, other), neg, w, other);
+    const __m512i bias = _mm512_set1_epi8(KT_OFFSET);
+    __mmask64 neg;
+    const __m512i w = iq3_kt_magnitudes(u, b, i, &neg);
+    return _mm512_mask_sub_epi8(_mm512_add_epi8(bias, w), neg, bias, w);
 }
 
 ALWAYS_INLINE __m512i iq4_kt_four(const struct kt_block *u, int b, int i) {
-    return kt_four(kt_seed(u->pairs[4 * b + i / 2], i % 2), 0);
+    return kt_four(kt_seed(u->pairs[4 * b + i / 2], i % 2), 0, KT_LESS);
 }
 
 /* NAME_dot: sums of the 32 products of sub-block b. */
@@ -255,11 +270,17 @@ ALWAYS_INLINE __m512i iq2_kt_dot(const struct kt_block *u, int b, const int8_t *
     return kt_dot_by_8(u, b, x, start);
 }
 
+/* Signs move to the activations, so that magnitudes need no bias. */
 ALWAYS_INLINE __m512i iq3_kt_dot(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
-    __m512i acc[2] = { start, _mm512_setzero_si512() };
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i acc[2] = { zero, zero };
+    (void)start;
     UNROLL
-    for (int i = 0; i < 8; i++)
-        acc[i % 2] = _mm512_dpbusd_epi32(acc[i % 2], iq3_kt_four(u, b, i), spread_u32(x + 4 * i));
+    for (int i = 0; i < 8; i++) {
+        __mmask64 neg;
+        const __m512i w = iq3_kt_magnitudes(u, b, i, &neg), v = spread_u32(x + 4 * i);
+        acc[i % 2] = _mm512_dpbusd_epi32(acc[i % 2], w, _mm512_mask_sub_epi8(v, neg, zero, v));
+    }
     return _mm512_add_epi32(acc[0], acc[1]);
 }
 
