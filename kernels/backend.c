@@ -85,9 +85,10 @@ static const struct peak_cell *const peak_cells[PEAK_count][COL_count] = {
 static const struct {
     const char *name;
     enum column parent;
+    bool by_name_only;
     const char *needs;
 } columns[COL_count] = {
-#define X(name, parent, needs) { #name, COL_##parent, needs },
+#define X(name, parent, by_name_only, needs) { #name, COL_##parent, by_name_only, needs },
     BACKEND_LIST(X)
 #undef X
 };
@@ -179,10 +180,14 @@ int backend_init(struct backend *b, enum column c, struct thread_pool *pool, str
     return c == COL_cuda ? backend_cuda_init(b, 0, e) : backend_cpu_init(b, c, pool, e);
 }
 
+bool column_goes_unasked(enum column c) {
+    return column_is_cpu(c) && !columns[c].by_name_only && column_available(c);
+}
+
 enum column column_best_cpu(void) {
     enum column best = COL_ref;
-    for (int c = COL_ref; c <= COL_amx; c++)
-        if (column_available((enum column)c)) best = (enum column)c;
+    for (int c = COL_ref; c < COL_count; c++)
+        if (column_goes_unasked((enum column)c)) best = (enum column)c;
     return best;
 }
 

@@ -14,14 +14,14 @@
 #include "op.h"
 #include "peak_cell.h"
 
-/*    column       parent  needs */
+/*    column       parent  by name only  needs */
 #define BACKEND_LIST(X)                                                                            \
-    X(ref,         none,   "nothing")                                                              \
-    X(avx2,        ref,    "AVX2, FMA, F16C")                                                      \
-    X(avx512,      avx2,   "AVX-512 F, BW, DQ, VL, VNNI, VBMI")                                    \
-    X(amx,         avx512, "AMX int8 and bf16 tiles")                                              \
-    X(amx_requant, amx,    "AMX int8 and bf16 tiles")                                              \
-    X(cuda,        none,   "an NVIDIA GPU and libggauge-cuda.so")
+    X(ref,         none,   false,        "nothing")                                                \
+    X(avx2,        ref,    false,        "AVX2, FMA, F16C")                                        \
+    X(avx512,      avx2,   false,        "AVX-512 F, BW, DQ, VL, VNNI, VBMI")                      \
+    X(amx,         avx512, false,        "AMX int8 and bf16 tiles")                                \
+    X(amx_requant, amx,    true,         "AMX int8 and bf16 tiles")                                \
+    X(cuda,        none,   false,        "an NVIDIA GPU and libggauge-cuda.so")
 
 enum column {
     COL_none = -1,
@@ -41,7 +41,9 @@ int column_check(enum column c, struct err *e);
 static inline bool column_is_cpu(enum column c) {
     return c >= COL_ref && c < COL_cuda;
 }
-/* The last available CPU column whose cells keep the weights' values. */
+/* Whether this machine can run it, it computes on the CPU and is not by name only. */
+bool column_goes_unasked(enum column c);
+/* The last of these. */
 enum column column_best_cpu(void);
 
 /* The cell that serves type t in column c, walking up the parents; *found (may be NULL) says whose

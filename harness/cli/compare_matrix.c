@@ -91,9 +91,9 @@ out:
 static int cut_columns(struct matrix *m, const char *list, struct err *e) {
     int rc = 0, n;
     char words[MAX_AXIS][16];
-    if (!list) { /* all that this machine has and that keep weights as they are, but ref */
-        for (int c = COL_ref + 1; c <= COL_amx; c++)
-            if (column_available((enum column)c))
+    if (!list) { /* all but ref */
+        for (int c = COL_ref + 1; c < COL_count; c++)
+            if (column_goes_unasked((enum column)c))
                 m->column[m->n_columns++] = column_name((enum column)c);
         FAIL_IF(m->n_columns == 0, e, ERR_UNSUPPORTED, "this machine has no column beside ref");
         return 0;
