@@ -1,14 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # The main job (`make bench`): does the best CPU column agree with ref (and cuda with every CPU column),
-# perplexity and a sweep of every model, the charts and one summary. The verdicts stand first in it.
+# perplexity and a sweep of every model, products with weights of their types as shares of what this
+# machine can do, the charts and one summary. The verdicts stand first in it.
 #
 #   MODELS="a.gguf b.gguf"  instead of the default models     TEXT=file  instead of wiki.test.raw
 #   CHUNKS=20               only the first chunks             SWEEP_CTX=4096, REPEATS=6
+#   KERNELS="--no-time"     other options for kernel-bench
 #   FLAGS="-t 8 ..."        options for every run             OUT=dir, RUNS=dir  where results go
 #
-# Exit: 0; 1 if a comparison is a FAIL; 3 if one could not be made. Either way only after everything
-# else has run and is written. UNDECIDED and MISTRUSTED are said, and are no failure.
+# Exit: 0; 1 if a comparison or a kernel is a FAIL; 3 if one could not be made. Either way only after
+# everything else has run and is written. UNDECIDED and MISTRUSTED are said, and are no failure.
 set -e
 cd "$(dirname "$0")/.."
 GGAUGE=${GGAUGE:-build/ggauge}
@@ -19,6 +21,15 @@ stamp=$(mktemp)
 verdicts=$(mktemp)
 trap 'rm -f "$stamp" "$verdicts"' EXIT
 status=0
+
+# note RC: what the exit code of a part means for that of the whole.
+note() {
+    case $1 in
+    0 | 125) ;;
+    1) status=1 ;;
+    *) [ $status -ne 0 ] || status=3 ;;
+    esac
+}
 
 # compare MODEL NAME A B: files in $out/compare-NAME, a line for the summary. 96 chunks decide most pairs
 # and are half a minute of ref on two cores.
@@ -31,11 +42,7 @@ compare() {
     [ -n "$verdict" ] || verdict="no verdict (exit $rc)"
     echo "$verdict"
     echo "bench: $2, $3 against $4: $verdict" >>"$verdicts"
-    case $rc in
-    0 | 125) ;;
-    1) status=1 ;;
-    *) [ $status -ne 0 ] || status=3 ;;
-    esac
+    note $rc
 }
 
 [ -n "$TEXT" ] || TEXT=$(.ci/text.sh bench)
@@ -57,6 +64,16 @@ for m in $MODELS; do
     "$GGAUGE" sweep-bench -m "$m" -c "${SWEEP_CTX:-4096}" -ub 512 -r "${REPEATS:-6}" --results "$runs" $FLAGS |
         tee "$out/$name.sweep.md"
 done
+types=$(for m in $MODELS; do "$GGAUGE" inspect -m "$m" --no-tensors; done |
+    sed -n 's/^type \([^:]*\): .*/\1/p' | grep -v '^f32$' | sort -u | paste -sd, -)
+if [ -n "$types" ]; then
+    echo "== kernels: $types"
+    rc=0
+    "$GGAUGE" kernel-bench --op mul_mat --type "$types" --n-tok 1,512 --results "$runs" \
+        ${KERNELS:---seconds 0.2} >"$out/kernels.md" || rc=$?
+    note $rc
+    cat "$out/kernels.md"
+fi
 "$GGAUGE" history --runs "$runs" --db "$(dirname "$runs")/history.sqlite"
 plots/report.py --csv $(find "$runs" -name '*.csv' -newer "$stamp" | sort) --out "$out"
 echo

@@ -32,12 +32,16 @@ compare)
     *) [ -z "$VERDICT" ] || echo "verdict           $VERDICT: as the test wants it" ;;
     esac
     exit "$STATUS" ;;
+kernel-bench)
+    echo "$*" >>"$CALLS"
+    exit "$KERNEL_STATUS" ;;
 *) exec "$REAL" "$@" ;;
 esac
 EOF2
 chmod +x "$tmp/ggauge"
-bench() { # bench NAME STATUS VERDICT COLUMNS: in a folder of its own
+bench() { # bench NAME STATUS VERDICT COLUMNS [KERNEL_STATUS]: in a folder of its own
     GGAUGE=$tmp/ggauge REAL=$real CALLS=$tmp/$1.calls STATUS=$2 VERDICT=$3 COLUMNS=$4 MODELS=$model \
+        KERNEL_STATUS=${5:-0} \
         TEXT=datasets/small/small.txt CHUNKS=1 REPEATS=1 SWEEP_CTX=640 OUT=$tmp/$1 RUNS=$tmp/$1.runs FLAGS= \
         .ci/bench.sh >"$tmp/out" 2>&1
 }
@@ -51,20 +55,25 @@ check "no card: said"
 bench undecided 125 UNDECIDED "ref avx2 cuda"
 [ $? -eq 0 ] && has "$tmp/out" "ref against best: UNDECIDED: as"
 check "UNDECIDED: said, exit 0"
-[ "$(wc -l <"$tmp/undecided.calls")" -eq 2 ] && has "$tmp/undecided.calls" "--a ref --b cuda" &&
+[ "$(grep -c -- --a "$tmp/undecided.calls")" -eq 2 ] && has "$tmp/undecided.calls" "--a ref --b cuda" &&
     has "$tmp/undecided.calls" "--a avx2 --b cuda" && has "$tmp/out" "tiny-qwen3-iq4_kt-avx2-cuda, avx2 against cuda"
 check "with a card every CPU column is compared with it"
 bench broken 3 "" "ref avx2"
 [ $? -eq 3 ] && has "$tmp/out" "ref against best: no verdict (exit 3)" && [ -s "$tmp/broken/README.md" ]
 check "a comparison that could not be made: exit 3, the rest is written"
 
+bench kernel 0 PASS "ref avx2" 1
+[ $? -eq 1 ] && has "$tmp/kernel.calls" "--type iq4_kt --n-tok 1,512" && [ -s "$tmp/kernel/README.md" ]
+check "a kernel outside of its limit: exit 1, everything else is written"
+
 # The real verdict. One chunk cannot decide by the mean.
 MODELS=$model TEXT=datasets/small/small.txt CHUNKS=1 REPEATS=1 SWEEP_CTX=640 OUT=$tmp/real \
-    RUNS=$tmp/real.runs FLAGS= .ci/bench.sh >"$tmp/out" 2>&1
+    RUNS=$tmp/real.runs FLAGS= KERNELS="--seconds 0.01 --n 256 --n-rows 64" .ci/bench.sh >"$tmp/out" 2>&1
 [ $? -eq 0 ] && has "$tmp/out" "ref against best: UNDECIDED: " &&
     sed -n 7p "$tmp/real/README.md" | grep -qF "| **UNDECIDED** | tiny-qwen3 | iq4_kt | ref against" &&
-    [ -s "$tmp/real/compare-tiny-qwen3-iq4_kt/report.md" ] && [ -s "$tmp/real/compare_ratio.svg" ]
-check "the real program: verdict, report, charts"
+    [ -s "$tmp/real/compare-tiny-qwen3-iq4_kt/report.md" ] && [ -s "$tmp/real/compare_ratio.svg" ] &&
+    grep -q "iq4_kt@" "$tmp/real/kernels.md" && [ -s "$tmp/real/roofline.svg" ]
+check "the real program: verdict, report, charts, kernels"
 
 make -s --no-print-directory compare >"$tmp/out" 2>&1
 [ $? -eq 2 ] && has "$tmp/out" "make compare M=file.gguf"
