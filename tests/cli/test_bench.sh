@@ -63,7 +63,7 @@ bench broken 3 "" "ref avx2"
 check "a comparison that could not be made: exit 3, the rest is written"
 
 bench kernel 0 PASS "ref avx2" 1
-[ $? -eq 1 ] && has "$tmp/kernel.calls" "--type iq4_kt --n-tok 1,512" && [ -s "$tmp/kernel/README.md" ]
+[ $? -eq 1 ] && has "$tmp/kernel.calls" "--type iq4_kt --n-tok 1,512" && has "$tmp/kernel.calls" "--backend avx2" && [ -s "$tmp/kernel/README.md" ]
 check "a kernel outside of its limit: exit 1, everything else is written"
 
 # The real verdict. One chunk cannot decide by the mean.
