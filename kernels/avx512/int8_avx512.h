@@ -59,6 +59,7 @@ struct int8_stream {
     float d[INT8_K_ONE / 32];
     float s[INT8_K_ONE / 32];
     int32_t start[INT8_K_ONE / 32];
+    bool has_lowest; /* set by trellis types: a byte of q is -128, whose negative is none */
 };
 
 /* 16 rows that are read where they lie. */

@@ -94,6 +94,8 @@ struct kt_format {
     int64_t block_bytes;
     double gain;
     int times; /* how often `dot` wants each activation */
+    /* The same tile for activations with a -128, if `dot` does not take them. */
+    void (*lowest_tile)(const void *panel, const void *acts, int64_t nk, struct gemm_out out);
 };
 
 ALWAYS_INLINE __m512i kt_signed(__m512i indices) {
@@ -270,7 +272,17 @@ ALWAYS_INLINE __m512i iq2_kt_dot(const struct kt_block *u, int b, const int8_t *
     return kt_dot_by_8(u, b, x, start);
 }
 
-/* Signs move to the activations, so that magnitudes need no bias. */
+/* With the signs where they belong. */
+ALWAYS_INLINE __m512i iq3_kt_dot_lowest(const struct kt_block *u, int b, const int8_t *x,
+                                        __m512i start) {
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        start = dpbusd_spread(start, iq3_kt_four(u, b, i), x + 4 * i);
+    return start;
+}
+
+/* Signs move to the activations, so that magnitudes need no bias. Activations of -128, which occur
+ * where a block's scale is subnormal, have no negative: iq3_kt_dot_lowest. */
 ALWAYS_INLINE __m512i iq3_kt_dot(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
     const __m512i zero = _mm512_setzero_si512();
     __m512i acc[2] = { zero, zero };
@@ -292,12 +304,14 @@ ALWAYS_INLINE __m512i iq4_kt_dot(const struct kt_block *u, int b, const int8_t *
 static void kt_stream_acts(int times, const char *x, int64_t n, int64_t k0, int64_t nk,
                            struct int8_stream *a) {
     int8_fill_stream(KT_OFFSET, x, n, k0, nk, a);
+    a->has_lowest = false;
     const __m512i four_times =
         _mm512_setr_epi32(0x00000000, 0x01010101, 0x02020202, 0x03030303, 0x04040404, 0x05050505,
                           0x06060606, 0x07070707, 0x08080808, 0x09090909, 0x0a0a0a0a, 0x0b0b0b0b,
                           0x0c0c0c0c, 0x0d0d0d0d, 0x0e0e0e0e, 0x0f0f0f0f);
     for (int64_t b = 0; b < nk / 32; b++) {
         const __m256i v = load256(q8_2_x4_block(x, k0 / 32 + b, n / 32).qs);
+        a->has_lowest |= _mm256_cmpeq_epi8_mask(v, _mm256_set1_epi8(INT8_MIN)) != 0;
         if (times == 1) {
             _mm256_storeu_si256((__m256i *)(a->q + 32 * b), v);
             continue;
@@ -382,17 +396,30 @@ ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_bl
     }
 }
 
-/* The functions and the cell of type NAME from NAME_unpack, NAME_scales, NAME_four and NAME_dot. */
-#define KT_CELL(NAME, HALVES, WORDS_AT, GAIN, TIMES)                                               \
-    static const struct kt_format NAME##_format = { .indices = NAME##_indices,                     \
-                                                    .scales = NAME##_scales,                       \
-                                                    .four = NAME##_four,                           \
-                                                    .dot = NAME##_dot,                             \
-                                                    .halves = HALVES,                              \
-                                                    .words_at = WORDS_AT,                          \
-                                                    .block_bytes = sizeof(struct blk_##NAME),      \
-                                                    .gain = GAIN,                                  \
-                                                    .times = TIMES };                              \
+ALWAYS_INLINE void kt_stream_tile(const struct kt_format *f, const void *panel, const void *acts,
+                                  int64_t nk, struct gemm_out out) {
+    const struct int8_rows *p = panel;
+    struct kt_sum s = { acts, 0, _mm512_setzero_ps(), out };
+    if (f->lowest_tile && UNLIKELY(s.a->has_lowest)) {
+        f->lowest_tile(panel, acts, nk, out);
+        return;
+    }
+    kt_for_blocks(f, p->row, p->k0 / QK_KT, (p->k0 + nk) / QK_KT, kt_add_products, &s);
+    if (s.b % (INT8_PART / 32)) int8_store(s.sum, out.dst, out.n_rows, s.out.add);
+}
+
+/* From NAME_indices, NAME_scales and NAME_four. */
+#define KT_FORMAT(NAME, DOT, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE)                           \
+    {                                                                                              \
+        .indices = NAME##_indices, .scales = NAME##_scales, .four = NAME##_four, .dot = DOT,       \
+        .halves = HALVES, .words_at = WORDS_AT, .block_bytes = sizeof(struct blk_##NAME),          \
+        .gain = GAIN, .times = TIMES, .lowest_tile = LOWEST_TILE                                   \
+    }
+
+/* The functions and the cell of type NAME. */
+#define KT_CELL(NAME, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE)                                  \
+    static const struct kt_format NAME##_format =                                                  \
+        KT_FORMAT(NAME, NAME##_dot, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE);                   \
     static void NAME##_panel(const char *const *row, int64_t k0, int64_t nk, void *panel) {        \
         struct int8_panel *p = panel;                                                              \
         kt_for_blocks(&NAME##_format, row, k0 / QK_KT, (k0 + nk) / QK_KT, kt_store_panel, &p);     \
@@ -404,14 +431,17 @@ ALWAYS_INLINE void kt_add_products(const struct kt_format *f, const struct kt_bl
     }                                                                                              \
     static void NAME##_stream_tile(const void *panel, const void *acts, int64_t nk,                \
                                    struct gemm_out out) {                                          \
-        const struct int8_rows *p = panel;                                                         \
-        struct kt_sum s = { acts, 0, _mm512_setzero_ps(), out };                                   \
-        kt_for_blocks(&NAME##_format, p->row, p->k0 / QK_KT, (p->k0 + nk) / QK_KT,                 \
-                      kt_add_products, &s);                                                        \
-        if (s.b % (INT8_PART / 32)) int8_store(s.sum, out.dst, out.n_rows, s.out.add);             \
+        kt_stream_tile(&NAME##_format, panel, acts, nk, out);                                      \
     }                                                                                              \
     INT8_CELL(NAME, KT_OFFSET, false, TIMES)
 
-KT_CELL(iq2_kt, 1, -1, IQ2_KT_GAIN, 4);
-KT_CELL(iq3_kt, 1, offsetof(struct blk_iq3_kt, sg), IQ3_KT_GAIN, 1);
-KT_CELL(iq4_kt, 2, offsetof(struct blk_iq4_kt, S), IQ4_KT_GAIN, 4);
+static NOINLINE void iq3_kt_lowest_tile(const void *panel, const void *acts, int64_t nk,
+                                        struct gemm_out out) {
+    static const struct kt_format lowest = KT_FORMAT(
+        iq3_kt, iq3_kt_dot_lowest, 1, offsetof(struct blk_iq3_kt, sg), IQ3_KT_GAIN, 1, NULL);
+    kt_stream_tile(&lowest, panel, acts, nk, out);
+}
+
+KT_CELL(iq2_kt, 1, -1, IQ2_KT_GAIN, 4, NULL);
+KT_CELL(iq3_kt, 1, offsetof(struct blk_iq3_kt, sg), IQ3_KT_GAIN, 1, iq3_kt_lowest_tile);
+KT_CELL(iq4_kt, 2, offsetof(struct blk_iq4_kt, S), IQ4_KT_GAIN, 4, NULL);

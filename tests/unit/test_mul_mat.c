@@ -26,8 +26,10 @@
 #define PAD 3              /* floats after every row of dst, and before the first */
 #define CANARY 0xdeadbeefu /* what they hold */
 
-enum fill { FILL_RANDOM, FILL_ZERO, FILL_LARGE, FILL_EXTREME, FILL_count };
-static const char *const fill_names[] = { "random", "zero", "large scales", "extreme" };
+/* FILL_QUIET: activations whose scales of 8 bits are subnormal, so that -128 is among their bytes.
+ */
+enum fill { FILL_RANDOM, FILL_ZERO, FILL_LARGE, FILL_EXTREME, FILL_count, FILL_QUIET = FILL_count };
+static const char *const fill_names[] = { "random", "zero", "large scales", "extreme", "quiet" };
 
 struct cell_case {
     enum qtype t;
@@ -155,6 +157,8 @@ static void fill_activations(struct cell_case *c, struct rng *r) {
     for (int64_t i = 0; i < MAX_TOK * c->n; i++)
         c->x_f32[i] =
             c->fill == FILL_EXTREME ? (i / c->n % 2 ? -1.0f : 1.0f) : (float)(rng_normal(r) + 0.25);
+    for (int64_t i = 0; c->fill == FILL_QUIET && i < MAX_TOK * c->n; i++)
+        c->x_f32[i] *= 2e-37f;
     const struct qkernel *act = qkernel_find(COL_ref, c->k->act, false, NULL);
     c->x_stride = qtype_row_bytes(c->k->act, c->n);
     const size_t align = c->k->act == QT_f32 || c->k->act == QT_q8_k_tile ? 4 : 2;
@@ -443,6 +447,11 @@ static void check_type(enum qtype t, enum column col) {
             if (n_tried[i] == 256 || n_tried[i] == 96) case_check_nan(&c);
             case_release(&c);
         }
+    }
+    if (qkernel_find(col, t, true, NULL)->act == QT_q8_2_x4) {
+        struct cell_case c = case_make(t, col, FILL_QUIET, 512, 1);
+        case_check_tokens(&c);
+        case_release(&c);
     }
     print_message("# %s@%s: largest NMSE of a row %.2g, promised %.2g\n", qtype_info(t)->name,
                   column_name(col), largest, qkernel_find(col, t, true, NULL)->tol_nmse);
