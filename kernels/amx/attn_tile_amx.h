@@ -218,16 +218,10 @@ static inline __m512 sums_total(const struct sums *s) {
                          _mm512_add_ps(s->chain[2], s->chain[3]));
 }
 
-/* exp2_f32x16 with a polynomial of degree 4, minimax with 1 at 0 (Remez): 2.9e-6 of a weight, of
- * which its two parts keep 2^-17. */
+/* 2^t to 2.9e-6 (Remez): two parts of a weight keep 2^-17 of it. */
 ALWAYS_INLINE __m512 exp2_weight(__m512 t) {
-    __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p = _mm512_set1_ps(0x1.b7f730p-7f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.abf868p-5f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ee2450p-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62d6c6p-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, t);
+    static const float c[] = { 0x1.b7f730p-7f, 0x1.abf868p-5f, 0x1.ee2450p-3f, 0x1.62d6c6p-1f };
+    return exp2_by(t, c, 4);
 }
 
 /* Scores of cells j and j + 16 of a step become weights 2^(s - max), row j of a pair of p tiles, in

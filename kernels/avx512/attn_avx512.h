@@ -16,18 +16,24 @@
 
 #define ATTN_LOG2E 0x1.715476p+0f
 
-/* 2^t for t <= 0 or so, NaN stays NaN. One instruction takes t - floor(t), 0 of infinities, another
- * scales by 2^floor(t). The polynomial of degree 5 between them is exactly 1 at 0 and minimises the
- * largest relative error over [0, 1] (Lawson's iteration, 8.2e-8). */
-ALWAYS_INLINE __m512 exp2_f32x16(__m512 t) {
-    __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p = _mm512_set1_ps(0x1.e97322p-10f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.2778d0p-7f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c91cd2p-5f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebdb58p-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e4bap-1f));
+/* 2^t for t <= 0 or so, NaN stays NaN, by a polynomial c of the degree, highest power first. One
+ * instruction takes t - floor(t), 0 of infinities, another scales by 2^floor(t). The polynomials
+ * between them are exactly 1 at 0 and minimise the largest relative error over [0, 1]. */
+ALWAYS_INLINE __m512 exp2_by(__m512 t, const float *c, int degree) {
+    const __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_set1_ps(c[0]);
+    UNROLL
+    for (int i = 1; i < degree; i++)
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(c[i]));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, t);
+}
+
+/* To 8.2e-8 (Lawson's iteration). */
+ALWAYS_INLINE __m512 exp2_f32x16(__m512 t) {
+    static const float c[] = { 0x1.e97322p-10f, 0x1.2778d0p-7f, 0x1.c91cd2p-5f, 0x1.ebdb58p-3f,
+                               0x1.62e4bap-1f };
+    return exp2_by(t, c, 5);
 }
 
 /* Elements d .. d + 15 of a head of type f32, f16 or q8_0 as f32; those outside of m are zero and

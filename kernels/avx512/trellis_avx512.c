@@ -217,29 +217,17 @@ ALWAYS_INLINE __m512 iq4_kt_scales(const struct kt_block *u, int b, __m512 d) {
                            _mm512_mul_ps(d, _mm512_set1_ps(64.0f)));
 }
 
-/* Sums of 32 weights of sub-block b with spread activations. Two chains, because a product waits
- * 5 cycles for the one before it. */
-ALWAYS_INLINE __m512i kt_dot_by_8(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
+/* Sums of 32 weights of sub-block b, of which an index seeds n, with spread activations. Two
+ * chains, because a product waits 5 cycles for the one before it. */
+ALWAYS_INLINE __m512i kt_dot_by(int n, const struct kt_block *u, int b, const int8_t *x,
+                                __m512i start) {
     __m512i acc[2] = { start, _mm512_setzero_si512() };
     UNROLL
-    for (int g = 0; g < 4; g++) {
-        const __m512i seed = kt_seed(u->pairs[2 * b + g / 2], g % 2);
+    for (int g = 0; g < 32 / n; g++) {
+        const __m512i seed = kt_seed(u->pairs[16 / n * b + g / 2], g % 2);
         UNROLL
-        for (int k = 0; k < 8; k++)
-            acc[k % 2] = dpbusd_spread(acc[k % 2], kt_state(seed, k), x + 32 * g + 4 * k);
-    }
-    return _mm512_add_epi32(acc[0], acc[1]);
-}
-
-/* The same for groups of 4. */
-ALWAYS_INLINE __m512i kt_dot_by_4(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
-    __m512i acc[2] = { start, _mm512_setzero_si512() };
-    UNROLL
-    for (int g = 0; g < 8; g++) {
-        const __m512i seed = kt_seed(u->pairs[4 * b + g / 2], g % 2);
-        UNROLL
-        for (int k = 0; k < 4; k++)
-            acc[k % 2] = dpbusd_spread(acc[k % 2], kt_state(seed, k), x + 16 * g + 4 * k);
+        for (int k = 0; k < n; k++)
+            acc[k % 2] = dpbusd_spread(acc[k % 2], kt_state(seed, k), x + 4 * (n * g + k));
     }
     return _mm512_add_epi32(acc[0], acc[1]);
 }
@@ -269,7 +257,7 @@ ALWAYS_INLINE __m512i iq4_kt_four(const struct kt_block *u, int b, int i) {
 
 /* NAME_dot: sums of the 32 products of sub-block b. */
 ALWAYS_INLINE __m512i iq2_kt_dot(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
-    return kt_dot_by_8(u, b, x, start);
+    return kt_dot_by(8, u, b, x, start);
 }
 
 /* With the signs where they belong. */
@@ -297,7 +285,7 @@ ALWAYS_INLINE __m512i iq3_kt_dot(const struct kt_block *u, int b, const int8_t *
 }
 
 ALWAYS_INLINE __m512i iq4_kt_dot(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
-    return kt_dot_by_4(u, b, x, start);
+    return kt_dot_by(4, u, b, x, start);
 }
 
 /* One token's activations in order, each `times` (1 or 4) in a row. */
