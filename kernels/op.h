@@ -103,6 +103,7 @@ struct node {
     int occurrence;           /* 0 for the first node of this name in the graph, then 1, ... */
     struct tensor *dst;       /* its name is the node's name: "attn_norm-0" */
     const struct tensor *src[OP_MAX_SRC]; /* NULL where optional and absent */
+    const struct packed *packed; /* of mul_mat: a copy of src[0], or NULL; borrowed (qtype.h) */
     union op_params p;
 };
 

@@ -138,6 +138,14 @@ struct qkernel {
      * between streaming the weights (few tokens) and decoding a panel once (many). */
     void (*mul_mat)(int64_t n, const void *w, size_t w_stride, int64_t n_rows, const void *x,
                     size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride, void *scratch);
+    /* Or NULL: a copy of weights in the order in which one token's product streams them. Rows lie
+     * there in groups of PACK_ROWS, the last group always whole, pack_row_bytes(n) bytes a row; both
+     * pack and mul_packed begin with the first row of a group. mul_packed is mul_mat of one token:
+     * the bits are the same. */
+    size_t (*pack_row_bytes)(int64_t n);
+    void (*pack)(int64_t n, const void *w, size_t w_stride, int64_t n_rows, void *packed);
+    void (*mul_packed)(int64_t n, const void *packed, size_t row_bytes, int64_t n_rows,
+                       const void *x, size_t x_stride, float *dst, void *scratch);
     /* Or NULL: silu(gate) * up of the products with rows of two matrices, as activations that the
      * same kind of cell wants (act_group): y is where token 0 has the first of them, y_stride bytes
      * from group to group / act_group; both are multiples of 64. A call begins at a multiple of
@@ -150,6 +158,19 @@ struct qkernel {
     size_t (*mul_mat_scratch)(int64_t n);
     bool on_device; /* a cell of cuda: mul_mat is in the plug-in, and the functions here are NULL */
 };
+
+#define PACK_ROWS 16
+
+/* A packed copy of a matrix, and whose order it is in; 64-byte aligned. */
+struct packed {
+    const struct qkernel *cell;
+    size_t row_bytes;
+    void *data; /* owned by whoever made it */
+};
+
+static inline size_t packed_bytes(const struct packed *p, int64_t n_rows) {
+    return p->row_bytes * (size_t)((n_rows + PACK_ROWS - 1) / PACK_ROWS * PACK_ROWS);
+}
 
 /* Whether a cell that wants activations of type `act` rounds weights of type w, too: products in
  * bf16 and those with weights of 8 bits do. Types that are no quants keep all their bits. */

@@ -23,8 +23,9 @@ enum arm_kind {
     ARM_TOOL,    /* a program that prints the perplexities of chunks: no arm, compare reads it */
 };
 
-/* What only other engines have; text as on their command line, NULL = the engine's own default. An
- * engine that lacks one says so when it is given. */
+/* What other engines have; text as on their command line, NULL = the engine's own default. An engine
+ * that lacks one says so when it is given. Ours has rtr: weights are packed for single tokens
+ * (exec/repack.h). */
 #define ARM_ENGINE_LIST(X)                                                                         \
     X(ngl)  /* layers on accelerators */                                                           \
     X(ot)   /* "regex=buffer type,...": where tensors go */                                        \
@@ -78,7 +79,7 @@ struct arm_params {
     const char *type_v;    /* -ctv */
     const char *fault;     /* --fault: a seeded fault (base/fault.h), NULL = none */
     bool foreign;          /* ARM_WORKER: the program serves another engine */
-    struct arm_engine engine; /* of it */
+    struct arm_engine engine;
 };
 
 /* See harness/exec/observer.h; an arm that cannot show its nodes refuses a non-NULL observer. */

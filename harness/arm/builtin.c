@@ -20,6 +20,7 @@ struct builtin {
     struct exec *exec;
     bool huge_pages; /* the weights are a copy in them */
     bool placed;     /* on nodes of the topology, every part of it */
+    bool repack;     /* weights were to be copied for single tokens */
 };
 
 static struct builtin *self(struct arm *a) {
@@ -77,14 +78,21 @@ static int observe(struct arm *a, struct observer *o, struct err *e) {
 }
 
 /* What is said behind where it runs: ", numa distribute: 16 processors of 2 nodes, weights in huge
- * pages there". */
+ * pages there, 497 MiB repacked". */
 static void add_memory(const struct builtin *s, char *buf, size_t n) {
     char numa[96];
-    const size_t used = strlen(buf);
+    size_t used = strlen(buf);
     topology_describe(s->topology, numa, sizeof numa);
     snprintf(buf + used, n - used, "%s%s%s%s", numa[0] ? ", " : "", numa,
              s->huge_pages ? ", weights in huge pages" : "",
              s->huge_pages && s->placed ? " there" : "");
+    if (!s->repack) return;
+    const double mib = (double)exec_repacked_bytes(s->exec) / 0x1p20;
+    used = strlen(buf);
+    if (mib > 0)
+        snprintf(buf + used, n - used, ", %.*f MiB of weights repacked", mib < 10 ? 1 : 0, mib);
+    else
+        snprintf(buf + used, n - used, ", no weights to repack");
 }
 
 static int describe(const struct arm *a, struct row *r, struct err *e) {
@@ -157,6 +165,7 @@ static int resolve(const struct arm_params *p, const struct topology *t, struct 
     x->type_v = p->type_v ? qtype_from_name(p->type_v) : QT_f16;
     FAIL_IF(x->type_k == QT_none || x->type_v == QT_none, e, ERR_ARG, "unknown KV cache type");
     TRY(fault_choose(p->fault, x->place.column, &x->fault, e));
+    x->repack = p->engine.rtr != NULL;
     x->n_ctx = p->n_ctx;
     x->n_seq = p->n_seq;
     x->n_ubatch = p->n_ubatch < p->n_batch ? p->n_ubatch : p->n_batch;
@@ -238,6 +247,7 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     s->arm.tok = s->tok;
     TRY(exec_new(&s->exec, &s->model, &x, e));
     s->placed = true;
+    s->repack = x.repack;
     if (p->huge_pages) s->huge_pages = gguf_to_huge_pages(s->model.g, place_weights, s);
     fill_info(&s->arm.info, &s->model, p, &x);
     s->arm.info.n_gpu_layers = exec_gpu_layers(s->exec);

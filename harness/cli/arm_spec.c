@@ -149,32 +149,28 @@ static int parse_engine(struct arm_spec *s, int n_kind, struct err *e) {
           "buffer types of tensors, such as exps=CPU" },
         { OPT_CHOICE, "-fa --flash-attn", "MODE", &p->engine.fa, 0, 0, "on|off|auto|1|0",
           "flash attention" },
-        { OPT_FLAG, "-nkvo --no-kv-offload", NULL, &s->nkvo, 0, 0, NULL,
+        { OPT_ON, "-nkvo --no-kv-offload", NULL, &p->engine.nkvo, 0, 0, NULL,
           "keep the cache off accelerators" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "of ik_llama.cpp" },
         { OPT_STR, "-mla --mla-use", "N", &p->engine.mla, 0, 0, NULL,
           "how multi-head latent attention is computed" },
         { OPT_STR, "-amb --attention-max-batch", "MIB", &p->engine.amb, 0, 0, NULL,
           "memory that attention may take" },
-        { OPT_FLAG, "-fmoe --fused-moe", NULL, &s->fmoe, 0, 0, NULL, "fused experts" },
-        { OPT_FLAG, "-no-fmoe --no-fused-moe", NULL, &s->no_fmoe, 0, 0, NULL, "no fused experts" },
-        { OPT_FLAG, "-fug --fused-up-gate", NULL, &s->fug, 0, 0, NULL,
+        { OPT_ON, "-fmoe --fused-moe", NULL, &p->engine.fmoe, 0, 0, NULL, "fused experts" },
+        { OPT_OFF, "-no-fmoe --no-fused-moe", NULL, &p->engine.fmoe, 0, 0, NULL,
+          "no fused experts" },
+        { OPT_ON, "-fug --fused-up-gate", NULL, &p->engine.fug, 0, 0, NULL,
           "fused up and gate of dense layers" },
-        { OPT_FLAG, "-no-fug --no-fused-up-gate", NULL, &s->no_fug, 0, 0, NULL,
+        { OPT_OFF, "-no-fug --no-fused-up-gate", NULL, &p->engine.fug, 0, 0, NULL,
           "no fused up and gate" },
-        { OPT_FLAG, "-rtr --run-time-repack", NULL, &s->rtr, 0, 0, NULL,
+        { OPT_ON, "-rtr --run-time-repack", NULL, &p->engine.rtr, 0, 0, NULL,
           "interleave the weights when they are loaded" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "process" },
         OPT_PROCESS(s),
         OPT_END,
     };
-    int rc = opt_parse(s->argc - n_kind + 1, s->argv + n_kind - 1, table,
-                       "compare --b \"lib:PATH [options]\"", e);
-    if (s->rtr) p->engine.rtr = "on";
-    if (s->nkvo) p->engine.nkvo = "on";
-    if (s->fmoe || s->no_fmoe) p->engine.fmoe = s->fmoe ? "on" : "off";
-    if (s->fug || s->no_fug) p->engine.fug = s->fug ? "on" : "off";
-    return rc;
+    return opt_parse(s->argc - n_kind + 1, s->argv + n_kind - 1, table,
+                     "compare --b \"lib:PATH [options]\"", e);
 }
 
 int arm_spec_parse(struct arm_spec *s, const char *what, const char *text,

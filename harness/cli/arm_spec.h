@@ -25,7 +25,6 @@ struct arm_spec {
     char *argv[ARM_SPEC_WORDS];
     int argc;
     char program[4096]; /* of lib: */
-    bool rtr, nkvo, fmoe, no_fmoe, fug, no_fug; /* its options that have no value */
 };
 
 /* `what` names the string in messages ("--a"); `defaults` are the command line's. Release with

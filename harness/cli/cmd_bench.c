@@ -71,6 +71,7 @@ static int parse(struct bench_cmd *c, int argc, char **argv, struct err *e) {
         { OPT_STR, "-ctv --cache-type-v", "LIST", &c->text.ctv, 0, 0, NULL,
           "types of the V cache: f32, f16, q8_0" },
         OPT_HUGE_PAGES(c->common),
+        OPT_REPACK(c->common),
         OPT_NUMA(c->common.numa),
         { OPT_CHOICE, "-fa --flash-attn", "on", &c->fa, 0, 0, "on|off|auto|1|0",
           "accepted: this engine has one attention, which never stores the score matrix" },
@@ -238,6 +239,7 @@ static int on_result(void *arg, const struct bench_result *r, struct err *e) {
                             .commit_id = row_get(&c->rows.base, ROW_commit_id),
                             .cpu = row_get(&c->rows.base, ROW_cpu),
                             .gpu = row_get(&c->rows.base, ROW_gpu),
+                            .repack = c->common.engine.rtr != NULL,
                             .vram = nvml_vram_of(c->arm[0]->cards),
                             .r = r };
     snprintf(l.time_utc, sizeof l.time_utc, "%s", row_get(&c->rows.base, ROW_time_utc));

@@ -115,6 +115,10 @@ static void print_help(const struct opt *table, const char *usage) {
     printf("\n  %-32s %s\n", "-h, --help", "this text");
 }
 
+static bool takes_no_value(enum opt_kind k) {
+    return k == OPT_FLAG || k == OPT_NO_FLAG || k == OPT_ON || k == OPT_OFF;
+}
+
 int opt_parse(int argc, char **argv, const struct opt *table, const char *usage, struct err *e) {
     int rc = 0;
     for (int i = 1; i < argc; i++) {
@@ -133,9 +137,12 @@ int opt_parse(int argc, char **argv, const struct opt *table, const char *usage,
             o++;
         FAIL_IF(is_end(o), e, ERR_ARG, "%s: unknown option '%.*s'; see ggauge %s -h", argv[0],
                 (int)n, flag, argv[0]);
-        if (o->kind == OPT_FLAG || o->kind == OPT_NO_FLAG) {
+        if (takes_no_value(o->kind)) {
             FAIL_IF(eq, e, ERR_ARG, "%.*s takes no value", (int)n, flag);
-            *(bool *)o->dst = o->kind == OPT_FLAG;
+            if (o->kind == OPT_ON || o->kind == OPT_OFF)
+                *(const char **)o->dst = o->kind == OPT_ON ? "on" : "off";
+            else
+                *(bool *)o->dst = o->kind == OPT_FLAG;
             continue;
         }
         char name[64];

@@ -19,6 +19,8 @@ enum opt_kind {
     OPT_GROUP,   /* a heading in the help: `help` is its text */
     OPT_FLAG,    /* bool: present or not */
     OPT_NO_FLAG, /* bool: clears it */
+    OPT_ON,      /* const char *: "on" if present */
+    OPT_OFF,     /* const char *: "off" if present */
     OPT_INT,     /* int in [min, max] */
     OPT_DOUBLE,  /* double in [min, max], finite */
     OPT_STR,     /* const char *, points into argv */
@@ -83,6 +85,7 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
 #define OPT_THREADS_BATCHES(P)                                                                     \
     OPT_BATCHES(P),                                                                                \
     OPT_HUGE_PAGES(P),                                                                             \
+    OPT_REPACK(P),                                                                                 \
     OPT_NUMA((P).numa),                                                                            \
     { OPT_CHOICE, "-ctk --cache-type-k", "TYPE", &(P).type_k, 0, 0, "f32|f16|q8_0",                \
       "type of the K cache" },                                                                     \
@@ -100,6 +103,9 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
 #define OPT_HUGE_PAGES(P)                                                                          \
     { OPT_FLAG, "-thp --transparent-huge-pages", NULL, &(P).huge_pages, 0, 0, NULL,                \
       "copy the weights into huge pages, if there is memory for it" }
+#define OPT_REPACK(P)                                                                              \
+    { OPT_ON, "-rtr --run-time-repack", NULL, &(P).engine.rtr, 0, 0, NULL,                         \
+      "copy trellis weights into the order in which single tokens read them" }
 #define OPT_OTHER_ARM(TEXT)                                                                        \
     { OPT_STR, "--arm", "ARM", &(TEXT), 0, 0, NULL,                                                \
       "measure another arm, written as for compare: \"lib:build/workers/llama.cpp-1a2b -fa on\"" }

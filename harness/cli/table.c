@@ -243,7 +243,7 @@ void table_bench_md_row(FILE *f, const struct bench_columns *c, const struct ben
     X(embeddings, BOOL, "0")                                                                       \
     X(no_op_offload, INT, "0")                                                                     \
     X(no_host, BOOL, "0")                                                                          \
-    X(repack, BOOL, "0")                                                                           \
+    X(repack, BOOL, NULL)                                                                          \
     X(fit_target, INT, "0")                                                                        \
     X(fit_min_ctx, INT, "0")                                                                       \
     X(n_prompt, INT, NULL)                                                                         \
@@ -292,6 +292,7 @@ static const char *field_text(int i, const struct bench_line *l, char *buf, size
     case F_n_gpu_layers: snprintf(buf, n, "%d", a->n_gpu_layers); break;
     case F_type_k: return a->type_k;
     case F_type_v: return a->type_v;
+    case F_repack: return l->repack ? "1" : "0";
     case F_n_prompt: snprintf(buf, n, "%d", r->test.n_prompt); break;
     case F_n_gen: snprintf(buf, n, "%d", r->test.n_gen); break;
     case F_n_depth: snprintf(buf, n, "%d", r->test.n_depth); break;

@@ -39,6 +39,7 @@ void table_sweep_jsonl(FILE *f, const struct sweep_run_info *r, const struct swe
 struct bench_line {
     const struct arm_info *arm;
     const char *model_path, *commit_id, *cpu, *gpu;
+    bool repack;
     char time_utc[32];
     struct nvml_vram vram; /* of all engines */
     const struct bench_result *r;

@@ -9,6 +9,7 @@
 
 #include "cuda_plugin.h"
 #include "exec/card.h"
+#include "exec/repack.h"
 #include "exec/split.h"
 
 #include <assert.h>
@@ -41,6 +42,7 @@ struct exec {
     struct place_map map;
     struct backend place[PLACES_MAX]; /* [0] the CPU */
     struct nvml *cards;
+    struct repacked repacked;
     struct kv_cache kv;
     struct graph body;
     struct split body_split;
@@ -105,6 +107,7 @@ static int lay_out(struct exec *x, struct graph *g, struct split *s, struct bloc
     TRY(reserve(x, b, g->data_bytes, what, e));
     graph_place(g, b->data);
     split_graph(s, g);
+    repack_attach(&x->repacked, g);
 out:
     return rc;
 }
@@ -215,6 +218,20 @@ out:
     return rc;
 }
 
+static int repack(struct exec *x, struct graph *g, const struct split *s, struct err *e) {
+    int rc = 0;
+    TRY(repack_graph(&x->repacked, g, s, x->place[0].col, x->pool,
+                     x->p.n_threads > x->p.n_threads_batch ? x->p.n_threads : x->p.n_threads_batch,
+                     x->p.topology, e));
+    repack_attach(&x->repacked, g);
+out:
+    return rc;
+}
+
+size_t exec_repacked_bytes(const struct exec *x) {
+    return x->repacked.n_bytes;
+}
+
 static int mirror_cache(struct exec *x, struct err *e) {
     int rc = 0;
     for (int64_t il = 0; il < x->kv.n_layer; il++) {
@@ -259,6 +276,10 @@ int exec_new(struct exec **out, const struct model *m, const struct exec_params 
     TRY(reserve_all(x, e));
     TRY(mirror_weights(x, &x->body_split, &x->body, e));
     TRY(mirror_weights(x, &x->head[0].split, &x->head[0].graph, e));
+    if (p->repack) {
+        TRY(repack(x, &x->body, &x->body_split, e));
+        TRY(repack(x, &x->head[0].graph, &x->head[0].split, e));
+    }
     *out = x;
 out:
     if (rc < 0) exec_free(x);
@@ -283,6 +304,7 @@ void exec_free(struct exec *x) {
         heap_free(x->head[i].token);
     }
     place_release(&x->map);
+    repack_release(&x->repacked);
     thread_pool_free(x->pool);
     heap_free(x->in);
     heap_free(x->held);

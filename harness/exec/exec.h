@@ -19,6 +19,7 @@ struct exec_params {
     enum qtype type_k, type_v;
     int n_ctx, n_seq, n_ubatch, n_threads, n_threads_batch;
     const struct topology *topology; /* borrowed until exec_free; NULL = threads run anywhere */
+    bool repack; /* -rtr */
     enum fault fault; /* FAULT_none but in a build with seeded faults */
 };
 
@@ -43,6 +44,8 @@ int exec_cells(struct exec *x, char *buf, size_t n_bytes, struct err *e);
 
 /* Where it runs: "CPU", or "CUDA0 (NVIDIA H100 80GB HBM3) 119 nodes, CPU 2 nodes". */
 int exec_placement(struct exec *x, char *buf, size_t n_bytes, struct err *e);
+/* Bytes of weights that were copied for -rtr; 0 = none were. */
+size_t exec_repacked_bytes(const struct exec *x);
 /* Layers on devices; the output counts as one. */
 int exec_gpu_layers(const struct exec *x);
 /* What is known of the devices in use, owned by x; NULL without any, or without NVML. */

@@ -67,6 +67,9 @@ static int list_type(const struct lister *l, enum qtype t, enum column col, stru
     c.kind = KCASE_MUL_MAT;
     const bool by_op = col == COL_ref && k->dequant_row && !qtype_is_act(t); /* of any types */
     if ((k->mul_mat || k->on_device || by_op) && wants(l->f, kcase_op(&c))) TRY(at_tokens(l, c, e));
+    c.kind = KCASE_PACKED;
+    for (int i = 0; k->pack && wants(l->f, kcase_op(&c)) && i < l->f->n_n_tok; i++)
+        if (l->f->n_tok[i] == 1) TRY(l->fn(l->arg, &c, e));
     c.kind = KCASE_DEQUANT;
     if (k->dequant_row && wants(l->f, kcase_op(&c))) TRY(l->fn(l->arg, &c, e));
     c.kind = KCASE_QUANTIZE;

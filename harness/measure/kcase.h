@@ -11,6 +11,7 @@
 /*    kind       what --op calls it */
 #define KCASE_LIST(X)                                                                              \
     X(MUL_MAT,  "mul_mat")                                                                         \
+    X(PACKED,   "packed")   /* mul_mat of one token with a packed copy (-rtr) */                   \
     X(DEQUANT,  "dequant")  /* rows of weights to f32 */                                           \
     X(QUANTIZE, "quantize") /* rows of f32 to the type */
 
@@ -30,6 +31,10 @@ struct kcase {
     int n_kv; /* cells before the first token: attn */
 };
 
+static inline bool kcase_is_product(const struct kcase *c) {
+    return c->kind == KCASE_MUL_MAT || c->kind == KCASE_PACKED;
+}
+
 #define KCASE_MAX_LIST 32
 
 struct kcase_filter {
@@ -41,7 +46,7 @@ struct kcase_filter {
     int n_kv[KCASE_MAX_LIST], n_n_kv;
 };
 
-/* "iq4_kt@avx2", "dequant iq4_kt@avx2", "attn f16@avx2", "rms_norm@avx2". */
+/* "iq4_kt@avx2", "packed iq4_kt@avx512", "dequant iq4_kt@avx2", "attn f16@avx2", "rms_norm@avx2". */
 void kcase_name(const struct kcase *c, char *buf, size_t n_bytes);
 /* As the user writes it: "mul_mat", "quantize", "attn". */
 const char *kcase_op(const struct kcase *c);

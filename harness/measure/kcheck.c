@@ -97,10 +97,14 @@ static size_t align64(size_t n) {
     return (n + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
 }
 
+static size_t cold_packed_bytes(const struct kcheck *k) {
+    return k->packed.cell ? packed_bytes(&k->packed, k->node.src[0]->ne[1]) : 0;
+}
+
 /* One node for each copy of its cold sources that fits, at least the original. */
 static int make_copies(struct kcheck *k, struct err *e) {
     int rc = 0;
-    size_t one = 0, at = 0;
+    size_t one = cold_packed_bytes(k), at = 0;
     for (int i = 0; i < OP_MAX_SRC; i++)
         if (k->cold_mask >> i & 1) one += align64(data_bytes(k->node.src[i]));
     k->n_copies = one ? (int64_t)(k->p.cold_bytes / one) : 1;
@@ -110,7 +114,8 @@ static int make_copies(struct kcheck *k, struct err *e) {
     k->nodes = kcheck_block(k, (size_t)k->n_copies * sizeof *k->nodes, e);
     k->order = kcheck_block(k, (size_t)k->n_copies * sizeof *k->order, e);
     struct tensor *t = kcheck_block(k, (size_t)k->n_copies * OP_MAX_SRC * sizeof *t, e);
-    FAIL_IF(!k->nodes || !k->order || !t, e, ERR_NOMEM, "no memory for %lld copies of a node",
+    struct packed *p = kcheck_block(k, (size_t)k->n_copies * sizeof *p, e);
+    FAIL_IF(!k->nodes || !k->order || !t || !p, e, ERR_NOMEM, "no memory for %lld copies of a node",
             (long long)k->n_copies);
     for (int64_t c = 0; c < k->n_copies; c++) {
         k->nodes[c] = k->node;
@@ -125,6 +130,12 @@ static int make_copies(struct kcheck *k, struct err *e) {
             at += align64(data_bytes(src));
             k->nodes[c].src[i] = copy;
         }
+        if (!k->packed.cell || in_place) continue;
+        p[c] = k->packed;
+        p[c].data = (char *)k->p.cold + at;
+        memcpy(p[c].data, k->packed.data, cold_packed_bytes(k));
+        at += cold_packed_bytes(k);
+        k->nodes[c].packed = &p[c];
     }
     k->copy_bytes = (double)one;
 out:
@@ -184,6 +195,21 @@ static int load_mul_mat(struct kcheck *k, struct err *e) {
     return k->node.dst ? 0 : e->code;
 }
 
+static int load_packed(struct kcheck *k, struct err *e) {
+    int rc = 0;
+    TRY(load_mul_mat(k, e));
+    const struct tensor *w = k->node.src[0];
+    const struct qkernel *q = qkernel_for(k->c.col, k->c.type, w->ne[0], 1, NULL);
+    k->packed = (struct packed){ .cell = q, .row_bytes = q->pack_row_bytes(w->ne[0]) };
+    k->packed.data = kcheck_block(k, packed_bytes(&k->packed, w->ne[1]), e);
+    if (!k->packed.data) return ERR_NOMEM;
+    q->pack(w->ne[0], w->data, w->row_bytes, w->ne[1], k->packed.data);
+    k->node.packed = &k->packed;
+    k->cold_mask = 0;
+out:
+    return rc;
+}
+
 /* Rows of weights, or of f32, and where the results go. */
 static int load_rows(struct kcheck *k, struct err *e) {
     const struct kshape *s = &k->p.shape;
@@ -210,12 +236,14 @@ int kcheck_new(struct kcheck **out, const struct kcheck_params *p, const struct 
     k->rng = (struct rng){ p->seed };
     if (c->kind == KCASE_MUL_MAT)
         TRY(load_mul_mat(k, e));
+    else if (c->kind == KCASE_PACKED)
+        TRY(load_packed(k, e));
     else if (c->kind == KCASE_OP)
         TRY(kcheck_load_op(k, e));
     else
         TRY(load_rows(k, e));
     TRY(make_copies(k, e));
-    if (c->kind == KCASE_MUL_MAT || c->kind == KCASE_OP) {
+    if (kcase_is_product(c) || c->kind == KCASE_OP) {
         TRY(backend_init(&k->b, c->col, p->pool, e));
         TRY(mirror_all(k, e));
     }
@@ -287,7 +315,7 @@ int kcheck_call(struct kcheck *k, int64_t calls, struct err *e) {
  * (tol_nmse_many) multiply there. */
 static enum peak peak_of(const struct kcheck *k) {
     const enum peak floats = k->c.col == COL_cuda && k->c.type != QT_f32 ? PEAK_bf16 : PEAK_f32;
-    if (k->c.kind == KCASE_MUL_MAT) {
+    if (kcase_is_product(&k->c)) {
         const struct qkernel *q = qkernel_find(k->c.col, k->c.type, true, NULL);
         const enum qtype act = q ? q->act : QT_f32;
         if (q && q->tol_nmse_many > 0 && k->n_tok > DEVICE_FEW_TOKENS) return PEAK_bf16;
@@ -307,9 +335,9 @@ static double touched(const struct kcheck *k, int i) {
 void kcheck_work(const struct kcheck *k, struct kwork *w) {
     *w = (struct kwork){ .n_tok = (int)k->n_tok, .macs = k->macs, .n_copies = k->n_copies };
     w->cold_bytes = k->copy_bytes;
-    for (int i = 0; i <= OP_MAX_SRC && !k->cold_mask; i++)
+    for (int i = 0; i <= OP_MAX_SRC && k->copy_bytes <= 0; i++)
         w->warm_bytes += touched(k, i);
-    w->footprint = k->cold_mask ? k->copy_bytes * (double)k->n_copies : w->warm_bytes;
+    w->footprint = k->copy_bytes > 0 ? k->copy_bytes * (double)k->n_copies : w->warm_bytes;
     w->peak = peak_of(k);
 }
 
@@ -520,7 +548,7 @@ int kcheck_run(struct kcheck *k, struct kresult *r, struct err *e) {
     *r = (struct kresult){ 0 };
     if (k->b.ops) {
         TRY(compute(k, r, e));
-        TRY(k->c.kind == KCASE_MUL_MAT ? check_mul_mat(k, r, e) : check_op(k, r, e));
+        TRY(kcase_is_product(&k->c) ? check_mul_mat(k, r, e) : check_op(k, r, e));
     } else {
         TRY(check_rows(k, r, e));
     }

@@ -17,6 +17,7 @@ struct kcheck {
 
     /* Filled by loading. Bit i of a mask is source i. */
     struct node node;      /* of KCASE_DEQUANT and _QUANTIZE: src[0] and dst only */
+    struct packed packed;  /* of KCASE_PACKED; cold in place of src[0] */
     int64_t n_tok;
     unsigned cold_mask;    /* rotates */
     unsigned token_mask;   /* has a row (i32: an element) for every token */

@@ -163,9 +163,24 @@ static inline size_t int8_scratch(int64_t n) {
            sizeof(struct int8_stream);
 }
 
+/* FN: the product of one token by `ACTS` and `TILE`, which are those of struct gemm. */
+#define INT8_ONE(FN, ACTS, TILE, TIMES)                                                            \
+    static NOINLINE void FN(int64_t n, const void *w, size_t w_stride, int64_t n_rows,             \
+                            const void *x, size_t x_stride, float *dst, void *scratch) {           \
+        static const struct gemm g = { .rows = INT8_ROWS,                                          \
+                                       .tokens = 1,                                                \
+                                       .k_block = INT8_K_ONE / (TIMES),                            \
+                                       .n_panels = 2 * INT8_TILES,                                 \
+                                       .panel_bytes = sizeof(struct int8_rows),                    \
+                                       .panel = int8_point_at_rows,                                \
+                                       .acts = ACTS,                                               \
+                                       .tile = TILE };                                             \
+        gemm_run(&g, n, w, w_stride, n_rows, x, x_stride, 1, dst, 0, scratch);                     \
+    }
+
 /* The cell of type NAME from NAME_panel, NAME_stream and NAME_stream_tile, which are the `panel`,
  * `acts` and `tile` of struct gemm for panels and for one token's stream. */
-#define INT8_CELL(NAME, BIAS, HAS_MIN, TIMES)                                                             \
+#define INT8_CELL(NAME, BIAS, HAS_MIN, TIMES, ...)                                                             \
     static void NAME##_acts(const char *x, size_t x_stride, int64_t n_tok, int64_t n, int64_t k0,  \
                             int64_t nk, void *acts) {                                              \
         int8_fill_acts_avx512(BIAS, x, x_stride, n_tok, n, k0, nk, acts);                          \
@@ -194,18 +209,7 @@ static inline size_t int8_scratch(int64_t n) {
                                 .tile = NAME##_tile };                                             \
         gemm_run(&g, n, w, w_stride, n_rows, x, x_stride, n_tok, dst, dst_stride, scratch);        \
     }                                                                                              \
-    static NOINLINE void NAME##_one(int64_t n, const void *w, size_t w_stride, int64_t n_rows,     \
-                                    const void *x, size_t x_stride, float *dst, void *scratch) {   \
-        static const struct gemm g = { .rows = INT8_ROWS,                                          \
-                                       .tokens = 1,                                                \
-                                       .k_block = INT8_K_ONE / (TIMES),                                      \
-                                       .n_panels = 2 * INT8_TILES,                                   \
-                                       .panel_bytes = sizeof(struct int8_rows),                    \
-                                       .panel = int8_point_at_rows,                                \
-                                       .acts = NAME##_stream,                                      \
-                                       .tile = NAME##_stream_tile };                               \
-        gemm_run(&g, n, w, w_stride, n_rows, x, x_stride, 1, dst, 0, scratch);                     \
-    }                                                                                              \
+    INT8_ONE(NAME##_one, NAME##_stream, NAME##_stream_tile, TIMES)                                 \
     static void NAME##_mul_mat(int64_t n, const void *w, size_t w_stride, int64_t n_rows,          \
                                const void *x, size_t x_stride, int64_t n_tok, float *dst,          \
                                int64_t dst_stride, void *scratch) {                                \
@@ -218,6 +222,7 @@ static inline size_t int8_scratch(int64_t n) {
     const struct qkernel NAME##_avx512 = { .act = QT_q8_2_x4,                                      \
                                            .tol_nmse = INT8_TOL_NMSE,                              \
                                            .mul_mat = NAME##_mul_mat,                              \
-                                           .mul_mat_scratch = int8_scratch }
+                                           .mul_mat_scratch = int8_scratch,                        \
+                                           __VA_ARGS__ }
 
 #endif

@@ -11,10 +11,14 @@
  *             weight's activation four times in one vpdpbusd. With the two steps of vpmulld that
  *             is 4 instructions for 16 weights, or 8 weights a cycle on the two vector ports, less
  *             what it takes to unpack indices.
- *   packed    IQ3_KT, whose magnitude needs the sum, and panels: the bytes are added up first and
+ *   by four   IQ3_KT, whose magnitude needs the sum, and panels: the bytes are added up first and
  *             four weights of a row share a lane. 21 instructions for 64 weights of IQ3_KT.
  *
  * Weights have a bias of KT_OFFSET: bytes 0..252; only the magnitudes of IQ3_KT's stream have none.
+ *
+ * Packed copies (struct qkernel: pack) hold what unpacking makes of 16 rows, so that a stream reads
+ * one range of memory and transposes nothing. 64 weights then take 17 instructions of IQ2_KT and
+ * IQ4_KT, 20 of IQ3_KT; with transposing it is 18, 22 and 23.
  *
  * Formats and generator: trellis.h. */
 #include "int8_avx512.h"
@@ -65,11 +69,17 @@ ALWAYS_INLINE __m512i kt_seed(__m512i pair, int which) {
                                _mm512_set1_epi32(which ? 1 << 16 : 1));
 }
 
-/* A block of 16 rows, a row in each lane. */
+/* A block of 16 rows, a row in each lane, wherever its parts are. */
 struct kt_block {
-    __m512i pairs[32]; /* indices less KT_SIGNED, 2 a lane: 32 pairs in IQ4_KT, 16 in the others */
-    __m512i words[8];  /* IQ3_KT: sg, 4 weights a lane; IQ4_KT: S */
-    __m512i nibbles;   /* IQ2_KT, IQ3_KT: sc */
+    const __m512i *pairs; /* indices less KT_SIGNED, 2 a lane: 32 in IQ4_KT, 16 in the others */
+    const __m512i *words; /* [8] IQ3_KT: sg, 4 weights a lane; IQ4_KT: S */
+    const void *codes;    /* of scales; IQ2_KT, IQ3_KT: sc [16]; IQ4_KT, packed: s [8][16] */
+};
+
+/* One that was unpacked. */
+struct kt_unpacked {
+    __m512i pairs[32], words[8];
+    uint32_t nibbles[INT8_ROWS];
 };
 
 /* The same half way: transposed within 128 bits only. */
@@ -146,7 +156,7 @@ ALWAYS_INLINE void kt_store_middle(__m512i r[4], __m512i out[4]) {
 /* One of the 8 steps that unpack a block of 16 rows, `at` bytes from their starts: four of them
  * take 4 rows each, four a quarter of the columns. */
 ALWAYS_INLINE void kt_unpack(const struct kt_format *f, const char *const row[INT8_ROWS],
-                             int64_t at, int step, struct kt_middle *m, struct kt_block *u) {
+                             int64_t at, int step, struct kt_middle *m, struct kt_unpacked *u) {
     if (step < 4) {
         __m512i even[4], odd[4];
         UNROLL
@@ -188,15 +198,14 @@ ALWAYS_INLINE void kt_unpack(const struct kt_format *f, const char *const row[IN
 }
 
 /* The nibbles of a block of 16 rows. */
-ALWAYS_INLINE __m512i kt_nibbles_of_rows(const char *const row[INT8_ROWS], int64_t at) {
-    uint32_t sc[INT8_ROWS];
+ALWAYS_INLINE void kt_nibbles_of_rows(const char *const row[INT8_ROWS], int64_t at,
+                                      uint32_t sc[INT8_ROWS]) {
     for (int r = 0; r < INT8_ROWS; r++)
         sc[r] = load_u32(row[r] + at);
-    return load512(sc);
 }
 
 ALWAYS_INLINE __m512i kt_nibble(const struct kt_block *u, int b) {
-    return _mm512_srli_epi32(u->nibbles, (unsigned)(8 * (b % 4) + 4 * (b / 4)));
+    return _mm512_srli_epi32(load512(u->codes), (unsigned)(8 * (b % 4) + 4 * (b / 4)));
 }
 
 ALWAYS_INLINE __m512 iq2_kt_scales(const struct kt_block *u, int b, __m512 d) {
@@ -211,10 +220,22 @@ ALWAYS_INLINE __m512 iq3_kt_scales(const struct kt_block *u, int b, __m512 d) {
 }
 
 /* d * (code / 2 - 64), rounded once; the code is even. */
-ALWAYS_INLINE __m512 iq4_kt_scales(const struct kt_block *u, int b, __m512 d) {
-    const __m512i code = _mm512_and_si512(u->words[b], _mm512_set1_epi32(254));
+ALWAYS_INLINE __m512 iq4_kt_scales_of(__m512i code, __m512 d) {
     return _mm512_fmsub_ps(_mm512_cvtepi32_ps(code), _mm512_mul_ps(d, _mm512_set1_ps(0.5f)),
                            _mm512_mul_ps(d, _mm512_set1_ps(64.0f)));
+}
+
+ALWAYS_INLINE __m512i iq4_kt_codes(const struct kt_block *u, int b) {
+    return _mm512_and_si512(u->words[b], _mm512_set1_epi32(254));
+}
+
+ALWAYS_INLINE __m512 iq4_kt_scales(const struct kt_block *u, int b, __m512 d) {
+    return iq4_kt_scales_of(iq4_kt_codes(u, b), d);
+}
+
+/* The same of a packed block. */
+ALWAYS_INLINE __m512 iq4_kt_packed_scales(const struct kt_block *u, int b, __m512 d) {
+    return iq4_kt_scales_of(_mm512_cvtepu8_epi32(load128((const char *)u->codes + 16 * b)), d);
 }
 
 /* Sums of 32 weights of sub-block b, of which an index seeds n, with spread activations. Two
@@ -237,11 +258,21 @@ ALWAYS_INLINE __m512i iq2_kt_four(const struct kt_block *u, int b, int i) {
     return kt_four(kt_seed(u->pairs[2 * b + i / 4], i / 2 % 2), i % 2 * 4, KT_LESS);
 }
 
+/* Bits b of the words of weights 4 i .. 4 i + 3. */
+ALWAYS_INLINE __mmask64 iq3_kt_signs(const struct kt_block *u, int b, int i) {
+    return _mm512_test_epi8_mask(u->words[i], _mm512_set1_epi8((char)(1 << b)));
+}
+
+/* What the generator gives for these weights, signed. */
+ALWAYS_INLINE __m512i iq3_kt_values(const struct kt_block *u, int b, int i) {
+    const __m512i seed = kt_seed(u->pairs[2 * b + i / 4], i / 2 % 2);
+    return kt_four(seed, i % 2 * 4, KT_LESS_SIGNED);
+}
+
 /* Magnitudes 4 i .. 4 i + 3 of sub-block b, and which of them are to be negated. */
 ALWAYS_INLINE __m512i iq3_kt_magnitudes(const struct kt_block *u, int b, int i, __mmask64 *neg) {
-    const __m512i seed = kt_seed(u->pairs[2 * b + i / 4], i / 2 % 2);
-    *neg = _mm512_test_epi8_mask(u->words[i], _mm512_set1_epi8((char)(1 << b)));
-    return _mm512_abs_epi8(kt_four(seed, i % 2 * 4, KT_LESS_SIGNED));
+    *neg = iq3_kt_signs(u, b, i);
+    return _mm512_abs_epi8(iq3_kt_values(u, b, i));
 }
 
 ALWAYS_INLINE __m512i iq3_kt_four(const struct kt_block *u, int b, int i) {
@@ -284,6 +315,21 @@ ALWAYS_INLINE __m512i iq3_kt_dot(const struct kt_block *u, int b, const int8_t *
     return _mm512_add_epi32(acc[0], acc[1]);
 }
 
+/* Of a packed block, whose words tell where the sign of the generator's value is not the weight's:
+ * the bias makes a difference of it, 2 KT_OFFSET less a weight is its negative. */
+ALWAYS_INLINE __m512i iq3_kt_packed_dot(const struct kt_block *u, int b, const int8_t *x,
+                                        __m512i start) {
+    const __m512i most = _mm512_set1_epi8((char)(2 * KT_OFFSET));
+    __m512i acc[2] = { start, _mm512_setzero_si512() };
+    UNROLL
+    for (int i = 0; i < 8; i++) {
+        const __m512i w = iq2_kt_four(u, b, i);
+        acc[i % 2] = dpbusd_spread(
+            acc[i % 2], _mm512_mask_sub_epi8(w, iq3_kt_signs(u, b, i), most, w), x + 4 * i);
+    }
+    return _mm512_add_epi32(acc[0], acc[1]);
+}
+
 ALWAYS_INLINE __m512i iq4_kt_dot(const struct kt_block *u, int b, const int8_t *x, __m512i start) {
     return kt_dot_by(4, u, b, x, start);
 }
@@ -320,7 +366,7 @@ typedef void (*kt_visit)(const struct kt_format *f, const struct kt_block *u, in
  * everything else. */
 ALWAYS_INLINE void kt_for_blocks(const struct kt_format *f, const char *const row[INT8_ROWS],
                                  int64_t first, int64_t end, kt_visit visit, void *arg) {
-    struct kt_block u[2];
+    struct kt_unpacked u[2];
     struct kt_middle m;
     float row_d[INT8_ROWS];
     int64_t at = KT_ROW_META + first * f->block_bytes;
@@ -330,10 +376,11 @@ ALWAYS_INLINE void kt_for_blocks(const struct kt_format *f, const char *const ro
     UNROLL
     for (int step = 0; step < 8; step++)
         kt_unpack(f, row, at, step, &m, &u[0]);
-    if (f->halves == 1) u[0].nibbles = kt_nibbles_of_rows(row, at);
+    if (f->halves == 1) kt_nibbles_of_rows(row, at, u[0].nibbles);
     struct int8_ahead ahead = int8_ahead_of(row, at, f->block_bytes, end - first, f->halves == 2);
-    struct kt_block *now = &u[0], *next = &u[1];
+    struct kt_unpacked *now = &u[0], *next = &u[1];
     for (int64_t i = first; i < end; i++, at += f->block_bytes) {
+        const struct kt_block block = { now->pairs, now->words, now->nibbles };
         UNROLL
         for (int b = 0; b < 8; b++) {
             int8_fetch(&ahead);
@@ -341,11 +388,11 @@ ALWAYS_INLINE void kt_for_blocks(const struct kt_format *f, const char *const ro
             if (i + 1 < end) {
                 kt_unpack(f, row, at + f->block_bytes, b, &m, next);
                 if (f->halves == 1 && b == 0)
-                    next->nibbles = kt_nibbles_of_rows(row, at + f->block_bytes);
+                    kt_nibbles_of_rows(row, at + f->block_bytes, next->nibbles);
             }
-            visit(f, now, b, f->scales(now, b, d), arg);
+            visit(f, &block, b, f->scales(&block, b, d), arg);
         }
-        struct kt_block *t = now;
+        struct kt_unpacked *t = now;
         now = next;
         next = t;
     }
@@ -396,18 +443,105 @@ ALWAYS_INLINE void kt_stream_tile(const struct kt_format *f, const void *panel, 
     if (s.b % (INT8_PART / 32)) int8_store(s.sum, out.dst, out.n_rows, s.out.add);
 }
 
-/* From NAME_indices, NAME_scales and NAME_four. */
-#define KT_FORMAT(NAME, DOT, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE)                           \
+/* ---- packed copies ----------------------------------------------------------------------------
+ *
+ * A group of 16 rows is their scales d [16], with the gain, and then the blocks as kt_for_blocks
+ * unpacks them: codes, words if the type has any besides, pairs. */
+
+/* Where the words and the pairs of a packed block begin; where it ends. */
+struct kt_packed {
+    int64_t words, pairs, end;
+};
+
+ALWAYS_INLINE struct kt_packed kt_packed_of(const struct kt_format *f) {
+    const bool iq4 = f->halves == 2; /* its words are codes and bits of indices */
+    struct kt_packed p = { .words = iq4 ? 8 * INT8_ROWS : 4 * INT8_ROWS };
+    p.pairs = p.words + (f->words_at >= 0 && !iq4 ? 8 * 64 : 0);
+    p.end = p.pairs + 16 * 64 * f->halves;
+    return p;
+}
+
+ALWAYS_INLINE size_t kt_pack_row_bytes(const struct kt_format *f, int64_t n) {
+    return (size_t)(64 + n / QK_KT * kt_packed_of(f).end) / INT8_ROWS;
+}
+
+/* Sub-block by sub-block; *arg is the block's place. */
+ALWAYS_INLINE void kt_pack_block(const struct kt_format *f, const struct kt_block *u, int b,
+                                 __m512 d, void *arg) {
+    const struct kt_packed p = kt_packed_of(f);
+    char **block = arg;
+    __m512i *words = (__m512i *)(void *)(*block + p.words);
+    (void)d;
+    if (f->halves == 2)
+        _mm_store_si128((__m128i *)(void *)(*block + 16 * b),
+                        _mm512_cvtepi32_epi8(iq4_kt_codes(u, b)));
+    for (int i = 0; i < 8 && p.pairs > p.words; i++) {
+        const __mmask64 other = _mm512_movepi8_mask(iq3_kt_values(u, b, i));
+        const __m512i bit = _mm512_set1_epi8((char)(1 << b));
+        const __m512i word = b == 0 ? u->words[i] : words[i];
+        words[i] = _mm512_mask_xor_epi64(word, 0xff, word, _mm512_maskz_mov_epi8(other, bit));
+    }
+    if (b < 7) return;
+    if (f->halves == 1) memcpy(*block, u->codes, 4 * INT8_ROWS);
+    memcpy(*block + p.pairs, u->pairs, (size_t)(p.end - p.pairs));
+    *block += p.end;
+}
+
+ALWAYS_INLINE void kt_pack(const struct kt_format *f, int64_t n, const char *w, size_t w_stride,
+                           int64_t n_rows, char *packed) {
+    const char *row[INT8_ROWS];
+    for (int64_t r0 = 0; r0 < n_rows; r0 += INT8_ROWS) {
+        float *d = (float *)(void *)packed;
+        for (int64_t i = 0; i < INT8_ROWS; i++) {
+            row[i] = w + (size_t)gemm_min(r0 + i, n_rows - 1) * w_stride;
+            d[i] = (float)(load_f32(row[i]) * f->gain);
+        }
+        packed += 64;
+        kt_for_blocks(f, row, 0, n / QK_KT, kt_pack_block, &packed);
+    }
+}
+
+/* The processor's own prefetcher follows one stream well: fetching by hand gives 1 to 3 %, so near;
+ * 4 KiB ahead it costs IQ4_KT 15 %. */
+#define KT_PACK_AHEAD 1024 /* bytes */
+
+ALWAYS_INLINE void kt_packed_tile(const struct kt_format *f, const void *panel, const void *acts,
+                                  int64_t nk, struct gemm_out out) {
+    const struct int8_rows *rows = panel;
+    const struct kt_packed p = kt_packed_of(f);
+    struct kt_sum s = { acts, 0, _mm512_setzero_ps(), out };
+    const char *block = rows->row[0] + 64 + rows->k0 / QK_KT * p.end;
+    const __m512 d = _mm512_load_ps(rows->row[0]);
+    for (int64_t i = 0; i < nk / QK_KT; i++, block += p.end) {
+        const struct kt_block u = { (const __m512i *)(const void *)(block + p.pairs),
+                                    (const __m512i *)(const void *)(block + p.words), block };
+        UNROLL
+        for (int b = 0; b < 8; b++) {
+            for (int64_t l = (p.end / 8 * b + 63) / 64 * 64; l < p.end / 8 * (b + 1); l += 64)
+                _mm_prefetch(block + KT_PACK_AHEAD + l, _MM_HINT_T0);
+            kt_add_products(f, &u, b, f->scales(&u, b, d), &s);
+        }
+    }
+    if (s.b % (INT8_PART / 32)) int8_store(s.sum, out.dst, out.n_rows, s.out.add);
+}
+
+/* ---- cells ------------------------------------------------------------------------------------
+ */
+
+/* From NAME_indices and NAME_four. */
+#define KT_FORMAT(NAME, SCALES, DOT, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE)                   \
     {                                                                                              \
-        .indices = NAME##_indices, .scales = NAME##_scales, .four = NAME##_four, .dot = DOT,       \
+        .indices = NAME##_indices, .scales = SCALES, .four = NAME##_four, .dot = DOT,              \
         .halves = HALVES, .words_at = WORDS_AT, .block_bytes = sizeof(struct blk_##NAME),          \
         .gain = GAIN, .times = TIMES, .lowest_tile = LOWEST_TILE                                   \
     }
 
-/* The functions and the cell of type NAME. */
-#define KT_CELL(NAME, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE)                                  \
+/* The functions and the cell of type NAME; PACKED_SCALES, PACKED_DOT: of its packed blocks. */
+#define KT_CELL(NAME, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE, PACKED_SCALES, PACKED_DOT)       \
     static const struct kt_format NAME##_format =                                                  \
-        KT_FORMAT(NAME, NAME##_dot, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE);                   \
+        KT_FORMAT(NAME, NAME##_scales, NAME##_dot, HALVES, WORDS_AT, GAIN, TIMES, LOWEST_TILE);    \
+    static const struct kt_format NAME##_packed =                                                  \
+        KT_FORMAT(NAME, PACKED_SCALES, PACKED_DOT, HALVES, WORDS_AT, GAIN, TIMES, NULL);           \
     static void NAME##_panel(const char *const *row, int64_t k0, int64_t nk, void *panel) {        \
         struct int8_panel *p = panel;                                                              \
         kt_for_blocks(&NAME##_format, row, k0 / QK_KT, (k0 + nk) / QK_KT, kt_store_panel, &p);     \
@@ -421,15 +555,31 @@ ALWAYS_INLINE void kt_stream_tile(const struct kt_format *f, const void *panel, 
                                    struct gemm_out out) {                                          \
         kt_stream_tile(&NAME##_format, panel, acts, nk, out);                                      \
     }                                                                                              \
-    INT8_CELL(NAME, KT_OFFSET, false, TIMES)
+    static void NAME##_packed_tile(const void *panel, const void *acts, int64_t nk,                \
+                                   struct gemm_out out) {                                          \
+        kt_packed_tile(&NAME##_packed, panel, acts, nk, out);                                      \
+    }                                                                                              \
+    static size_t NAME##_pack_row_bytes(int64_t n) {                                               \
+        return kt_pack_row_bytes(&NAME##_packed, n);                                               \
+    }                                                                                              \
+    static void NAME##_pack(int64_t n, const void *w, size_t w_stride, int64_t n_rows,             \
+                            void *packed) {                                                        \
+        kt_pack(&NAME##_format, n, w, w_stride, n_rows, packed);                                   \
+    }                                                                                              \
+    INT8_ONE(NAME##_one_packed, NAME##_stream, NAME##_packed_tile, TIMES)                          \
+    INT8_CELL(NAME, KT_OFFSET, false, TIMES, .pack_row_bytes = NAME##_pack_row_bytes,              \
+              .pack = NAME##_pack, .mul_packed = NAME##_one_packed)
 
 static NOINLINE void iq3_kt_lowest_tile(const void *panel, const void *acts, int64_t nk,
                                         struct gemm_out out) {
-    static const struct kt_format lowest = KT_FORMAT(
-        iq3_kt, iq3_kt_dot_lowest, 1, offsetof(struct blk_iq3_kt, sg), IQ3_KT_GAIN, 1, NULL);
+    static const struct kt_format lowest =
+        KT_FORMAT(iq3_kt, iq3_kt_scales, iq3_kt_dot_lowest, 1, offsetof(struct blk_iq3_kt, sg),
+                  IQ3_KT_GAIN, 1, NULL);
     kt_stream_tile(&lowest, panel, acts, nk, out);
 }
 
-KT_CELL(iq2_kt, 1, -1, IQ2_KT_GAIN, 4, NULL);
-KT_CELL(iq3_kt, 1, offsetof(struct blk_iq3_kt, sg), IQ3_KT_GAIN, 1, iq3_kt_lowest_tile);
-KT_CELL(iq4_kt, 2, offsetof(struct blk_iq4_kt, S), IQ4_KT_GAIN, 4, NULL);
+KT_CELL(iq2_kt, 1, -1, IQ2_KT_GAIN, 4, NULL, iq2_kt_scales, iq2_kt_dot);
+KT_CELL(iq3_kt, 1, offsetof(struct blk_iq3_kt, sg), IQ3_KT_GAIN, 1, iq3_kt_lowest_tile,
+        iq3_kt_scales, iq3_kt_packed_dot);
+KT_CELL(iq4_kt, 2, offsetof(struct blk_iq4_kt, S), IQ4_KT_GAIN, 4, NULL, iq4_kt_packed_scales,
+        iq4_kt_dot);

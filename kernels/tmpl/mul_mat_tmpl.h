@@ -13,7 +13,7 @@
 #include "backend.h"
 #include "base/fault.h"
 
-/* Weight rows of a chunk. 64 rows share what it costs to pack the activations, which is worth 5 to
+/* Weight rows of a chunk, a multiple of PACK_ROWS. 64 rows share what it costs to pack the activations, which is worth 5 to
  * 10 % at 512 tokens; a small matrix is cut finer, so that many threads find work. A cell that
  * wants more gets an 8th of the matrix, in whole panels of 32 rows: of a matrix of 2048 rows 256,
  * which is 10 % faster than 128, and 8 threads find work. */
@@ -86,9 +86,15 @@ static inline void mul_mat_faults(const struct node *node, int64_t r, int64_t n)
 static inline void mul_mat_rows(const struct qkernel *k, const struct node *node, const char *acts,
                                 size_t stride, int64_t r, int64_t n, struct work *w) {
     const struct tensor *W = node->src[0], *dst = node->dst;
-    k->mul_mat(W->ne[0], tensor_row(W, r), W->row_bytes, n, acts, stride,
-               tensor_rows(node->src[1]), (float *)dst->data + r,
-               (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
+    const struct packed *p = node->packed;
+    const int64_t n_tok = tensor_rows(node->src[1]);
+    float *to = (float *)dst->data + r;
+    if (p && p->cell == k && n_tok == 1)
+        k->mul_packed(W->ne[0], (const char *)p->data + (size_t)r * p->row_bytes, p->row_bytes, n,
+                      acts, stride, to, w->scratch);
+    else
+        k->mul_mat(W->ne[0], tensor_row(W, r), W->row_bytes, n, acts, stride, n_tok, to,
+                   (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
     mul_mat_faults(node, r, n);
 }
 

@@ -426,6 +426,39 @@ static void case_check_lines(struct cell_case *c) {
     }
 }
 
+/* A packed copy gives one token the bits that the weights do, from any group of rows on, and takes
+ * the memory that it says. */
+static void case_check_packed(struct cell_case *c) {
+    static const int64_t rows[] = { 1, 15, 16, 17, 33, 64 };
+    const struct qkernel *k = c->k;
+    const size_t row_bytes = k->pack_row_bytes(c->n);
+    for (size_t i = 0; i < N_ELEMS(rows); i++) {
+        const struct packed p = { .cell = k, .row_bytes = row_bytes };
+        const size_t n_bytes = packed_bytes(&p, rows[i]);
+        char *packed = must_alloc(n_bytes + 64);
+        assert_int_equal(n_bytes % 64, 0);
+        memset(packed, 0x5a, n_bytes + 64);
+        k->pack(c->n, c->w, c->w_stride, rows[i], packed);
+        for (int b = 0; b < 64; b++)
+            assert_int_equal(packed[n_bytes + (size_t)b], 0x5a);
+        for (int64_t t = 0; t < MAX_TOK; t += 11)
+            for (int64_t r = 0; r < rows[i]; r += PACK_ROWS) {
+                const int64_t n_rows = rows[i] - r;
+                const float *want = case_run(c, t, r, n_rows, 1);
+                float got[MAX_ROWS + PAD];
+                memset(got, 0xff, sizeof got);
+                k->mul_packed(c->n, packed + (size_t)r * row_bytes, row_bytes, n_rows,
+                              case_acts(c, t, 1), c->x_stride, got, c->scratch);
+                if (memcmp(got, want, (size_t)n_rows * sizeof *got) != 0)
+                    fail_msg("%s, rows %lld to %lld, packed: token %lld has other bits",
+                             describe(c), (long long)r, (long long)rows[i], (long long)t);
+                for (int j = 0; j < PAD; j++)
+                    assert_int_equal(f32_bits(got[n_rows + j]), 0xffffffffu);
+            }
+        heap_free(packed);
+    }
+}
+
 static void check_type(enum qtype t, enum column col) {
     static const int64_t n_tried[] = { 256, 512, 768, 1024, 4096, 32, 96, 160, 4096 + 256, 37 };
     double largest = 0.0;
@@ -443,6 +476,7 @@ static void check_type(enum qtype t, enum column col) {
             if (n_tried[i] <= 512) case_check_chunks(&c);
             if (n_tried[i] == 256 || n_tried[i] == 160) case_check_many_rows(&c);
             case_check_tokens(&c);
+            if (c.k->pack) case_check_packed(&c);
             if (f == FILL_RANDOM && n_tried[i] <= 512) case_check_lines(&c);
             if (n_tried[i] == 256 || n_tried[i] == 96) case_check_nan(&c);
             case_release(&c);
@@ -451,6 +485,7 @@ static void check_type(enum qtype t, enum column col) {
     if (qkernel_find(col, t, true, NULL)->act == QT_q8_2_x4) {
         struct cell_case c = case_make(t, col, FILL_QUIET, 512, 1);
         case_check_tokens(&c);
+        if (c.k->pack) case_check_packed(&c);
         case_release(&c);
     }
     print_message("# %s@%s: largest NMSE of a row %.2g, promised %.2g\n", qtype_info(t)->name,
