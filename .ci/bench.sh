@@ -48,9 +48,8 @@ compare() {
 [ -n "$TEXT" ] || TEXT=$(.ci/text.sh bench)
 mkdir -p "$out" "$runs"
 columns=$("$GGAUGE" types 2>&1 >/dev/null | sed -n 's/^This machine runs: *//p')
-unasked=$(echo " $columns " | sed 's/ amx_requant / /')
 case " $columns " in
-*" cuda "*) cpu_columns=$(echo " $unasked " | sed 's/ cuda / /') ;;
+*" cuda "*) cpu_columns=$(echo " $columns " | sed 's/ cuda / /') ;;
 *) cpu_columns= ;;
 esac
 for m in $MODELS; do
@@ -70,7 +69,7 @@ types=$(for m in $MODELS; do "$GGAUGE" inspect -m "$m" --no-tensors; done |
 if [ -n "$types" ]; then
     echo "== kernels: $types"
     rc=0
-    fast=$(echo "$unasked" | sed 's/ ref / /' | xargs | tr ' ' ,)
+    fast=$(echo " $columns " | sed 's/ ref / /' | xargs | tr ' ' ,)
     "$GGAUGE" kernel-bench --op mul_mat --type "$types" --n-tok 1,512 --results "$runs" \
         --backend "${fast:-ref}" \
         ${KERNELS:---seconds 0.2} >"$out/kernels.md" || rc=$?

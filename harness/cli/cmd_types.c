@@ -44,6 +44,18 @@ static int list_faults(enum column c) {
     return EXIT_PASS;
 }
 
+/* Those that this machine can run; nothing if there are none. */
+static void say_columns(const char *what, bool by_name_only) {
+    int n = 0;
+    for (int c = 0; c < COL_count; c++) {
+        const enum column col = (enum column)c;
+        if (!column_available(col)) continue;
+        if ((column_is_cpu(col) && !column_goes_unasked(col)) != by_name_only) continue;
+        fprintf(stderr, "%s %s", n++ ? "" : what, column_name(col));
+    }
+    if (n) fputc('\n', stderr);
+}
+
 int cmd_types(int argc, char **argv, struct err *e) {
     bool faults = false;
     const char *backend = NULL;
@@ -75,9 +87,7 @@ int cmd_types(int argc, char **argv, struct err *e) {
             printf(" %s |", op_has_cell((enum column)c, (enum op)o) ? "Y" : "");
         putchar('\n');
     }
-    fputs("\nThis machine runs:", stderr);
-    for (int c = 0; c < COL_count; c++)
-        if (column_available((enum column)c)) fprintf(stderr, " %s", column_name((enum column)c));
-    fputs("\n", stderr);
+    say_columns("\nThis machine runs:", false);
+    say_columns("Only by name:", true);
     return EXIT_PASS;
 }

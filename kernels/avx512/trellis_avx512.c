@@ -334,9 +334,9 @@ ALWAYS_INLINE __m512i iq4_kt_dot(const struct kt_block *u, int b, const int8_t *
     return kt_dot_by(4, u, b, x, start);
 }
 
-/* One token's activations in order, each `times` (1 or 4) in a row. */
-static void kt_stream_acts(int times, const char *x, int64_t n, int64_t k0, int64_t nk,
-                           struct int8_stream *a) {
+/* One token's activations in order, each f->times (1 or 4) in a row. */
+ALWAYS_INLINE void kt_stream_acts(const struct kt_format *f, const char *x, int64_t n, int64_t k0,
+                                  int64_t nk, struct int8_stream *a) {
     int8_fill_stream(KT_OFFSET, x, n, k0, nk, a);
     a->has_lowest = false;
     const __m512i four_times =
@@ -345,8 +345,9 @@ static void kt_stream_acts(int times, const char *x, int64_t n, int64_t k0, int6
                           0x0c0c0c0c, 0x0d0d0d0d, 0x0e0e0e0e, 0x0f0f0f0f);
     for (int64_t b = 0; b < nk / 32; b++) {
         const __m256i v = load256(q8_2_x4_block(x, k0 / 32 + b, n / 32).qs);
-        a->has_lowest |= _mm256_cmpeq_epi8_mask(v, _mm256_set1_epi8(INT8_MIN)) != 0;
-        if (times == 1) {
+        if (f->lowest_tile)
+            a->has_lowest |= _mm256_cmpeq_epi8_mask(v, _mm256_set1_epi8(INT8_MIN)) != 0;
+        if (f->times == 1) {
             _mm256_storeu_si256((__m256i *)(a->q + 32 * b), v);
             continue;
         }
@@ -549,7 +550,7 @@ ALWAYS_INLINE void kt_packed_tile(const struct kt_format *f, const void *panel, 
     static void NAME##_stream(const char *x, size_t x_stride, int64_t n_tok, int64_t n,            \
                               int64_t k0, int64_t nk, void *acts) {                                \
         (void)x_stride, (void)n_tok;                                                               \
-        kt_stream_acts(TIMES, x, n, k0, nk, acts);                                                 \
+        kt_stream_acts(&NAME##_format, x, n, k0, nk, acts);                                        \
     }                                                                                              \
     static void NAME##_stream_tile(const void *panel, const void *acts, int64_t nk,                \
                                    struct gemm_out out) {                                          \
