@@ -17,6 +17,7 @@ product AS (
       ON b.metric = 'kernel_gbs' AND b.subject = g.subject AND b.n_ubatch = g.n_ubatch
      AND b.n_threads = g.n_threads
     WHERE g.metric = 'kernel_gmacs' AND g.qtype IS NOT NULL AND g.n_threads IN (0, (SELECT n FROM threads))
+      AND g.subject NOT LIKE 'packed %' -- of one token, other bytes: no point of these curves
 ),
 fastest AS (
     SELECT *, row_number() OVER (PARTITION BY qtype, n_ubatch ORDER BY y DESC) AS place FROM product

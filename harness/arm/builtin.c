@@ -78,7 +78,7 @@ static int observe(struct arm *a, struct observer *o, struct err *e) {
 }
 
 /* What is said behind where it runs: ", numa distribute: 16 processors of 2 nodes, weights in huge
- * pages there, 497 MiB repacked". */
+ * pages there, 497 MiB of weights repacked". */
 static void add_memory(const struct builtin *s, char *buf, size_t n) {
     char numa[96];
     size_t used = strlen(buf);

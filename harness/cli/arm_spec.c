@@ -182,6 +182,7 @@ int arm_spec_parse(struct arm_spec *s, const char *what, const char *text,
     memcpy(s->words, text, strlen(text) + 1);
     TRY(split(s, what, e));
     TRY(parse_kind(s, what, &n_kind, e));
+    if (s->params.foreign) s->params.engine.rtr = NULL;
     s->argv[n_kind - 1] = (char *)(uintptr_t)what;
     rc = s->params.foreign ? parse_engine(s, n_kind, e) : parse_own(s, n_kind, e);
     if (rc < 0 && e && !strstr(e->msg, what)) err_prefix(e, "%s", what);

@@ -10,7 +10,8 @@
  *   "cli:/path/to/llama-perplexity"    its printed chunks, where there is nothing but the program (compare alone)
  *   "file:logits.bin"                  logits saved by --kl-divergence-base, ours or llama.cpp's
  *
- * Options not given are those of the command line. Words are split at blanks; '...' and "..." keep
+ * Options not given are those of the command line, but -rtr, by which another engine means another
+ * copy. Words are split at blanks; '...' and "..." keep
  * blanks together. */
 #ifndef GGAUGE_ARM_SPEC_H
 #define GGAUGE_ARM_SPEC_H

@@ -180,6 +180,7 @@ static int plan(struct bench_cmd *c, struct err *e) {
         a.n_threads = c->threads.v[at[5]];
         TRY(add_arm(c, &a, e));
         c->columns.n_batch |= a.n_batch != 2048;
+        c->columns.repack |= a.engine.rtr != NULL;
         c->columns.n_ubatch |= a.n_ubatch != 512;
         c->columns.type_k |= strcmp(a.type_k, "f16") != 0;
         c->columns.type_v |= strcmp(a.type_v, "f16") != 0;

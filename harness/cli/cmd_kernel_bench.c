@@ -43,7 +43,7 @@ static int parse(struct kernel_cmd *c, int argc, char **argv, struct err *e) {
         { OPT_STR, "--type", "LIST", &c->text.type, 0, 0, NULL,
           "types of weights, activations and caches (default: all)" },
         { OPT_STR, "--op", "LIST", &c->ops, 0, 0, NULL,
-          "mul_mat, dequant, quantize, attn, rms_norm, ... (default: all)" },
+          "mul_mat, packed (-rtr), dequant, quantize, attn, rms_norm, ... (default: all)" },
         { OPT_STR, "--backend", "LIST", &c->text.backend, 0, 0, NULL,
           "columns (default: all but ref that this machine can run)" },
         { OPT_STR, "--n-tok", "LIST", &c->text.n_tok, 0, 0, NULL,

@@ -8,7 +8,8 @@
  * OUT/matrix.csv are on disk as they come, and a second run goes on behind them, unless an arm is
  * another program, which may have changed.
  *
- * Weights are never repacked here and no architecture has experts yet: no axis for them. */
+ * Weights are repacked (-rtr) in all cells or in none, and no architecture has experts yet: no axis
+ * for them. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>

@@ -34,6 +34,7 @@ void compare_arm_name(const struct compare_cmd *c, int side, char *buf, size_t n
         k += (size_t)snprintf(buf + k, n - k, "%s -t %d -ub %d %s/%s", i->backend, i->n_threads,
                               i->n_ubatch, i->type_k, i->type_v);
     if (k < n && p->numa) k += (size_t)snprintf(buf + k, n - k, " numa %s", p->numa);
+    if (k < n && p->engine.rtr) k += (size_t)snprintf(buf + k, n - k, " -rtr");
     if (k < n && p->act_like) k += (size_t)snprintf(buf + k, n - k, " act-like %s", p->act_like);
     if (k < n && p->fault) snprintf(buf + k, n - k, " FAULT:%s", p->fault);
 }

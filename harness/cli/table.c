@@ -144,6 +144,7 @@ void table_bench_label(const struct bench_test *t, char *buf, size_t n_bytes) {
     X("n_ubatch", 8, c->n_ubatch)                                                                  \
     X("type_k", 6, c->type_k)                                                                      \
     X("type_v", 6, c->type_v)                                                                      \
+    X("rtr", 3, c->repack)                                                                         \
     X("test", c->test_width, true)                                                                 \
     X("t/s", 16, true)
 
@@ -204,6 +205,7 @@ void table_bench_md_row(FILE *f, const struct bench_columns *c, const struct ben
     if (c->n_ubatch) fprintf(f, " %8d |", a->n_ubatch);
     if (c->type_k) fprintf(f, " %6s |", a->type_k);
     if (c->type_v) fprintf(f, " %6s |", a->type_v);
+    if (c->repack) fprintf(f, " %3d |", l->repack);
     fprintf(f, " %*s | %17s |\n", c->test_width, test, tps); /* the plus-minus sign has two bytes */
 }
 

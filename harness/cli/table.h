@@ -39,7 +39,7 @@ void table_sweep_jsonl(FILE *f, const struct sweep_run_info *r, const struct swe
 struct bench_line {
     const struct arm_info *arm;
     const char *model_path, *commit_id, *cpu, *gpu;
-    bool repack;
+    bool repack; /* -rtr was given */
     char time_utc[32];
     struct nvml_vram vram; /* of all engines */
     const struct bench_result *r;
@@ -47,7 +47,7 @@ struct bench_line {
 
 /* Columns that llama-bench shows only if a value differs from its default. */
 struct bench_columns {
-    bool n_batch, n_ubatch, type_k, type_v;
+    bool n_batch, n_ubatch, type_k, type_v, repack;
     int test_width; /* characters: the longest label, at least 13 */
 };
 

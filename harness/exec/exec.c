@@ -218,12 +218,17 @@ out:
     return rc;
 }
 
-static int repack(struct exec *x, struct graph *g, const struct split *s, struct err *e) {
+static int repack(struct exec *x, int n_threads, struct err *e) {
     int rc = 0;
-    TRY(repack_graph(&x->repacked, g, s, x->place[0].col, x->pool,
-                     x->p.n_threads > x->p.n_threads_batch ? x->p.n_threads : x->p.n_threads_batch,
-                     x->p.topology, e));
-    repack_attach(&x->repacked, g);
+    const enum column c = x->place[0].col;
+    const struct topology *t = x->p.topology;
+    TRY(repack_graph(&x->repacked, &x->body, &x->body_split, c, x->pool, n_threads, t, e));
+    TRY(repack_graph(&x->repacked, &x->head[0].graph, &x->head[0].split, c, x->pool, n_threads, t,
+                     e));
+    /* All graphs that were laid out before, and not until the last copy: more of them move. */
+    repack_attach(&x->repacked, &x->body);
+    for (int i = 0; i < x->n_heads; i++)
+        repack_attach(&x->repacked, &x->head[i].graph);
 out:
     return rc;
 }
@@ -276,10 +281,7 @@ int exec_new(struct exec **out, const struct model *m, const struct exec_params 
     TRY(reserve_all(x, e));
     TRY(mirror_weights(x, &x->body_split, &x->body, e));
     TRY(mirror_weights(x, &x->head[0].split, &x->head[0].graph, e));
-    if (p->repack) {
-        TRY(repack(x, &x->body, &x->body_split, e));
-        TRY(repack(x, &x->head[0].graph, &x->head[0].split, e));
-    }
+    if (p->repack) TRY(repack(x, n_threads, e));
     *out = x;
 out:
     if (rc < 0) exec_free(x);

@@ -25,7 +25,8 @@ struct repacked {
 int repack_graph(struct repacked *r, const struct graph *g, const struct split *s, enum column c,
                  struct thread_pool *pool, int n_threads, const struct topology *t,
                  struct err *e);
-/* Let the nodes of a graph that was built anew know their copies. */
+/* Let the nodes of a graph know their copies: after every repack_graph, and when a graph is built
+ * anew. */
 void repack_attach(const struct repacked *r, struct graph *g);
 void repack_release(struct repacked *r);
 

@@ -8,7 +8,7 @@
  *     isolate     only the node on which the caller runs now; memory comes from it if it has any
  *     numactl     in turn over what numactl (or taskset) has left; memory follows its policy alone
  *
- * Memory is what topology_place is told of: weights that -thp has copied, the KV cache. A mapped file
+ * Memory is what topology_place is told of: weights that -thp or -rtr has copied, the KV cache. A mapped file
  * lies in the page cache and cannot be placed: a page lies on the node of the thread that made the
  * system read it, which may have been another program's, days ago. With distribute, threads that
  * are the first to read a model spread it over the nodes; dropping the page cache beforehand (echo 3

@@ -123,10 +123,10 @@ int floor_key(char key[17], const struct arm *a, const struct arm_params *p,
               const struct pair_walk *w, struct err *e) {
     int rc = 0;
     static const enum row_field what[] = {
-        ROW_engine,   ROW_engine_commit, ROW_backend,  ROW_cells,
-        ROW_model_fp, ROW_n_threads,     ROW_n_ubatch, ROW_n_threads_batch,
-        ROW_n_batch,  ROW_type_k,        ROW_type_v,   ROW_settings,
-        ROW_host,     ROW_cpu,
+        ROW_engine,   ROW_engine_commit, ROW_backend,   ROW_cells,
+        ROW_model_fp, ROW_n_threads,     ROW_n_ubatch,  ROW_n_threads_batch,
+        ROW_n_batch,  ROW_type_k,        ROW_type_v,    ROW_settings,
+        ROW_host,     ROW_cpu,           ROW_placement,
     };
     char all[8192], program[17], text[17];
     size_t n = 0;

@@ -42,16 +42,16 @@ struct lister {
 };
 
 /* One case for every number of tokens but fewer than the cell wants: those are run by the parent
- * column. */
+ * column; of packed copies, one token. */
 static int at_tokens(const struct lister *l, struct kcase c, struct err *e) {
     int rc = 0;
-    const bool product = c.kind == KCASE_MUL_MAT;
+    const bool product = kcase_is_product(&c);
     const struct qkernel *k = product ? qkernel_find(c.col, c.type, false, NULL) : NULL;
     const int64_t fewest = k ? k->min_tokens : product ? 0 : op_min_tokens(c.col, c.op);
     const int *n_tok = product ? l->f->n_tok : l->f->op_n_tok;
     for (int i = 0; i < (product ? l->f->n_n_tok : l->f->n_op_n_tok); i++) {
         c.n_tok = n_tok[i];
-        if (c.n_tok < fewest) continue;
+        if (c.n_tok < fewest || (c.kind == KCASE_PACKED && c.n_tok > 1)) continue;
         TRY(l->fn(l->arg, &c, e));
     }
 out:
@@ -68,8 +68,7 @@ static int list_type(const struct lister *l, enum qtype t, enum column col, stru
     const bool by_op = col == COL_ref && k->dequant_row && !qtype_is_act(t); /* of any types */
     if ((k->mul_mat || k->on_device || by_op) && wants(l->f, kcase_op(&c))) TRY(at_tokens(l, c, e));
     c.kind = KCASE_PACKED;
-    for (int i = 0; k->pack && wants(l->f, kcase_op(&c)) && i < l->f->n_n_tok; i++)
-        if (l->f->n_tok[i] == 1) TRY(l->fn(l->arg, &c, e));
+    if (k->pack && wants(l->f, kcase_op(&c))) TRY(at_tokens(l, c, e));
     c.kind = KCASE_DEQUANT;
     if (k->dequant_row && wants(l->f, kcase_op(&c))) TRY(l->fn(l->arg, &c, e));
     c.kind = KCASE_QUANTIZE;

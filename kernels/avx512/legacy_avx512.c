@@ -227,7 +227,7 @@ ALWAYS_INLINE void store_panels(__m512i w[2][INT8_ROWS], int count, struct int8_
             int8_store(sum, out.dst, out.n_rows, out.add);                                         \
         }                                                                                          \
     }                                                                                              \
-    INT8_CELL(NAME, BIAS, HAS_MIN, 1, .pack = NULL)
+    INT8_CELL(NAME, BIAS, HAS_MIN, 1, .pack = NULL) /* streamed as they lie, at memory's speed */
 
 LEGACY_CELL(q4_0, 8, false);
 LEGACY_CELL(q4_1, 0, true);

@@ -449,6 +449,8 @@ ALWAYS_INLINE void kt_stream_tile(const struct kt_format *f, const void *panel, 
  * A group of 16 rows is their scales d [16], with the gain, and then the blocks as kt_for_blocks
  * unpacks them: codes, words if the type has any besides, pairs. */
 
+static_assert(PACK_ROWS == INT8_ROWS, "a group is what a register holds");
+
 /* Where the words and the pairs of a packed block begin; where it ends. */
 struct kt_packed {
     int64_t words, pairs, end;

@@ -13,10 +13,11 @@
 #include "backend.h"
 #include "base/fault.h"
 
-/* Weight rows of a chunk, a multiple of PACK_ROWS. 64 rows share what it costs to pack the activations, which is worth 5 to
- * 10 % at 512 tokens; a small matrix is cut finer, so that many threads find work. A cell that
- * wants more gets an 8th of the matrix, in whole panels of 32 rows: of a matrix of 2048 rows 256,
- * which is 10 % faster than 128, and 8 threads find work. */
+/* Weight rows of a chunk, a multiple of PACK_ROWS. 64 rows share what it costs to lay out the
+ * activations, which is worth 5 to 10 % at 512 tokens; a small matrix is cut finer, so that many
+ * threads find work. A cell that wants more gets an 8th of the matrix, in whole panels of 32 rows: of
+ * a matrix of 2048 rows 256, which is 10 % faster than 128, and 8 threads find work. */
+static_assert(32 % PACK_ROWS == 0, "a chunk begins with a group of a packed copy");
 static inline int64_t mul_mat_chunk(const struct qkernel *k, int64_t n_rows) {
     if (!k->chunk_rows) return n_rows < 4096 ? 32 : 64;
     const int64_t share = (n_rows / 8 + 31) / 32 * 32;

@@ -71,6 +71,36 @@ static void every_kind(void **state) {
     }
 }
 
+/* The last one wins, and the command line's -rtr is for arms of our own. */
+static void options_without_a_value(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *rtr, *fmoe, *fug, *nkvo;
+    } table[] = {
+        { "ref", "on", NULL, NULL, NULL },
+        { "lib:/bin/true", NULL, NULL, NULL, NULL },
+        { "lib:/bin/true -rtr -nkvo", "on", NULL, NULL, "on" },
+        { "lib:/bin/true -fmoe -no-fug", NULL, "on", "off", NULL },
+        { "lib:/bin/true -fmoe -no-fmoe -no-fug -fug", NULL, "off", "on", NULL },
+    };
+    for (size_t i = 0; i < N_ELEMS(table); i++) {
+        struct err e = { 0 };
+        struct arm_spec s;
+        struct arm_params with_rtr = defaults;
+        with_rtr.engine.rtr = "on";
+        if (arm_spec_parse(&s, "--b", table[i].text, &with_rtr, &e))
+            fail_msg("%s: %s", table[i].text, e.msg);
+        const struct arm_engine *g = &s.params.engine;
+        const char *got[] = { g->rtr, g->fmoe, g->fug, g->nkvo };
+        const char *want[] = { table[i].rtr, table[i].fmoe, table[i].fug, table[i].nkvo };
+        for (int k = 0; k < 4; k++) {
+            if (!want[k] != !got[k]) fail_msg("%s: %d", table[i].text, k);
+            if (want[k]) assert_string_equal(got[k], want[k]);
+        }
+        arm_spec_release(&s);
+    }
+}
+
 static void mistakes_are_named(void **state) {
     (void)state;
     static const char *const table[][2] = {
@@ -106,6 +136,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_override_the_command_line),
         cmocka_unit_test(every_kind),
+        cmocka_unit_test(options_without_a_value),
         cmocka_unit_test(mistakes_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

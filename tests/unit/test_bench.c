@@ -325,7 +325,7 @@ static void print_md(FILE *f, const struct bench_line *l) {
 }
 
 static void print_md_all(FILE *f, const struct bench_line *l) {
-    const struct bench_columns c = { true, true, true, true, 13 };
+    const struct bench_columns c = { true, true, true, true, true, 13 };
     table_bench_md_head(f, &c);
     table_bench_md_row(f, &c, l);
 }

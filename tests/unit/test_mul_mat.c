@@ -514,6 +514,17 @@ static void run_op(void *arg, struct work *w) {
     o->cell->run(o->node, w);
 }
 
+static void run_node(enum column col, const struct node *node, int n_threads,
+                     struct thread_pool *pool) {
+    struct op_run o = { op_cell_find(col, node, NULL), node };
+    struct err e = { 0 };
+    assert_non_null(o.cell);
+    if (thread_pool_reserve(pool, o.cell->shared_bytes ? o.cell->shared_bytes(node) : 0,
+                            o.cell->scratch_bytes ? o.cell->scratch_bytes(node) : 0, &e))
+        fail_msg("%s", e.msg);
+    thread_pool_run(pool, n_threads, run_op, &o);
+}
+
 /* The op on 1 and 2 threads: the same bits, and the product of the case. A column may leave calls
  * of few tokens to its parent, so the numbers of tokens are on both sides of that. */
 static void check_op(enum qtype t, enum column col, int n_tok, struct thread_pool *pool) {
@@ -528,13 +539,7 @@ static void check_op(enum qtype t, enum column col, int n_tok, struct thread_poo
         struct tensor d = { QT_f32, { N_ROWS, n_tok, 1, 1 }, N_ROWS * 4, dst[i], "dst" };
         struct node node = { .op = OP_mul_mat, .dst = &d, .src = { &w, &x } };
         node.p.mul_mat.act = c.k->act;
-        struct op_run o = { op_cell_find(col, &node, NULL), &node };
-        struct err e = { 0 };
-        assert_non_null(o.cell);
-        if (thread_pool_reserve(pool, o.cell->shared_bytes ? o.cell->shared_bytes(&node) : 0,
-                                o.cell->scratch_bytes ? o.cell->scratch_bytes(&node) : 0, &e))
-            fail_msg("%s", e.msg);
-        thread_pool_run(pool, i + 1, run_op, &o);
+        run_node(col, &node, i + 1, pool);
     }
     const int n_dst = n_tok * N_ROWS;
     if (memcmp(dst[0], dst[1], (size_t)n_dst * sizeof(float)) != 0)
@@ -566,10 +571,67 @@ static void op_on_threads(void **state) {
     thread_pool_free(pool);
 }
 
+/* One token reads the packed copy of a node, here one of the next rows, so that it shows; more
+ * tokens, and cells that the copy is not for, read the weights. */
+static void check_op_packed(enum qtype t, enum column col, const struct qkernel *k,
+                            struct thread_pool *pool) {
+    enum { N_ROWS = 61 };
+    struct cell_case c = case_make(t, col, FILL_RANDOM, 512, 5);
+    float plain[2 * (N_ROWS + 1)], got[2 * N_ROWS];
+    const struct qkernel other = *k;
+    struct packed copy = { .cell = k, .row_bytes = k->pack_row_bytes(c.n) };
+    copy.data = must_alloc(packed_bytes(&copy, N_ROWS));
+    k->pack(c.n, c.w + c.w_stride, c.w_stride, N_ROWS, copy.data);
+    for (int n_tok = 1; n_tok <= 2; n_tok++)
+        for (int wrong = 0; wrong < 2; wrong++) {
+            struct tensor w = { .type = t, .ne = { c.n, N_ROWS + 1, 1, 1 } };
+            struct tensor x = { .type = QT_f32, .ne = { c.n, n_tok, 1, 1 }, .data = c.x_f32 };
+            struct tensor d = { .type = QT_f32, .ne = { N_ROWS + 1, n_tok, 1, 1 }, .data = plain };
+            struct node node = { .op = OP_mul_mat, .dst = &d, .src = { &w, &x } };
+            w.row_bytes = c.w_stride;
+            w.data = c.w_block + (c.w - c.w_block);
+            x.row_bytes = (size_t)c.n * sizeof(float);
+            d.row_bytes = (N_ROWS + 1) * sizeof(float);
+            run_node(col, &node, 2, pool);
+            copy.cell = wrong ? &other : k;
+            node.packed = &copy;
+            w.ne[1] = d.ne[0] = N_ROWS;
+            d.row_bytes = N_ROWS * sizeof(float);
+            d.data = got;
+            run_node(col, &node, 2, pool);
+            const int next = n_tok == 1 && !wrong;
+            for (int i = 0; i < n_tok * N_ROWS; i++)
+                if (f32_bits(got[i]) !=
+                    f32_bits(plain[i / N_ROWS * (N_ROWS + 1) + i % N_ROWS + next]))
+                    fail_msg("%s, %d tokens, %s copy: row %d is that of the %s", describe(&c),
+                             n_tok, wrong ? "another cell's" : "a", i % N_ROWS,
+                             next ? "weights" : "copy");
+        }
+    heap_free(copy.data);
+    case_release(&c);
+}
+
+static void op_with_packed_copy(void **state) {
+    (void)state;
+    struct thread_pool *pool;
+    struct err e = { 0 };
+    if (thread_pool_new(&pool, 2, &e)) fail_msg("%s", e.msg);
+    for (int c = 0; column_is_cpu((enum column)c); c++)
+        for (int t = 0; t < QT_count; t++) {
+            enum column owner = COL_none;
+            if (!column_available((enum column)c)) continue;
+            const struct qkernel *k = qkernel_for((enum column)c, (enum qtype)t, 512, 1, &owner);
+            if (k && k->pack && owner == (enum column)c)
+                check_op_packed((enum qtype)t, (enum column)c, k, pool);
+        }
+    thread_pool_free(pool);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cells_against_exact),
         cmocka_unit_test(op_on_threads),
+        cmocka_unit_test(op_with_packed_copy),
     };
     return cmocka_run_group_tests_name("mul_mat", tests, NULL, NULL);
 }

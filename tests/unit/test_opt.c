@@ -21,7 +21,7 @@ struct values {
     bool flag, no_flag, onoff;
     int i;
     double d;
-    const char *str, *choice;
+    const char *str, *choice, *word;
     struct arm_params arm;
 };
 
@@ -35,6 +35,8 @@ static int parse(struct values *v, const char *line, struct err *e) {
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "of all kinds" },
         { OPT_FLAG, "-f --flag", NULL, &v->flag, 0, 0, NULL, "a flag" },
         { OPT_NO_FLAG, "--no-flag", NULL, &v->no_flag, 0, 0, NULL, "clears a flag" },
+        { OPT_ON, "-w --word", NULL, &v->word, 0, 0, NULL, "sets a text" },
+        { OPT_OFF, "-no-w", NULL, &v->word, 0, 0, NULL, "sets it to another" },
         { OPT_INT, "-i -int --int", "N", &v->i, -4, 1 << 20, NULL, "a whole number" },
         { OPT_DOUBLE, "-d --double", "X", &v->d, 0, 1, NULL, "a number" },
         { OPT_STR, "-s --str", "TEXT", &v->str, 0, 0, NULL, "any text" },
@@ -79,6 +81,11 @@ static void every_kind(void **state) {
     assert_true(v.onoff);
     assert_int_equal(parse(&v, "-o on -o 0", &e), 0);
     assert_false(v.onoff);
+    assert_int_equal(parse(&v, "-no-w -w -rtr", &e), 0);
+    assert_string_equal(v.word, "on");
+    assert_string_equal(v.arm.engine.rtr, "on");
+    assert_int_equal(parse(&v, "--word -no-w", &e), 0);
+    assert_string_equal(v.word, "off");
 }
 
 static void every_spelling(void **state) {
