@@ -86,8 +86,8 @@ static inline const struct qkernel *node_qkernel(enum column c, const struct nod
  * for the weight's type and this many tokens, attn by one whose cell is for this many. */
 const struct op_cell *op_cell_find(enum column c, const struct node *n, enum column *found);
 
-/* The chain that begins at nodes [n] and that column c, or the parent that all its products are left
- * to, computes at once; or NULL. */
+/* The chain that begins at nodes [n] and that column c, or the parent that all its products are
+ * left to, computes at once; or NULL. */
 const struct chain_cell *chain_cell_find(enum column c, const struct node *const *nodes, int n);
 
 /* The loop that measures peak p in column c, walking up the parents; *found (may be NULL) says
@@ -104,13 +104,14 @@ struct backend {
     void *impl; /* owned by the implementation */
 };
 
-/* Page-locking is by whole pages, of any size a machine has, which nobody else may have a part of. */
+/* Page-locking is by whole pages, of any size a machine has, which nobody else may have a part
+ * of. */
 #define EXCHANGE_ALIGN ((size_t)64 << 10)
 
 struct backend_ops {
     void (*release)(struct backend *b);
-    /* Give host memory [p, p + n_bytes) an uninitialised image; ERR_NOMEM says what to lower. `what`
-     * names it in messages. */
+    /* Give host memory [p, p + n_bytes) an uninitialised image; ERR_NOMEM says what to lower.
+     * `what` names it in messages. */
     int (*mirror)(struct backend *b, const void *p, size_t n_bytes, const char *what,
                   struct err *e);
     /* The same for memory that goes back and forth all the time; both p and n_bytes are best
@@ -147,8 +148,8 @@ static inline void backend_release(struct backend *b) {
 
 struct cuda_info;
 
-/* 0 if the plug-in is there and knows a device, else ERR_UNSUPPORTED with the reason. The plug-in is
- * the file that GGAUGE_CUDA_PLUGIN names, or libggauge-cuda.so beside the program or where the
+/* 0 if the plug-in is there and knows a device, else ERR_UNSUPPORTED with the reason. The plug-in
+ * is the file that GGAUGE_CUDA_PLUGIN names, or libggauge-cuda.so beside the program or where the
  * linker looks; it is opened once. */
 int cuda_available(struct err *e);
 int cuda_device_count(void); /* 0 if not available */

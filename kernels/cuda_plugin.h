@@ -81,8 +81,8 @@ struct cuda_api {
                struct err *e);
     int (*synchronize)(struct cuda_device *d, struct err *e);
 
-    /* The best of several loops that do nothing else: multiply-adds a second, or for PEAK_read bytes
-     * read and written by a copy. */
+    /* The best of several loops that do nothing else: multiply-adds a second, or for PEAK_read
+     * bytes read and written by a copy. */
     int (*peak)(struct cuda_device *d, enum peak p, double *per_second, struct err *e);
 
     /* Device time between two marks (0 and 1), in seconds; waits for the second. */

@@ -12,9 +12,9 @@
  *
  * d and m are binary16. Source: ggml's block formats; Q6_0 is ik_llama.cpp's.
  *
- * Weights as 8 bits (trellis.h has those of its types): let M be the largest magnitude that the scales
- * and minima of 512 weights of a row allow. A weight n d + m becomes q = round(n (d i) + m i) in one
- * multiply-add, i = 127 / M, and what stands for it is q M / 127. */
+ * Weights as 8 bits (trellis.h has those of its types): let M be the largest magnitude that the
+ * scales and minima of 512 weights of a row allow. A weight n d + m becomes q = round(n (d i) + m
+ * i) in one multiply-add, i = 127 / M, and what stands for it is q M / 127. */
 #ifndef GGAUGE_LEGACY_H
 #define GGAUGE_LEGACY_H
 

@@ -78,8 +78,9 @@ static inline int kt_value(uint32_t x) {
 }
 
 /* Weights as 8 bits. Without the row's scale a weight is an integer, s * r. In 512 weights
- * of a row whose largest |s| is S it is rounded to q = round(s * r * f / 2^15), at most 127; the factor
- * f depends on S alone. What stands for the weight is q * 2^15 / f, times the row's scale. */
+ * of a row whose largest |s| is S it is rounded to q = round(s * r * f / 2^15), at most 127; the
+ * factor f depends on S alone. What stands for the weight is q * 2^15 / f, times the row's
+ * scale. */
 #define KT_Q8_MOST (32768.0f * 127.0f / KT_OFFSET)
 
 static inline int kt_q8_factor(int largest) {

@@ -23,9 +23,9 @@ enum arm_kind {
     ARM_TOOL,    /* a program that prints the perplexities of chunks: no arm, compare reads it */
 };
 
-/* What other engines have; text as on their command line, NULL = the engine's own default. An engine
- * that lacks one says so when it is given. Ours has rtr: weights are packed for single tokens
- * (exec/repack.h). */
+/* What other engines have; text as on their command line, NULL = the engine's own default. An
+ * engine that lacks one says so when it is given. Ours has rtr: weights are packed for single
+ * tokens (exec/repack.h). */
 #define ARM_ENGINE_LIST(X)                                                                         \
     X(ngl)  /* layers on accelerators */                                                           \
     X(ot)   /* "regex=buffer type,...": where tensors go */                                        \
@@ -157,12 +157,12 @@ int arm_open(struct arm **out, const struct arm_params *p, struct err *e);
 int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e);
 
 /* The engine of another process (worker.c). A process that dies, hangs, or does not speak the
- * protocol is ERR_ARM with a message that begins "arm": "arm died: signal 11"; "arm does not answer:
- * ..."; "arm broke the protocol: ...". Observers see nodes without the data of their sources. tok is
- * NULL if this program cannot read the model's file. */
+ * protocol is ERR_ARM with a message that begins "arm": "arm died: signal 11"; "arm does not
+ * answer: ..."; "arm broke the protocol: ...". Observers see nodes without the data of their
+ * sources. tok is NULL if this program cannot read the model's file. */
 int arm_open_worker(struct arm **out, const struct arm_params *p, struct err *e);
-/* The same for a worker that is there already (tests, fuzzing): `in` and `out_fd` are O_NONBLOCK and
- * belong to the arm, also when this fails, but for ERR_ARG and ERR_NOMEM. */
+/* The same for a worker that is there already (tests, fuzzing): `in` and `out_fd` are O_NONBLOCK
+ * and belong to the arm, also when this fails, but for ERR_ARG and ERR_NOMEM. */
 int arm_attach_worker(struct arm **out, int in, int out_fd, const struct arm_params *p,
                       struct err *e);
 
@@ -177,8 +177,8 @@ int arm_open_act_like(struct arm **out, const struct arm_params *p, struct err *
 
 void arm_close(struct arm *a); /* NULL is allowed */
 
-/* Equal bits of everything that two rows say of their logits, which stands for equal logits. The nll
- * is left out: it depends on the target, too. */
+/* Equal bits of everything that two rows say of their logits, which stands for equal logits. The
+ * nll is left out: it depends on the target, too. */
 bool arm_row_same(const struct arm_row *a, const struct arm_row *b);
 
 /* For the arms themselves: the tokenizer of a model file, NULL if it has none or, with a warning,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * child.h - the process of a worker: started, asked how it is, ended. It inherits the standard error
- * and the environment; its standard input and output are ours. */
+ * child.h - the process of a worker: started, asked how it is, ended. It inherits the standard
+ * error and the environment; its standard input and output are ours. */
 #ifndef GGAUGE_CHILD_H
 #define GGAUGE_CHILD_H
 
@@ -17,8 +17,9 @@ struct child {
     int status;    /* of waitpid, if reaped; -1 if nobody knows */
 };
 
-/* Start `launch` words, `program` and "worker". launch is split at blanks, '...' keeps them; no shell
- * is asked. program = NULL is the program that runs. ERR_ARM if the first word cannot be run. */
+/* Start `launch` words, `program` and "worker". launch is split at blanks, '...' keeps them; no
+ * shell is asked. program = NULL is the program that runs. ERR_ARM if the first word cannot be
+ * run. */
 int child_start(struct child *c, const char *launch, const char *program, struct err *e);
 
 /* Wait up to wait_ms for its end. */

@@ -56,7 +56,8 @@ struct wire_node {
     struct node node;
     struct tensor t[1 + OP_MAX_SRC];
 };
-/* *out [*n] is released with heap_free. An op or a type that this build does not know is ERR_ARM. */
+/* *out [*n] is released with heap_free. An op or a type that this build does not know is
+ * ERR_ARM. */
 int get_graph(struct payload *p, struct wire_node **out, int *n, struct err *e);
 
 /* Bytes that see() is given; false if the shape of n is absurd. */

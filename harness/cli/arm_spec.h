@@ -5,8 +5,8 @@
  *   "best"                             the best CPU column
  *   "worker avx2", "worker:PROG avx2"  the same in a process of its own, this program or another
  *   "lib:build/workers/llama.cpp-1a2b -ngl 0 -fa on"
- *                                      another engine, through the worker that `make worker` has built for it:
- *                                      its folder or its program
+ *                                      another engine, through the worker that `make worker` has
+ *                                      built for it: its folder or its program
  *   "cli:/path/to/llama-perplexity"    its printed chunks, where there is nothing but the program (compare alone)
  *   "file:logits.bin"                  logits saved by --kl-divergence-base, ours or llama.cpp's
  *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * compare_cmd.h - what the files of `ggauge compare` share: cmd_compare.c parses, compare_run.c runs,
- * compare_print.c says it to people, compare_files.c writes the files of --out. */
+ * compare_cmd.h - what the files of `ggauge compare` share: cmd_compare.c parses, compare_run.c
+ * runs, compare_print.c says it to people, compare_files.c writes the files of --out. */
 #ifndef GGAUGE_COMPARE_CMD_H
 #define GGAUGE_COMPARE_CMD_H
 

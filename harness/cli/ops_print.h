@@ -12,7 +12,8 @@ void ops_sentence(const struct localise *l, char *buf, size_t n_bytes);
 /* The section of the report: sentence, nodes around the first bad one, what is all good, and with
  * `capsule` (a path) the reproducer. */
 void ops_print(FILE *f, const struct localise *l, const char *capsule);
-/* A line for each cell of another engine that is as far from ref as it is known to be; none otherwise. */
+/* A line for each cell of another engine that is as far from ref as it is known to be; none
+ * otherwise. */
 void ops_print_known(FILE *f, const struct localise *l);
 /* One line per node, with a header. ERR_IO names the file. */
 int ops_csv(const char *path, const struct localise *l, struct err *e);

@@ -32,8 +32,9 @@ struct regress {
 
 const char *regress_rev_name(int rev); /* "base" */
 
-/* Resolve both revisions, check them out below OUT, build them with the user's command, and build their
- * workers. Sets commit, worker and head_broken. What is there already for a commit is used again. */
+/* Resolve both revisions, check them out below OUT, build them with the user's command, and build
+ * their workers. Sets commit, worker and head_broken. What is there already for a commit is used
+ * again. */
 int regress_build(struct regress *r, struct err *e);
 
 #endif

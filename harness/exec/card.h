@@ -21,7 +21,8 @@ struct card {
 int card_open(struct card *c, struct err *e);
 void card_close(struct card *c);
 
-/* "CUDA driver 13.0, runtime 13.0, NVIDIA 580.95.05"; the last part is nvml_driver's and may be "". */
+/* "CUDA driver 13.0, runtime 13.0, NVIDIA 580.95.05"; the last part is nvml_driver's and may be
+ * "". */
 void card_driver(const struct cuda_info *info, const char *nvidia, char *buf, size_t n_bytes);
 
 #endif

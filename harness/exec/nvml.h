@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT
- * nvml.h - what NVIDIA's management library says of the cards on which a context runs: clocks, power,
- * energy, memory, driver.
+ * nvml.h - what NVIDIA's management library says of the cards on which a context runs: clocks,
+ * power, energy, memory, driver.
  *
  * The library is opened at run time and asked for one fact at a time. What it does not say, or says
- * absurdly, is NAN here, and whoever writes rows leaves it out; without the library or without a card
- * there is no struct nvml at all, and every function takes NULL. Nothing is sampled while something is
- * timed: counters are read before it and behind it, and clocks behind it, before the card can rest.
+ * absurdly, is NAN here, and whoever writes rows leaves it out; without the library or without a
+ * card there is no struct nvml at all, and every function takes NULL. Nothing is sampled while
+ * something is timed: counters are read before it and behind it, and clocks behind it, before the
+ * card can rest.
  *
- * All facts are of whole cards, whoever uses them. Several cards: energy, power and memory are sums,
- * a clock is that of the slowest. Calls for one struct come from one thread at a time. */
+ * All facts are of whole cards, whoever uses them. Several cards: energy, power and memory are
+ * sums, a clock is that of the slowest. Calls for one struct come from one thread at a time. */
 #ifndef GGAUGE_NVML_H
 #define GGAUGE_NVML_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * split.h - a graph that is run over several places: spans of nodes at one place, and copies of what
- * a span needs from another, each made once.
+ * split.h - a graph that is run over several places: spans of nodes at one place, and copies of
+ * what a span needs from another, each made once.
  *
  * All memory is the host's; a place that is a device has images of it (backend.h). So a tensor is
  * at the same address everywhere, and `valid` says where its contents are. */

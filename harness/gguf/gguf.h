@@ -78,9 +78,9 @@ void gguf_close(struct gguf *g); /* NULL is allowed */
 /* Called for memory that nobody has written yet, to say where its pages shall lie. */
 typedef void (*gguf_place_fn)(void *arg, void *p, size_t n_bytes);
 
-/* For speed only: the data are copied into huge pages, if the system has them, the model is large and
- * a quarter of the free memory suffices. True if all of it was; pointers stay valid in any case. Not
- * while others read. `place` may be NULL. */
+/* For speed only: the data are copied into huge pages, if the system has them, the model is large
+ * and a quarter of the free memory suffices. True if all of it was; pointers stay valid in any
+ * case. Not while others read. `place` may be NULL. */
 bool gguf_to_huge_pages(struct gguf *g, gguf_place_fn place, void *arg);
 
 /* The same for a file image in memory (tests, fuzzing); `data` must outlive g. */

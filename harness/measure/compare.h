@@ -2,9 +2,9 @@
  * compare.h - do two arms agree on a text? Chunk after chunk, until the answer is known.
  *
  * The chunks are taken in a fixed shuffled order, so that any number of them is a fair sample of
- * the text; sums are kept per chunk, so perplexities can be given in the text's own order. The rules
- * are those of verdict.h. A PASS by the rules is a candidate only: who runs the comparison checks
- * the arms' floors (floor.h) and operations (localise.h) before saying so. */
+ * the text; sums are kept per chunk, so perplexities can be given in the text's own order. The
+ * rules are those of verdict.h. A PASS by the rules is a candidate only: who runs the comparison
+ * checks the arms' floors (floor.h) and operations (localise.h) before saying so. */
 #ifndef GGAUGE_COMPARE_H
 #define GGAUGE_COMPARE_H
 

@@ -2,8 +2,8 @@
  * judge.h - what a node's result should be: a model of its own, whose nodes ref computes one at a
  * time from inputs that the caller captured, for any selection of a window's rows.
  *
- * The nodes are those of the body and the head of the model's graph, in run order, for a batch whose
- * every position is wanted. One thread at a time. */
+ * The nodes are those of the body and the head of the model's graph, in run order, for a batch
+ * whose every position is wanted. One thread at a time. */
 #ifndef GGAUGE_JUDGE_H
 #define GGAUGE_JUDGE_H
 

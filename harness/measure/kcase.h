@@ -46,7 +46,8 @@ struct kcase_filter {
     int n_kv[KCASE_MAX_LIST], n_n_kv;
 };
 
-/* "iq4_kt@avx2", "packed iq4_kt@avx512", "dequant iq4_kt@avx2", "attn f16@avx2", "rms_norm@avx2". */
+/* "iq4_kt@avx2", "packed iq4_kt@avx512", "dequant iq4_kt@avx2", "attn f16@avx2",
+ * "rms_norm@avx2". */
 void kcase_name(const struct kcase *c, char *buf, size_t n_bytes);
 /* As the user writes it: "mul_mat", "quantize", "attn". */
 const char *kcase_op(const struct kcase *c);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * kernel_rows.h - the result rows of kernel-bench: test "kernel-bench", subject the cell.
  *
- * n_threads is 0 on a device, whose name and driver the row has; n_ubatch is the number of tokens of
- * a call, n_kv the depth, type_k and type_v the cache's type; settings hold the shape, the sizes of
- * the cold memory and the last cache, and n_sm of a card. Of a cell there is kernel_nmse, and if it
- * passed and was timed kernel_us, kernel_gbs, kernel_gmacs and kernel_roof, and gpu_sm_mhz where it is
- * known; of the machine peak_gbs (subject "read") and peak_gmacs (subject "i8@avx2"). */
+ * n_threads is 0 on a device, whose name and driver the row has; n_ubatch is the number of tokens
+ * of a call, n_kv the depth, type_k and type_v the cache's type; settings hold the shape, the sizes
+ * of the cold memory and the last cache, and n_sm of a card. Of a cell there is kernel_nmse, and if
+ * it passed and was timed kernel_us, kernel_gbs, kernel_gmacs and kernel_roof, and gpu_sm_mhz where
+ * it is known; of the machine peak_gbs (subject "read") and peak_gmacs (subject "i8@avx2"). */
 #ifndef GGAUGE_KERNEL_ROWS_H
 #define GGAUGE_KERNEL_ROWS_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * limit_run.h - the distribution of every cell's error against ref on the activations of real models
- * and texts: what limits are made from. */
+ * limit_run.h - the distribution of every cell's error against ref on the activations of real
+ * models and texts: what limits are made from. */
 #ifndef GGAUGE_LIMIT_RUN_H
 #define GGAUGE_LIMIT_RUN_H
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * localise.h - where two arms part: the first operation that is wrong, and which arm's.
  *
- * Both arms run one window, or some together, from an empty cache. A's nodes are captured; B runs with every node
- * compared and then forced to A's data, so that each node is seen on equal inputs and errors do not
- * add up. A judge (judge.h) computes rows of every node once more with ref, from the same inputs,
- * and so says which arm is wrong and by how much of the limit of its cell (limits.h). Every position
- * is asked for, so that all nodes have a row per token.
+ * Both arms run one window, or some together, from an empty cache. A's nodes are captured; B runs
+ * with every node compared and then forced to A's data, so that each node is seen on equal inputs
+ * and errors do not add up. A judge (judge.h) computes rows of every node once more with ref, from
+ * the same inputs, and so says which arm is wrong and by how much of the limit of its cell
+ * (limits.h). Every position is asked for, so that all nodes have a row per token.
  *
  * The window should be no longer than shows the difference: at -ub 1 every token is a run per node.
  *
@@ -30,8 +30,8 @@ struct localise_params {
     const int32_t *target; /* [n_seq][n_ctx] what each position should predict */
     int n_seq;             /* windows that go together in a batch, as they did when they differed; 0 = 1 */
     int n_ctx, first, end; /* scored positions [first, end) */
-    /* nll of the scored positions in the runs that differed, [n_seq][end - first]; NULL = not known,
-     * then whether the difference survives is judged from a run of its own. */
+    /* nll of the scored positions in the runs that differed, [n_seq][end - first]; NULL = not
+     * known, then whether the difference survives is judged from a run of its own. */
     const double *nll_a, *nll_b;
     size_t max_bytes;     /* captured activations; 0 = 512 MiB */
     bool unforced;        /* an arm cannot be forced: only how the difference grows from layer to layer */

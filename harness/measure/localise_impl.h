@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * localise_impl.h - what the files of localisation share: captures of both arms, the runs of a
- * window under an observer, judging, and naming. Only localise.c, capture.c, judge_rows.c, probe.c and
- * classify.c include it. */
+ * window under an observer, judging, and naming. Only localise.c, capture.c, judge_rows.c, probe.c
+ * and classify.c include it. */
 #ifndef GGAUGE_LOCALISE_IMPL_H
 #define GGAUGE_LOCALISE_IMPL_H
 
@@ -58,7 +58,8 @@ struct loc {
 
 /* ---- capture.c: runs ------------------------------------------------------------------------ */
 
-/* Feed the window from an empty cache, every position wanted, its rows held; o = NULL: unobserved. */
+/* Feed the window from an empty cache, every position wanted, its rows held; o = NULL:
+ * unobserved. */
 int loc_feed(struct loc *l, struct side *s, struct observer *o, struct err *e);
 /* Fill the cache with other tokens, so that a cell which is not stored again shows. */
 int loc_scrub(struct loc *l, struct side *s, struct err *e);
@@ -74,19 +75,19 @@ int loc_head(struct loc *l, struct side *s, enum see_mode mode, struct op_error 
              int64_t r0, int64_t n, double *nll, struct err *e);
 void loc_release_captures(struct loc *l);
 
-/* ---- judge_rows.c: the judge's part ------------------------------------------------------------ */
+/* ---- judge_rows.c: the judge's part ---------------------------------------------------------- */
 
 /* Judge the nodes of l->report whose rows are captured; budget in multiplications. head_only: those
  * of the head, for the slice that is there. */
 int loc_judge(struct loc *l, bool head, double budget, struct err *e);
 /* Both arms' rows of node i are here. */
 bool loc_captured(const struct loc *l, int i);
-/* Node i for these rows by the judge of s, as f32 [n, n_cols] in ref, with the arm's own rows in got.
- * *c (released by the caller) holds the inputs. */
+/* Node i for these rows by the judge of s, as f32 [n, n_cols] in ref, with the arm's own rows in
+ * got. *c (released by the caller) holds the inputs. */
 int loc_expected(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n,
                  struct op_case *c, float *ref, float *got, struct err *e);
-/* Node i of side s for these rows, ascending, on the inputs that it went on with: A's where B was forced to
- * them, and what ref makes of those where the arm shows nothing. */
+/* Node i of side s for these rows, ascending, on the inputs that it went on with: A's where B was
+ * forced to them, and what ref makes of those where the arm shows nothing. */
 int loc_case(struct loc *l, struct side *s, int i, const int32_t *row, int64_t n, struct op_case *c,
              struct err *e);
 /* A's capture of node i, or B's if A does not show it. */

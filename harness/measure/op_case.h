@@ -25,8 +25,8 @@ void op_case_release(struct op_case *c);
 /* Check that op, parameters, shapes and types fit together, so that no cell reads or writes outside
  * of them; ERR_FORMAT says what does not fit. */
 int op_case_check(const struct op_case *c, struct err *e);
-/* Run it on backend b; dst [n_tok] rows of qtype_row_bytes(dst_type, n_cols). act: the type that ref
- * rounds activations of a product through, QT_f32 for none; other columns ignore it. */
+/* Run it on backend b; dst [n_tok] rows of qtype_row_bytes(dst_type, n_cols). act: the type that
+ * ref rounds activations of a product through, QT_f32 for none; other columns ignore it. */
 int op_case_run(const struct op_case *c, struct backend *b, int n_threads, enum qtype act,
                 void *dst, struct err *e);
 /* The case as a node, for looking cells up; dst is used by the node and keeps no data. */

@@ -23,15 +23,16 @@ struct op_error {
 
 #define OP_ERROR_NONE { .row = -1, .col = -1, .bad_row = -1, .bad_col = -1 }
 
-/* Compare row `row`, n elements. Equal non-finite elements count as equal; an element that is finite
- * on one side alone makes the errors infinite. Returns the row's NMSE. */
+/* Compare row `row`, n elements. Equal non-finite elements count as equal; an element that is
+ * finite on one side alone makes the errors infinite. Returns the row's NMSE. */
 double op_error_add(struct op_error *s, int64_t row, const float *got, const float *want,
                     int64_t n);
 /* s as if it had also seen what o saw. */
 void op_error_merge(struct op_error *s, const struct op_error *o);
 
 /* Two rows of n elements as f32, whatever their types, to be compared. The index in an lse row
- * becomes 0 in both if they agree, and 1 in x if they do not: its size would drown the other two. */
+ * becomes 0 in both if they agree, and 1 in x if they do not: its size would drown the other
+ * two. */
 void op_rows_f32(enum op op, enum qtype tx, const void *x, enum qtype ty, const void *y, int64_t n,
                  float *out_x, float *out_y);
 

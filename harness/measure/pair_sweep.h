@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * pair_sweep.h - two arms swept in turn, so that whatever drifts on the machine hits both alike.
  *
- * A round is one sweep (sweep.h) of each arm, and who goes first changes from round to round. What is
- * compared is the quotient of the two times of one round at one depth. */
+ * A round is one sweep (sweep.h) of each arm, and who goes first changes from round to round. What
+ * is compared is the quotient of the two times of one round at one depth. */
 #ifndef GGAUGE_PAIR_SWEEP_H
 #define GGAUGE_PAIR_SWEEP_H
 

@@ -59,8 +59,8 @@ int speed_stat_of(const double *sample, int n, struct speed_stat *out, struct er
 /* Seconds of n tokens as tokens per second; the ends of the interval change places. */
 struct speed_stat speed_tps(struct speed_stat seconds, int n);
 
-/* Most memory that the arm's process has had resident so far, in bytes; 0 if unknown. a = NULL: this
- * process. */
+/* Most memory that the arm's process has had resident so far, in bytes; 0 if unknown. a = NULL:
+ * this process. */
 int64_t speed_rss_bytes(const struct arm *a);
 
 #endif

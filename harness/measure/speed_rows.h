@@ -18,8 +18,8 @@ int speed_rows_open(struct run_rows *rows, const char *csv, const char *dir, str
 int speed_rows_describe(struct row *base, const struct arm *a, const char *test, uint64_t seed,
                         int n_rep, bool warmup, bool warmup_batch, struct err *e);
 
-/* pp_s, pp_tps, tg_s, tg_tps and rss_bytes of one depth; what is known of cards, of subject "pp" and
- * "tg", and of their memory. */
+/* pp_s, pp_tps, tg_s, tg_tps and rss_bytes of one depth; what is known of cards, of subject "pp"
+ * and "tg", and of their memory. */
 int speed_rows_sweep(struct run_rows *rows, const struct sweep_step *s, struct err *e);
 
 /* Seconds and speed of one test: pp_, tg_, or eval_ where both parts are timed together; what is

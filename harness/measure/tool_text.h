@@ -39,8 +39,9 @@ struct speed_text {
 };
 typedef int (*speed_text_fn)(void *arg, const struct speed_text *s, struct err *e);
 
-/* A whole file: llama-sweep-bench as a table or JSON lines, llama-bench as Markdown, CSV or JSON lines. Other
- * lines are passed over. *kind: "sweep-bench" or "bench". ERR_FORMAT if there is no measurement. */
+/* A whole file: llama-sweep-bench as a table or JSON lines, llama-bench as Markdown, CSV or JSON
+ * lines. Other lines are passed over. *kind: "sweep-bench" or "bench". ERR_FORMAT if there is no
+ * measurement. */
 int speed_text_read(const char *text, size_t n, const char *name, const char **kind,
                     speed_text_fn fn, void *arg, struct err *e);
 

@@ -95,8 +95,8 @@ struct verdict verdict_positions(const struct relation *rel, const struct compar
 /* What all chunks together say; d: of the chunks' mean differences. FAIL, PASS, or OPEN. */
 struct verdict verdict_mean(const struct relation *rel, const struct welford *d);
 
-/* The single positions: a wrong tile hits a few of them hard and leaves the mean alone. The scale of
- * the healthy differences is their own 99 % quantile, so one rule serves arms that round
+/* The single positions: a wrong tile hits a few of them hard and leaves the mean alone. The scale
+ * of the healthy differences is their own 99 % quantile, so one rule serves arms that round
  * differently. Only for arms of the same weights. FAIL or OPEN.
  *
  * Measured between ref and avx2 on eight of the shared models (6,000 positions each): the largest

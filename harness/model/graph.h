@@ -40,7 +40,8 @@ void graph_release(struct graph *g);
 int graph_build(struct graph *g, const struct model *m, int64_t n_tok, int64_t n_out,
                 struct err *e);
 
-/* Every product and attention takes the cell for n_tok tokens (op.h: n_tok_as); 0 = for as many as there are. */
+/* Every product and attention takes the cell for n_tok tokens (op.h: n_tok_as); 0 = for as many as
+ * there are. */
 void graph_round_as(struct graph *g, int64_t n_tok);
 
 /* Every product of the ref column takes weights rounded as the cells of column c round them. */

@@ -19,8 +19,8 @@ struct kv_cache {
 
 int kv_init(struct kv_cache *kv, const struct hparams *hp, enum qtype type_k, enum qtype type_v,
             int32_t n_ctx, int32_t n_seq, struct err *e);
-/* Write to every page of layer il, which is empty yet, so that the system finds memory for it now and
- * not while time is measured. */
+/* Write to every page of layer il, which is empty yet, so that the system finds memory for it now
+ * and not while time is measured. */
 void kv_touch(struct kv_cache *kv, int64_t il);
 void kv_release(struct kv_cache *kv);
 /* Forget positions >= pos of sequence seq, or of all if seq is -1. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * row.h - the result row: one measured value with where it came from, and its CSV form.
  *
- * ROW_FIELD_LIST is the schema, in the order of the CSV columns; results/schema.sql holds the same for
- * SQLite and a test compares the two. A new metric never changes the schema.
+ * ROW_FIELD_LIST is the schema, in the order of the CSV columns; results/schema.sql holds the same
+ * for SQLite and a test compares the two. A new metric never changes the schema.
  *
  * A run writes one CSV file. Every line is written with one write(2) and is complete or absent but
  * for the last one; a reader ignores a torn last line. So whatever was measured before a crash, a

@@ -5,9 +5,9 @@
  *     u = sqrt((V + rho) (ln((V + rho) / rho) + 2 ln(1 / alpha))) / n
  * and the true mean is inside D -+ u for all n together with probability 1 - alpha. So a test may
  * look after every value and stop when it has seen enough. Source: S. R. Howard, A. Ramdas, J.
- * McAuliffe, J. Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of
- * Statistics 49 (2021), the normal mixture. The variance is estimated, so the promise is asymptotic:
- * the spread is taken CONFSEQ_INFLATE times as large, and nobody should decide before
+ * McAuliffe, J. Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals
+ * of Statistics 49 (2021), the normal mixture. The variance is estimated, so the promise is
+ * asymptotic: the spread is taken CONFSEQ_INFLATE times as large, and nobody should decide before
  * CONFSEQ_MIN_N values. */
 #ifndef GGAUGE_CONFSEQ_H
 #define GGAUGE_CONFSEQ_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * libllama_api.h - one spelling of the engine's API for all its versions, from November 2024 on (and of
- * ik_llama.cpp from June 2025 on). Each choice is a line of libllama_config.h. */
+ * libllama_api.h - one spelling of the engine's API for all its versions, from November 2024 on
+ * (and of ik_llama.cpp from June 2025 on). Each choice is a line of libllama_config.h. */
 #ifndef GGAUGE_LIBLLAMA_API_H
 #define GGAUGE_LIBLLAMA_API_H
 

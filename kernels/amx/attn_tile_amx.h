@@ -7,8 +7,8 @@
  * hi * hi + hi * lo + lo * hi. What is dropped, lo * lo, is below 2^-16 of a product. hi of the
  * cache is cut off, which is two instructions for 32 numbers, hi of q and of the weights is
  * rounded, so that lo has no sign of its own and the dropped part no bias. (q and weights of 8 bits
- * would need two products instead of three. But models with large scores lose their precision with it:
- * 0.1 of a logit in one of random weights.)
+ * would need two products instead of three. But models with large scores lose their precision with
+ * it: 0.1 of a logit in one of random weights.)
  *
  * Tiles, 16 rows of 64 bytes each. A dword holds two numbers that meet in one step of a dot product:
  *   k  A  row = cell, dword j = elements (32 b + j, 32 b + j + 16)
@@ -22,8 +22,8 @@
  *
  * Each score and each sum is a chain of tile steps over its own row and column only, in one order
  * everywhere, so its bits do not depend on what else is in the tiles; cells that a row does not see
- * get weight zero. Tiles take numbers below 2^-126 for zero. Source: Intel ISA extensions reference,
- * TDPBF16PS. */
+ * get weight zero. Tiles take numbers below 2^-126 for zero. Source: Intel ISA extensions
+ * reference, TDPBF16PS. */
 #ifndef GGAUGE_ATTN_TILE_AMX_H
 #define GGAUGE_ATTN_TILE_AMX_H
 
@@ -51,8 +51,8 @@ ALWAYS_INLINE void split_pair(bool round_hi, bool round_lo, __m512 x, __m512 y, 
     *lo = _mm512_ternarylogic_epi32(_mm512_srli_epi32(c, 16), d, high, 0xf8); /* c | (d & high) */
 }
 
-/* n <= 16 cells from `row` on as k tiles [n_blocks], missing cells are zeros. whole: there are 16, and
- * hd is a multiple of 32. */
+/* n <= 16 cells from `row` on as k tiles [n_blocks], missing cells are zeros. whole: there are 16,
+ * and hd is a multiple of 32. */
 ALWAYS_INLINE void k_tile_of(enum qtype type, bool whole, const struct attn_side *k,
                              const char *row, int64_t n, int64_t n_blocks, char *tiles) {
     size_t stride = k->t->row_bytes;
@@ -76,8 +76,8 @@ ALWAYS_INLINE void store_transposed(__m512i x[16], char *tile) {
     UNROLL for (int j = 0; j < 16; j++) _mm512_store_si512(tile + 64 * j, x[j]);
 }
 
-/* n <= STEP_CELLS cells from `row` on as v tiles of n_blocks blocks of 16 elements from block b0 on;
- * missing cells are zeros. whole: there are STEP_CELLS, and hd is a multiple of 16. */
+/* n <= STEP_CELLS cells from `row` on as v tiles of n_blocks blocks of 16 elements from block b0
+ * on; missing cells are zeros. whole: there are STEP_CELLS, and hd is a multiple of 16. */
 ALWAYS_INLINE void v_tiles_of(enum qtype type, bool whole, const struct attn_side *v,
                               const char *row, int64_t n, int64_t b0, int64_t n_blocks,
                               char *tiles) {
@@ -111,8 +111,8 @@ ALWAYS_INLINE void v_tiles_of(enum qtype type, bool whole, const struct attn_sid
     default: FOR_TYPE(QT_q8_0, whole, f, __VA_ARGS__); break;                                      \
     }
 
-/* Both for any type and number of cells; k tiles are [n / 16 rounded up, pad / 32]. Scores of a tile
- * behind them, which may be anything, are of cells that no row sees. */
+/* Both for any type and number of cells; k tiles are [n / 16 rounded up, pad / 32]. Scores of a
+ * tile behind them, which may be anything, are of cells that no row sees. */
 static void k_tiles(const struct attn_side *k, const char *row, int64_t n, char *tiles) {
     int64_t n_blocks = k->pad / 32;
     for (; n > 0; n -= TILE_DIM, row += TILE_DIM * k->t->row_bytes) {
@@ -181,9 +181,9 @@ static inline void score_one(const char *k, const char *q, int64_t n_blocks, int
     if (n_tiles > 3) TILE_STORE(3, s + 3 * TILE_BYTES, 64);
 }
 
-/* Largest score of each of 16 rows over cells [c, n), no smaller than top; scores that a row does not
- * see become -inf. seen: cells that each row sees, in all rows from `common` on at least. A NaN is
- * skipped. */
+/* Largest score of each of 16 rows over cells [c, n), no smaller than top; scores that a row does
+ * not see become -inf. seen: cells that each row sees, in all rows from `common` on at least. A NaN
+ * is skipped. */
 static inline __m512 score_max(char *s, int64_t c, int64_t n, __m512i seen, int64_t common,
                                __m512 top) {
     __m512 m0 = top, m1 = top;
@@ -274,9 +274,10 @@ ALWAYS_INLINE void beside_product(const struct beside *w, bool weigh, bool scan,
     COMPILER_BARRIER();
 }
 
-/* The three products of hi and lo tiles for two row tiles, at a0 and a1, and two column tiles, at b0
- * and b1: hi with lo, hi with hi, lo with hi. Sums: 0 and 1 of b0, 2 and 3 of b1. A tile is loaded
- * right before its first product, for a core has room for about a dozen tiles that are on the way. */
+/* The three products of hi and lo tiles for two row tiles, at a0 and a1, and two column tiles, at
+ * b0 and b1: hi with lo, hi with hi, lo with hi. Sums: 0 and 1 of b0, 2 and 3 of b1. A tile is
+ * loaded right before its first product, for a core has room for about a dozen tiles that are on
+ * the way. */
 ALWAYS_INLINE void products_beside(const char *a0, const char *a1, const char *b0, const char *b1,
                                    const struct beside *w, bool weigh, bool scan) {
     struct sums sums;

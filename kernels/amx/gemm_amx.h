@@ -7,9 +7,9 @@
  * four tiles: vectors and tiles are different units, but a core looks no further ahead than a few
  * tiles. So do complete sums leave, row by row and past the caches if they are many, since they
  * would only displace the panels. What is rounded is 2^-8 of a weight at most. (Exact scales were
- * measured, too: a scale changes every 32 weights, so sums would have to leave their tile after each
- * instruction, which takes twice the time of the products with integer weights in bf16 and scales
- * in f32, and three times with int8.)
+ * measured, too: a scale changes every 32 weights, so sums would have to leave their tile after
+ * each instruction, which takes twice the time of the products with integer weights in bf16 and
+ * scales in f32, and three times with int8.)
  *
  *   for 512 tokens, for 256 rows    so that sums rest in the second level cache
  *     for 256 weights of a row      so that a panel and activations of 32 tokens share the first
@@ -54,8 +54,9 @@ struct amx_format {
     void (*step)(const __m512i *kept, int64_t i, char *out);
     /* What the sums of a row are multiplied by at the end; NULL = 1. */
     float (*row_scale)(const char *row);
-    /* Values [0, nk) of an f32 activation as upper and lower parts, 32 to a row of every tile, zeros
-     * up to a multiple of 32; NULL: activations are bf16, in groups of 16 (struct qkernel). */
+    /* Values [0, nk) of an f32 activation as upper and lower parts, 32 to a row of every tile,
+     * zeros up to a multiple of 32; NULL: activations are bf16, in groups of 16 (struct
+     * qkernel). */
     void (*pack)(const float *x, int64_t nk, char *high, char *low);
     bool split; /* weights have lower parts, too */
 };
@@ -345,7 +346,8 @@ ALWAYS_INLINE void amx_set_tokens(struct amx_pass *p, int m) {
     tiles_begin_rows(p->m0, p->m1);
 }
 
-/* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels of b, while the next are decoded. */
+/* The tokens of c (up to AMX_TOKEN_GROUP) by the decoded panels of b, while the next are
+ * decoded. */
 ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call *c,
                               struct amx_scratch *s, const struct amx_block *b,
                               struct amx_decoding *next) {

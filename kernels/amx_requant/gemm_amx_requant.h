@@ -203,8 +203,8 @@ struct rq_pass {
     ((int)(2 * RQ_BLOCKS * RQ_X_BYTES / 64 / RQ_PANELS / RQ_STEPS)) /* lines in a step */
 
 /* The products of 2 x 2 tiles in step i of panel, x0 and x1, and other work between them: DRAIN(i,
- * 0 and 1) some tokens, decode what is kept to out as f does, fetch next_x. BEFORE(sum) precedes the
- * first of a sum. */
+ * 0 and 1) some tokens, decode what is kept to out as f does, fetch next_x. BEFORE(sum) precedes
+ * the first of a sum. */
 #define RQ_PRODUCTS(i, BEFORE, DRAIN)                                                              \
     do {                                                                                           \
         const char *w = panel + 2 * (i)*TILE_BYTES;                                                \

@@ -22,8 +22,8 @@
  *             sums of a block are added across lanes for 8 rows together, which puts a row into
  *             each lane here too.
  *
- * Activations are -127..127. -128, whose sign cannot be moved, appears only where a block's scale is
- * subnormal, so that its rounded inverse is too large; signed formats read it as -127. */
+ * Activations are -127..127. -128, whose sign cannot be moved, appears only where a block's scale
+ * is subnormal, so that its rounded inverse is too large; signed formats read it as -127. */
 #ifndef GGAUGE_INT8_AVX2_H
 #define GGAUGE_INT8_AVX2_H
 

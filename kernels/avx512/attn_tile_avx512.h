@@ -30,8 +30,8 @@ ALWAYS_INLINE float sum16(__m512 v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-/* One step of sums16. Lanes of which bit `apart` (8, 4, 2 or 1) is clear: those of a and the ones so far
- * above them, added up; the others: those of b and the ones so far below them. */
+/* One step of sums16. Lanes of which bit `apart` (8, 4, 2 or 1) is clear: those of a and the ones
+ * so far above them, added up; the others: those of b and the ones so far below them. */
 ALWAYS_INLINE __m512 add_apart(int apart, __m512 a, __m512 b) {
     const __m512i four =
         _mm512_setr_epi32(4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
@@ -57,15 +57,15 @@ ALWAYS_INLINE __m512 sums16(__m512 v[16]) {
     return add_apart(1, v[0], v[1]);
 }
 
-/* Where chain l stands if neighbours, then pairs of them and so on, are to be added up as sum16 does:
- * its four bits turned round. */
+/* Where chain l stands if neighbours, then pairs of them and so on, are to be added up as sum16
+ * does: its four bits turned round. */
 ALWAYS_INLINE int64_t chain_place(int64_t l) {
     return (l & 1) << 3 | (l & 2) << 1 | (l & 4) >> 1 | (l & 8) >> 3;
 }
 
 /* What is fetched beside work on the cells at some x: into the first level cache what lies as far
- * from `soon` as a cell from x, into the second n_bytes a cell, one's after the other's from `later`
- * on. */
+ * from `soon` as a cell from x, into the second n_bytes a cell, one's after the other's from
+ * `later` on. */
 struct fetch {
     const char *soon, *later;
     size_t n_bytes;

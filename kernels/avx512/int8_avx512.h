@@ -53,7 +53,8 @@ struct int8_acts {
     int32_t start[INT8_TOKENS][INT8_K_FEW / 32]; /* - bias * sum of q */
 };
 
-/* One token's activations of a block of k, in the order that the type's stream wants, `times` each. */
+/* One token's activations of a block of k, in the order that the type's stream wants, `times`
+ * each. */
 struct int8_stream {
     int8_t q[INT8_K_ONE];
     float d[INT8_K_ONE / 32];
@@ -120,13 +121,13 @@ ALWAYS_INLINE void int8_store(__m512 sum, float *dst, int64_t n_rows, bool add) 
 }
 
 /* Fetches the 16 rows behind 16 others while those are used, a chunk of a row with every step, into
- * the second level: the first is full of what is in use. Behind the last row it is a hint that does no
- * harm.
+ * the second level: the first is full of what is in use. Behind the last row it is a hint that does
+ * no harm.
  *
  *   in order of memory   lets the processor's own prefetcher join in, which does not foresee 16 short
- *                        streams at once; a line then occupies one of the core's few line buffers for
- *                        as long as the second level takes, not memory. 4 rows further ahead, since
- *                        the last row's first chunk is wanted as soon as the first row's.
+ *                        streams at once; a line then occupies one of the core's few line buffers
+ *                        for as long as the second level takes, not memory. 4 rows further ahead,
+ *                        since the last row's first chunk is wanted as soon as the first row's.
  *   in order of use      IQ4_KT, whose arithmetic takes longer than its memory, is 3 % faster so. */
 struct int8_ahead {
     uintptr_t p;

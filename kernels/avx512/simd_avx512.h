@@ -35,8 +35,8 @@ ALWAYS_INLINE __m512i spread_u32(const void *p) {
     return _mm512_set1_epi32((int)load_u32(p));
 }
 
-/* sum + the products of the bytes of a lane, w unsigned, with the 4 signed bytes at x, which are the
- * same for all lanes. Written out, because gcc 12 fetches x with an instruction of its own. */
+/* sum + the products of the bytes of a lane, w unsigned, with the 4 signed bytes at x, which are
+ * the same for all lanes. Written out, because gcc 12 fetches x with an instruction of its own. */
 ALWAYS_INLINE __m512i dpbusd_spread(__m512i sum, __m512i w, const void *x) {
     typedef uint32_t __attribute__((may_alias, aligned(1))) bytes4;
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const bytes4 *)x));

@@ -6,8 +6,8 @@
  * in every other build, so nothing of a fault is left in its code. With faults it asks whether the
  * arm that computes just now has that one. A fault belongs to an arm: exec.c calls fault_begin
  * before its nodes run and fault_end after them, so of two arms in a process one can be faulty; two
- * arms must not compute at the same time. The plug-in of the cuda column has a fault_now of its own,
- * which cuda.c sets before its nodes run. */
+ * arms must not compute at the same time. The plug-in of the cuda column has a fault_now of its
+ * own, which cuda.c sets before its nodes run. */
 #ifndef GGAUGE_FAULT_H
 #define GGAUGE_FAULT_H
 

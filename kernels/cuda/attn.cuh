@@ -40,10 +40,10 @@ DEV int last_of(const struct attn_args &a, int t) {
     return a.pos[t] + (more ? 1 : 0);
 }
 
-/* Types of a cache: 8 elements of a head from element i on, a multiple of 8, in two steps, fetch from
- * memory and open (with the shift of the place), so that many can be on their way before the first is
- * used. Heads are 16-byte aligned and have a multiple of 8 elements, or blocks of q8_0 and words from
- * cell to cell, but for kv_any. */
+/* Types of a cache: 8 elements of a head from element i on, a multiple of 8, in two steps, fetch
+ * from memory and open (with the shift of the place), so that many can be on their way before the
+ * first is used. Heads are 16-byte aligned and have a multiple of 8 elements, or blocks of q8_0 and
+ * words from cell to cell, but for kv_any. */
 struct kv_f32 {
     struct raw {
         float4 a, b;

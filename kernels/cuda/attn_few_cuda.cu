@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT
- * attn_few_cuda.cu - attention of few tokens, in binary32: the cache is cut into ranges of cells that
- * blocks work on at the same time; also any number of tokens for what the tensor cores cannot do (F32
- * caches, odd head sizes).
+ * attn_few_cuda.cu - attention of few tokens, in binary32: the cache is cut into ranges of cells
+ * that blocks work on at the same time; also any number of tokens for what the tensor cores cannot
+ * do (F32 caches, odd head sizes).
  *
- * Grid [ranges, kv heads x chunks of GH heads x chunks of 128 columns of V, tokens], block of 8 warps.
- * A warp takes every eighth step of 8 cells by itself: 16 lanes a cell, 8 elements a lane, K and V of
- * a step under way before the first is used, a softmax of its own that is corrected on the way. Warps
- * meet at the end. Shared: (GH (hd_k, to 128) + 8 GH 128) x 4 bytes and a little, 19 KiB for 4 heads of
- * 128. Reads the cells once for each chunk of heads (those meet in the L2 cache): memory bound.
+ * Grid [ranges, kv heads x chunks of GH heads x chunks of 128 columns of V, tokens], block of 8
+ * warps. A warp takes every eighth step of 8 cells by itself: 16 lanes a cell, 8 elements a lane, K
+ * and V of a step under way before the first is used, a softmax of its own that is corrected on the
+ * way. Warps meet at the end. Shared: (GH (hd_k, to 128) + 8 GH 128) x 4 bytes and a little, 19 KiB
+ * for 4 heads of 128. Reads the cells once for each chunk of heads (those meet in the L2 cache):
+ * memory bound.
  *
  * Up to 256 cells are one range, whose row is finished at once; more are at most 32, of 64 cells or
- * 128, 256, ... Each of those leaves its sum, maximum and sum of exponentials, and the last block to
- * come adds them, in order. So a row's bits depend on its own position alone. */
+ * 128, 256, ... Each of those leaves its sum, maximum and sum of exponentials, and the last block
+ * to come adds them, in order. So a row's bits depend on its own position alone. */
 #include <type_traits>
 
 #include "cuda/attn.cuh"
@@ -371,8 +372,8 @@ DEV void few_load_q(const struct attn_args &a, const struct few_block &b, float 
     }
 }
 
-/* Blocks that an SM has at once: for two, a thread has 128 registers, which does not suffice for two wide
- * caches, nor for a q8_0 one the way ptxas allots them for 10.0. */
+/* Blocks that an SM has at once: for two, a thread has 128 registers, which does not suffice for
+ * two wide caches, nor for a q8_0 one the way ptxas allots them for 10.0. */
 template <class K, class V> constexpr int few_resident(void) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
     if (std::is_same_v<K, kv_q8_0>) return 1;

@@ -2,10 +2,10 @@
  * blas_cuda.cu - products of F32, F16 and BF16 matrices with many tokens by cuBLAS, which is opened
  * at run time and not needed.
  *
- * Activations stay binary32 in effect: with F16 weights a token is scaled by a power of two to below
- * 2 and split into two binary16 (22 bits), with BF16 weights into three bfloat16 (24 bits), and the
- * products of the parts are added in binary32 by cuBLAS itself; two or three passes on tensor
- * cores. With F32 weights nothing is split, and no TF32 is allowed.
+ * Activations stay binary32 in effect: with F16 weights a token is scaled by a power of two to
+ * below 2 and split into two binary16 (22 bits), with BF16 weights into three bfloat16 (24 bits),
+ * and the products of the parts are added in binary32 by cuBLAS itself; two or three passes on
+ * tensor cores. With F32 weights nothing is split, and no TF32 is allowed.
  *
  * cuBLAS chooses its kernels by shape, so bits depend on the number of tokens: texts, whose bits
  * must not, keep to floats_cuda.cu. */
@@ -77,7 +77,7 @@ bool blas_has(struct cuda_device *d) {
     return d->blas != NULL;
 }
 
-/* ---- parts of activations --------------------------------------------------------------------- */
+/* ---- parts of activations -------------------------------------------------------------------- */
 
 #define THREADS 256
 #define PARTS_MAX 3
@@ -150,7 +150,7 @@ static __global__ void scale_kernel(char *dst, size_t stride, int64_t n, const f
     if (i < n) ((float *)(dst + (size_t)t * stride))[i] *= scale[t];
 }
 
-/* ---- the product ------------------------------------------------------------------------------ */
+/* ---- the product ----------------------------------------------------------------------------- */
 
 /* dst [n_tok, n_rows] (+)= x W^T: to cuBLAS, whose matrices are stored by columns, W is transposed
  * and dst is [n_rows, n_tok]. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * copies.cuh - copies between host and device beside the kernels. A device has three lanes (streams)
- * that run beside each other: kernels, copies to it, copies from it. An image whose bytes go back
- * and forth (an exchange) knows when it was last pushed, used by kernels and pulled, and a lane
- * waits for just that. Other images are copied in the lane of the kernels.
+ * copies.cuh - copies between host and device beside the kernels. A device has three lanes
+ * (streams) that run beside each other: kernels, copies to it, copies from it. An image whose bytes
+ * go back and forth (an exchange) knows when it was last pushed, used by kernels and pulled, and a
+ * lane waits for just that. Other images are copied in the lane of the kernels.
  *
  * Nothing here is called while a graph is recorded: lanes wait for each other between runs. */
 #ifndef GGAUGE_COPIES_CUH

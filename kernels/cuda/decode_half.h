@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * decode_half.h - weights of trellis types as binary16, for tensor cores that multiply those: what one
- * lane holds of a tile, 8 weights in a row. Host and device; see decode_words.h.
+ * decode_half.h - weights of trellis types as binary16, for tensor cores that multiply those: what
+ * one lane holds of a tile, 8 weights in a row. Host and device; see decode_words.h.
  *
- * Lane t of the four that share a row has weights 8 t .. 8 t + 7 of a sub-block, each times the scale of
- * the sub-block, an integer (IQ4_KT: twice that, HALF_TIMES): at most 126 * 128, rounded to binary16
- * once (IQ3_KT's need no rounding). The scale of the row is left to the result.
+ * Lane t of the four that share a row has weights 8 t .. 8 t + 7 of a sub-block, each times the
+ * scale of the sub-block, an integer (IQ4_KT: twice that, HALF_TIMES): at most 126 * 128, rounded
+ * to binary16 once (IQ3_KT's need no rounding). The scale of the row is left to the result.
  *
  * Sub-block b is named by lo = b % 4 and up = b / 4, a constant: with it, shifts are. */
 #ifndef GGAUGE_DECODE_HALF_H

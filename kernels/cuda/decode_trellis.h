@@ -159,10 +159,10 @@ HOST_DEVICE void iq4_kt_decode(const uint8_t *blk, int b, float d, struct decode
 
 /* ---- products with one token ------------------------------------------------------------------
  *
- * NAME_dot: sum[r] = the 32 products of sub-block b of blk[r] with activations x [8] (int8, in weight
- * order), for n <= KT_DOT_ROWS rows, the same integers as from decoded weights. A state's four bytes,
- * whose sum is the weight, meet the weight's activation four times: that saves the packing of weights,
- * and the activation is repeated once for all rows. */
+ * NAME_dot: sum[r] = the 32 products of sub-block b of blk[r] with activations x [8] (int8, in
+ * weight order), for n <= KT_DOT_ROWS rows, the same integers as from decoded weights. A state's
+ * four bytes, whose sum is the weight, meet the weight's activation four times: that saves the
+ * packing of weights, and the activation is repeated once for all rows. */
 
 #define KT_DOT_ROWS 4
 

@@ -124,9 +124,9 @@ HOST_DEVICE uint32_t hd_or_masked(uint32_t y, uint32_t x, uint32_t mask) {
 #endif
 }
 
-/* PTX prmt: nibble i of the selector says which byte of b:a is byte i of the result, 0..3 of a and 4..7
- * of b; with its top bit it is the sign of that byte, eight times. (CUDA's __byte_perm ignores that
- * bit.) The selectors below are the same on the host, where they are tested. */
+/* PTX prmt: nibble i of the selector says which byte of b:a is byte i of the result, 0..3 of a and
+ * 4..7 of b; with its top bit it is the sign of that byte, eight times. (CUDA's __byte_perm ignores
+ * that bit.) The selectors below are the same on the host, where they are tested. */
 HOST_DEVICE uint32_t hd_permute(uint32_t a, uint32_t b, uint32_t selector) {
 #if defined(__CUDA_ARCH__)
     uint32_t y;

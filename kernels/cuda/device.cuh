@@ -82,8 +82,9 @@ char *device_image(const struct cuda_device *d, const void *p, size_t n);
 /* t has an image: device_run has seen to it. */
 struct dtensor device_tensor(const struct cuda_device *d, const struct tensor *t);
 
-/* Kernels with more than 48 KiB of shared memory have to ask for it: for all that there is, since the
- * limit is the kernel's, not the launch's, and a recorded launch may need more than the one behind it. */
+/* Kernels with more than 48 KiB of shared memory have to ask for it: for all that there is, since
+ * the limit is the kernel's, not the launch's, and a recorded launch may need more than the one
+ * behind it. */
 #define LAUNCH_SHARED_FREE ((size_t)48 << 10)
 
 /* Launch `kernel`, a function pointer, which may begin while the one before it still runs
@@ -134,7 +135,7 @@ static inline unsigned div_up(int64_t a, int64_t b) {
     return (unsigned)((a + b - 1) / b);
 }
 
-/* ---- operations ------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------ */
 
 /* Activations of n_tok rows of n as 8-bit integers, for the products of quantised types: the
  * numbers of q8_2_x4 (act.h) in another order. */
@@ -158,8 +159,8 @@ struct mul_job {
     bool few;
 };
 
-/* Products of the same activations with matrices of one type and length, and what becomes of them; for
- * up to FEW_TOKENS tokens, of a trellis for any number. */
+/* Products of the same activations with matrices of one type and length, and what becomes of them;
+ * for up to FEW_TOKENS tokens, of a trellis for any number. */
 #define FEW_MATRICES 3
 struct few_job {
     struct mul_job m[FEW_MATRICES];
@@ -168,8 +169,8 @@ struct few_job {
                                         m[1], goes to out; NULL = nothing more is wanted */
 };
 
-/* What multiplies with one type. Weights are fetched while earlier kernels still run, so none of them
- * may write weights: those come by push alone. */
+/* What multiplies with one type. Weights are fetched while earlier kernels still run, so none of
+ * them may write weights: those come by push alone. */
 struct mul_cell {
     bool needs_acts;
     bool wants_halves; /* instead, for more than FEW_TOKENS tokens */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * fault_args.cuh - seeded faults (base/fault.h) inside of kernels, which do not see fault_now: the
  * arguments of a kernel take it along. In a build without faults they have no such member and
- * FAULT_IN is the constant 0, as FAULT is. On the host's side of a launch FAULT serves as everywhere. */
+ * FAULT_IN is the constant 0, as FAULT is. On the host's side of a launch FAULT serves as
+ * everywhere. */
 #ifndef GGAUGE_FAULT_ARGS_CUH
 #define GGAUGE_FAULT_ARGS_CUH
 

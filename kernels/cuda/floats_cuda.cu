@@ -2,9 +2,9 @@
  * floats_cuda.cu - products with F32, F16 and BF16 in binary32: activations are not rounded.
  *
  * gemv: a warp a row, 16 bytes of it a lane and turn; memory bound. gemm: tiles of 64 rows x 64
- * tokens on the ordinary cores, 16 products a thread and weight; compute bound at the binary32 rate,
- * for texts, whose bits must not depend on how they are cut. Speed with many tokens comes from
- * cuBLAS (blas_cuda.cu).
+ * tokens on the ordinary cores, 16 products a thread and weight; compute bound at the binary32
+ * rate, for texts, whose bits must not depend on how they are cut. Speed with many tokens comes
+ * from cuBLAS (blas_cuda.cu).
  *
  * A result adds its products in an order that depends on n and alignment alone. */
 #include "cuda/device.cuh"

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT
- * gemm.cuh - a matrix of blocks of 32 weights (Q8_0, Q4_0 ...) times many tokens on int8 tensor cores
- * (mma.sync m16n8k32). Types of a trellis: gemm_half.cuh.
+ * gemm.cuh - a matrix of blocks of 32 weights (Q8_0, Q4_0 ...) times many tokens on int8 tensor
+ * cores (mma.sync m16n8k32). Types of a trellis: gemm_half.cuh.
  *
- * Grid [n_tok / BN, n_rows / 128], block of 8 warps; tile 128 rows x BN tokens, 128 weights of a row
- * at a time. Per turn: the raw bytes of the weights, fetched during the last turn, are decoded once
- * into shared memory; the next raw bytes and activations are on their way (cp.async) while warps
- * multiply. A turn has two barriers. Shared: 128 raw pieces (96 to 160 bytes a row), 18 KiB decoded
- * weights, twice BN x 144 bytes of activations, scales: 72 to 83 KiB at BN = 128, so 2 blocks fit on
- * an SM of 228 KiB.
+ * Grid [n_tok / BN, n_rows / 128], block of 8 warps; tile 128 rows x BN tokens, 128 weights of a
+ * row at a time. Per turn: the raw bytes of the weights, fetched during the last turn, are decoded
+ * once into shared memory; the next raw bytes and activations are on their way (cp.async) while
+ * warps multiply. A turn has two barriers. Shared: 128 raw pieces (96 to 160 bytes a row), 18 KiB
+ * decoded weights, twice BN x 144 bytes of activations, scales: 72 to 83 KiB at BN = 128, so 2
+ * blocks fit on an SM of 228 KiB.
  *
- * Exact scales: the int32 sum of 32 products becomes binary32 without a conversion, because it starts
- * at the bits of m = 1.5 * 2^23 and stays within 2^22 of them: fma(m + sum, scale_x, -m * scale_x) is
- * scale_x * sum, rounded once, since a scale of 8 bits times m is exact (up to 2^104: activations above
- * 1e33 become a NaN). fma(scale_w, that, acc) is the
- * second and last operation of a result; these two and decoding bound the kernel.
+ * Exact scales: the int32 sum of 32 products becomes binary32 without a conversion, because it
+ * starts at the bits of m = 1.5 * 2^23 and stays within 2^22 of them: fma(m + sum, scale_x, -m *
+ * scale_x) is scale_x * sum, rounded once, since a scale of 8 bits times m is exact (up to 2^104:
+ * activations above 1e33 become a NaN). fma(scale_w, that, acc) is the second and last operation of
+ * a result; these two and decoding bound the kernel.
  *
  * A result adds sub-blocks in order, so it depends neither on BN nor on where in a tile it is. */
 #ifndef GGAUGE_GEMM_CUH
@@ -91,7 +91,8 @@ DEV void gemm_load_raw(const struct gemm_args &a, int c, unsigned char *shared) 
     }
 }
 
-/* Start the copies of the activations of turn c, into the half that is its own: 8 threads a token, then 4. */
+/* Start the copies of the activations of turn c, into the half that is its own: 8 threads a token,
+ * then 4. */
 template <class D, int BN>
 DEV void gemm_load_x(const struct gemm_args &a, int c, unsigned char *shared) {
     typedef gemm_shape<D, BN> S;

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT
  * gemm_half.cuh - a trellis matrix times many tokens on tensor cores for binary16.
  *
- * Grid [row tiles, token tiles], block of 8 warps; tile 128 rows x BN tokens, a warp 16 rows of it and
- * all tokens. A lane decodes its weights right into the registers of the product (decode_half.h), times
- * their scale, so tensor cores have no work of scaling to wait for: while they multiply one stage
- * (warpgroup.cuh) the lanes decode the next. Activations (halves.cuh) come to shared memory 64 elements
- * of all tokens at a time, 2 stages ahead (before 9.0 one); a warp's own raw bytes a block of 256
- * weights ahead. Shared: 4 stages of BN x 128 bytes, twice 8 x 16 blocks (18 to 34 KiB): up to 162 KiB.
+ * Grid [row tiles, token tiles], block of 8 warps; tile 128 rows x BN tokens, a warp 16 rows of it
+ * and all tokens. A lane decodes its weights right into the registers of the product
+ * (decode_half.h), times their scale, so tensor cores have no work of scaling to wait for: while
+ * they multiply one stage (warpgroup.cuh) the lanes decode the next. Activations (halves.cuh) come
+ * to shared memory 64 elements of all tokens at a time, 2 stages ahead (before 9.0 one); a warp's
+ * own raw bytes a block of 256 weights ahead. Shared: 4 stages of BN x 128 bytes, twice 8 x 16
+ * blocks (18 to 34 KiB): up to 162 KiB.
  *
  * Bounds: products of binary16 (128 cycles of a processor's quarter for 16 x 16 weights and 256
  * tokens), decoding (about 60 instructions of a warp for the same), activations out of the second
  * level cache (32 bytes a cycle and SM at full speed).
  *
  * Rounding: weights and activations to binary16, 2^-12 each; sums in binary32 as tensor cores add.
- * Activations above 1e33 overflow before the scale of the row brings them back, and an infinite one may
- * become a NaN.
+ * Activations above 1e33 overflow before the scale of the row brings them back, and an infinite one
+ * may become a NaN.
  * A result depends neither on BN nor on where in a tile it is. */
 #ifndef GGAUGE_GEMM_HALF_CUH
 #define GGAUGE_GEMM_HALF_CUH
@@ -76,7 +77,8 @@ DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2], int 
     rows[1] = { m, rows[0].r + (a.glu ? 0 : 8) };
 }
 
-/* What a lane copies of every block: 8 lanes go along a row, a quarter of the warp's rows at a time. */
+/* What a lane copies of every block: 8 lanes go along a row, a quarter of the warp's rows at a
+ * time. */
 struct half_raw {
     const uint8_t *from[4]; /* rows lane / 8 + 4 i, the lane's first word of the block before the next */
 };
@@ -130,7 +132,8 @@ template <int BN> DEV void half_load_x(struct half_x *x, unsigned char *to, uint
     x->from += x->step;
 }
 
-/* Sub-block lo + 4 up of rows g and g + 8 of a block in shared memory as operands of two products. */
+/* Sub-block lo + 4 up of rows g and g + 8 of a block in shared memory as operands of two
+ * products. */
 template <class D, int BN>
 DEV void half_decode(const struct half_lane &l, const unsigned char *blk, int lo, int up, uint32_t w[2][4]) {
     uint32_t upper[4], lower[4];
@@ -314,8 +317,8 @@ static int half_launch(struct cuda_device *d, const struct half_args &a, int64_t
     const int lost = FAULT(grid_tail) && a.n_tok > BN ? a.n_tok % BN : 0;
     const dim3 grid((unsigned)n_tiles, div_up(a.n_tok - lost, BN));
     size_t bytes = half_shape<D, BN>::BYTES;
-    /* A kernel may begin beside its predecessor, on SMs that are free. Tiles that are few must not go
-     * there in pairs: more than half of the memory keeps others away. */
+    /* A kernel may begin beside its predecessor, on SMs that are free. Tiles that are few must not
+     * go there in pairs: more than half of the memory keeps others away. */
     const size_t alone = d->prop.sharedMemPerBlockOptin / 2 + 4096;
     if (grid.x * grid.y <= (unsigned)d->prop.multiProcessorCount && bytes < alone) bytes = alone;
     LAUNCH(kernel, grid, HALF_THREADS, bytes, a);

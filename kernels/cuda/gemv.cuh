@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: MIT
  * gemv.cuh - a quantised matrix times 1 to 8 tokens: every weight is read once.
  *
- * A block has 4 warps, a warp 2 rows (4 of a trellis, for one token), a lane every 32nd sub-block of
- * them; of a trellis two warps can share rows, each with half of their chunks of 32 sub-blocks. Up
- * to three matrices that multiply the same tokens share a launch; results can be added to others, or
- * two matrices be the gate and the other factor of a gated unit (then half of a warp's rows are of
- * each).
+ * A block has 4 warps, a warp 2 rows (4 of a trellis, for one token), a lane every 32nd sub-block
+ * of them; of a trellis two warps can share rows, each with half of their chunks of 32 sub-blocks.
+ * Up to three matrices that multiply the same tokens share a launch; results can be added to
+ * others, or two matrices be the gate and the other factor of a gated unit (then half of a warp's
+ * rows are of each).
  *
- * The raw bytes of a chunk pass through the warp's own shared memory in copies of 16 bytes, whatever
- * the alignment of blocks is, 2 ahead of what is decoded, the first ones while the kernel that makes
- * the activations still runs. The first token's activations are fetched one turn ahead, those of
- * the others before they are needed. Decoded weights stay in registers and meet the int8 activations
- * of all tokens there; with one token a trellis is not even decoded (NAME_dot of decode_trellis.h).
- * Shared: 4 warps x 2 or 4 rows x 3 chunks (7 KiB to 30 KiB). Bytes moved: the matrix, once. Limit:
- * memory for plain types, instructions for a trellis (4.6 to 6.7 a weight).
+ * The raw bytes of a chunk pass through the warp's own shared memory in copies of 16 bytes,
+ * whatever the alignment of blocks is, 2 ahead of what is decoded, the first ones while the kernel
+ * that makes the activations still runs. The first token's activations are fetched one turn ahead,
+ * those of the others before they are needed. Decoded weights stay in registers and meet the int8
+ * activations of all tokens there; with one token a trellis is not even decoded (NAME_dot of
+ * decode_trellis.h). Shared: 4 warps x 2 or 4 rows x 3 chunks (7 KiB to 30 KiB). Bytes moved: the
+ * matrix, once. Limit: memory for plain types, instructions for a trellis (4.6 to 6.7 a weight).
  *
  * Sums: a lane adds its sub-blocks in order, then lanes are added in a fixed tree; of a trellis
- * half of the chunks so, and then both sums, whether one warp makes them or two. They depend neither
- * on the number of tokens nor on which rows a block has. */
+ * half of the chunks so, and then both sums, whether one warp makes them or two. They depend
+ * neither on the number of tokens nor on which rows a block has. */
 #ifndef GGAUGE_GEMV_CUH
 #define GGAUGE_GEMV_CUH
 
@@ -110,7 +110,8 @@ template <class D, int ROWS> struct gemv_shape {
     static constexpr bool ALIKE = D::BYTES % 4 == 0 && D::META % 4 == 0;
     static constexpr int STAGE = ROWS * SLOT;
     static constexpr size_t SHARED_BYTES = (size_t)GEMV_WARPS * GEMV_STAGES * STAGE;
-    /* Blocks that a multiprocessor has at once: for so many the registers suffice without spills. */
+    /* Blocks that a multiprocessor has at once: for so many the registers suffice without
+     * spills. */
     static constexpr int resident(int n_tok) {
         return n_tok == 1 ? (ROWS == GEMV_ROWS ? 6 : 5) : n_tok == 2 ? 5 : n_tok == 4 ? 4 : 3;
     }
@@ -126,8 +127,9 @@ struct gemv_row {
     float scale;
 };
 
-/* The 16 bytes in which a block ends and the next one begins belong to both, so if blocks are apart,
- * to two places. Lane r * BLOCKS + k copies them once more, to the end of block k of row r. */
+/* The 16 bytes in which a block ends and the next one begins belong to both, so if blocks are
+ * apart, to two places. Lane r * BLOCKS + k copies them once more, to the end of block k of row
+ * r. */
 struct gemv_end {
     const uint8_t *from;
     int left; /* copy if a chunk has more bytes than this */
@@ -202,8 +204,8 @@ DEV void gemv_one(const uint8_t *const *blk, const struct gemv_row *row, int b,
                          acc[r][0]);
 }
 
-/* The same of sub-block `sub` of the rows with all tokens, decoded; x: those of the first one, and of
- * the second one if there are more. The next one's are fetched before one's are used. */
+/* The same of sub-block `sub` of the rows with all tokens, decoded; x: those of the first one, and
+ * of the second one if there are more. The next one's are fetched before one's are used. */
 template <class D, int NT, int ROWS>
 DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
                         const struct gemv_row *row, int b, int sub, struct gemv_acts x,
@@ -231,8 +233,8 @@ DEV void gemv_sub_block(const struct gemv_args &a, const uint8_t *const *blk,
     }
 }
 
-/* What a warp has: ROWS rows of m, r0 and every GEMV_STEP-th behind it, or half of them and the same
- * of the other matrix. */
+/* What a warp has: ROWS rows of m, r0 and every GEMV_STEP-th behind it, or half of them and the
+ * same of the other matrix. */
 struct gemv_part {
     struct gemv_matrix m;
     int r0;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * halves_cuda.cu - makes the activations of halves.cuh.
  *
- * Grid [n_tok], block of 8 or 16 warps; a thread has 4 elements in a row at a time, 8 lanes a block of
- * 32. A row stays in registers between its two passes, up to 28 elements a thread: 4 n bytes in, 2 n
- * out; memory bound. */
+ * Grid [n_tok], block of 8 or 16 warps; a thread has 4 elements in a row at a time, 8 lanes a block
+ * of 32. A row stays in registers between its two passes, up to 28 elements a thread: 4 n bytes in,
+ * 2 n out; memory bound. */
 #include "cuda/acts.cuh"
 #include "cuda/elements.cuh"
 #include "cuda/halves.cuh"
@@ -20,8 +20,8 @@ struct halves_args {
     struct acts_out faults; /* no memory: for seeded faults of rounding alone */
 };
 
-/* 2^(6 - e) for a scale of which 2^e is the largest power of two below it, and its inverse; integers
- * times scales are then below 2^14. */
+/* 2^(6 - e) for a scale of which 2^e is the largest power of two below it, and its inverse;
+ * integers times scales are then below 2^14. */
 DEV float power_for(float d, float *inverse) {
     int e = (int)(bits_of(d) >> 23 & 255u) - 127 - 6;
     e = e < -126 ? -126 : e > 126 ? 126 : e;
@@ -29,7 +29,8 @@ DEV float power_for(float d, float *inverse) {
     return f32_of((uint32_t)(127 - e) << 23);
 }
 
-/* Elements i .. i + 3 of token t, all lanes of a warp together; `down` is the row's power of two. */
+/* Elements i .. i + 3 of token t, all lanes of a warp together; `down` is the row's power of
+ * two. */
 DEV void halves_put(const struct halves_args &a, int64_t t, int i, float4 v, float down) {
     const struct acts_scale scale = acts_scale4(v);
     if (i >= a.n) return;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * norm_cuda.cu - rms_norm of whole rows, contract in op.h; also with the addition before it and the
- * rounding of its result to 8-bit integers, in one launch (fuse.cuh). Norms of heads: heads_cuda.cu.
+ * rounding of its result to 8-bit integers, in one launch (fuse.cuh). Norms of heads:
+ * heads_cuda.cu.
  *
  * A row of up to 512 elements belongs to a warp, a longer one to a block of 512 or 1024 threads, a
  * thread to every 4 elements of them. The first 8 of a thread stay in registers between the sum and

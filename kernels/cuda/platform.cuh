@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * platform.cuh - what the kernels of the cuda column need beyond C: the CUDA runtime or its
- * emulation on the host (GGAUGE_CUDA_EMU, tests/cuda_emu), and every instruction that has no name in
- * C++ behind a function with a body for both.
+ * emulation on the host (GGAUGE_CUDA_EMU, tests/cuda_emu), and every instruction that has no name
+ * in C++ behind a function with a body for both.
  *
  * Kernels are compiled with -fmad=false and say fmaf where they mean it, so sums have the same bits
  * on every device and in the emulation. */
@@ -23,12 +23,12 @@
 
 #define DEV static __device__ __forceinline__
 
-/* ---- launches ---------------------------------------------------------------------------------- */
+/* ---- launches -------------------------------------------------------------------------------- */
 
-/* Launches may overlap (LAUNCH in device.cuh): the blocks of a kernel begin when all those of the one
- * before it have begun. So every thread of every kernel calls this before it touches memory of the
- * device; but what no kernel writes, weights and the positions and cells that the host pushes, it may read
- * earlier, and fetch into a cache whatever it likes. */
+/* Launches may overlap (LAUNCH in device.cuh): the blocks of a kernel begin when all those of the
+ * one before it have begun. So every thread of every kernel calls this before it touches memory of
+ * the device; but what no kernel writes, weights and the positions and cells that the host pushes,
+ * it may read earlier, and fetch into a cache whatever it likes. */
 DEV void await_previous(void) {
 #if defined(GGAUGE_CUDA_EMU)
     emu_await_previous();
@@ -62,7 +62,8 @@ DEV struct block_place block_now(void) {
 }
 #endif
 
-/* Keeps x in a register: otherwise what is cheap to compute is computed anew wherever it is used. */
+/* Keeps x in a register: otherwise what is cheap to compute is computed anew wherever it is
+ * used. */
 template <class T> DEV void keep(T &x) {
 #if defined(GGAUGE_CUDA_EMU)
     (void)x;
@@ -71,7 +72,7 @@ template <class T> DEV void keep(T &x) {
 #endif
 }
 
-/* ---- shared memory ---------------------------------------------------------------------------- */
+/* ---- shared memory --------------------------------------------------------------------------- */
 
 /* The block's dynamic shared memory, aligned as the operands of wgmma want it. */
 #if defined(GGAUGE_CUDA_EMU)
@@ -129,7 +130,8 @@ DEV void cp_async4_to(shared_place to, const void *global) {
 #endif
 }
 
-/* What was started since the last commit is one group; wait until at most n groups are under way. */
+/* What was started since the last commit is one group; wait until at most n groups are under
+ * way. */
 DEV void cp_async_commit(void) {
 #if defined(GGAUGE_CUDA_EMU)
     emu_cp_async_commit();
@@ -146,9 +148,9 @@ template <int N> DEV void cp_async_wait(void) {
 #endif
 }
 
-/* Copies of a multiple of 16 bytes that one thread starts and all wait for. A barrier in shared memory
- * counts what has arrived, round after round: one copy each, waited for with the number of the round's
- * lowest bit. Not on cards before 9.0. */
+/* Copies of a multiple of 16 bytes that one thread starts and all wait for. A barrier in shared
+ * memory counts what has arrived, round after round: one copy each, waited for with the number of
+ * the round's lowest bit. Not on cards before 9.0. */
 #if defined(GGAUGE_CUDA_EMU) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
 #define HAS_BULK 1
 #else
@@ -196,7 +198,7 @@ DEV void bulk_wait(uint64_t *barrier, unsigned round) {
 #endif
 }
 
-/* ---- tensor cores ----------------------------------------------------------------------------- */
+/* ---- tensor cores ---------------------------------------------------------------------------- */
 
 /* Four 8 x 8 matrices of 16-bit elements; lane l names row l % 8 of matrix l / 8 (16 bytes, 16-byte
  * aligned) and gets two elements of row l / 4 of each, columns 2 (l % 4) and the next. */
@@ -255,10 +257,10 @@ DEV int warp_index(void) {
     return __shfl_sync(FULL_WARP, (int)threadIdx.x / WARP, 0);
 }
 
-/* ---- between blocks --------------------------------------------------------------------------- */
+/* ---- between blocks -------------------------------------------------------------------------- */
 
-/* The line at p may come into the cache that blocks share; allowed before await_previous, since that
- * is where kernels write, too. */
+/* The line at p may come into the cache that blocks share; allowed before await_previous, since
+ * that is where kernels write, too. */
 DEV void prefetch_shared(const void *p) {
 #if defined(GGAUGE_CUDA_EMU)
     (void)p;
@@ -276,9 +278,9 @@ template <class T> DEV T load_shared(const T *p) {
 #endif
 }
 
-/* Whether all n blocks of a group have come here; n = 1 is for the caller. True in all threads of the
- * last block alone, which then sees (load_shared) what the others wrote before. *counter is 0 before
- * and after; flag is shared memory. */
+/* Whether all n blocks of a group have come here; n = 1 is for the caller. True in all threads of
+ * the last block alone, which then sees (load_shared) what the others wrote before. *counter is 0
+ * before and after; flag is shared memory. */
 DEV bool is_last_block(unsigned *counter, unsigned n, unsigned *flag) {
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -297,7 +299,7 @@ DEV bool is_last_block(unsigned *counter, unsigned n, unsigned *flag) {
     return *flag != 0;
 }
 
-/* ---- arithmetic ------------------------------------------------------------------------------- */
+/* ---- arithmetic ------------------------------------------------------------------------------ */
 
 DEV uint16_t to_f16(float x) {
 #if defined(GGAUGE_CUDA_EMU)
@@ -378,7 +380,8 @@ template <int N, int M = WARP / 2> DEV float warp_sums(float *x, int lane) {
     }
 }
 
-/* Sum over a block of N threads; every thread gets it. `part` is shared memory for N / 32 numbers. */
+/* Sum over a block of N threads; every thread gets it. `part` is shared memory for N / 32
+ * numbers. */
 template <int N, class T> DEV T block_sum(T x, T *part) {
     x = warp_sum(x);
     if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;

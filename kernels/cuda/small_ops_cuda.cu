@@ -29,7 +29,7 @@ static struct row_args rows_of(const struct dtensor *x, const struct dtensor *y,
     return a;
 }
 
-/* ---- element by element ----------------------------------------------------------------------- */
+/* ---- element by element ---------------------------------------------------------------------- */
 
 static __global__ void add_kernel(struct row_args r) {
     await_previous();
@@ -74,7 +74,7 @@ int op_swiglu_run(struct cuda_device *d, const struct node *n, struct err *e) {
     return element_op(d, n, swiglu_kernel, e);
 }
 
-/* ---- rope_table ------------------------------------------------------------------------------- */
+/* ---- rope_table ------------------------------------------------------------------------------ */
 
 struct table_args {
     const int32_t *pos;
@@ -141,7 +141,7 @@ out:
     return rc;
 }
 
-/* ---- lse: a block a row ----------------------------------------------------------------------- */
+/* ---- lse: a block a row ---------------------------------------------------------------------- */
 
 struct top {
     float max; /* NaN as soon as one was seen */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * warpgroup.cuh - products of binary16 that a warpgroup of 4 warps starts together and that run beside
- * what it does next: wgmma of sm_90a. Elsewhere, and in the emulation, every warp does its own part at
- * once with mma.sync, with the same operands in the same places, so that one kernel serves both.
+ * warpgroup.cuh - products of binary16 that a warpgroup of 4 warps starts together and that run
+ * beside what it does next: wgmma of sm_90a. Elsewhere, and in the emulation, every warp does its
+ * own part at once with mma.sync, with the same operands in the same places, so that one kernel
+ * serves both.
  *
  * d [64, N] += a [64, 16] b [N, 16]^T in binary32. A warp has 16 rows of a and d, in registers as
- * mma_f16 (platform.cuh) has them: d[j] are columns 8 j .. 8 j + 7. b lies in shared memory: column n
- * has 128 bytes there, of which the product takes 32 (its 16 rows) from byte 32 k on; 16 bytes at
+ * mma_f16 (platform.cuh) has them: d[j] are columns 8 j .. 8 j + 7. b lies in shared memory: column
+ * n has 128 bytes there, of which the product takes 32 (its 16 rows) from byte 32 k on; 16 bytes at
  * position c of the 128 are at c ^ (n % 8). Slots of b begin at multiples of 1024 bytes. */
 #ifndef GGAUGE_WARPGROUP_CUH
 #define GGAUGE_WARPGROUP_CUH

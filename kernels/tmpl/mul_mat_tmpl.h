@@ -15,8 +15,8 @@
 
 /* Weight rows of a chunk, a multiple of PACK_ROWS. 64 rows share what it costs to lay out the
  * activations, which is worth 5 to 10 % at 512 tokens; a small matrix is cut finer, so that many
- * threads find work. A cell that wants more gets an 8th of the matrix, in whole panels of 32 rows: of
- * a matrix of 2048 rows 256, which is 10 % faster than 128, and 8 threads find work. */
+ * threads find work. A cell that wants more gets an 8th of the matrix, in whole panels of 32 rows:
+ * of a matrix of 2048 rows 256, which is 10 % faster than 128, and 8 threads find work. */
 static_assert(32 % PACK_ROWS == 0, "a chunk begins with a group of a packed copy");
 static inline int64_t mul_mat_chunk(const struct qkernel *k, int64_t n_rows) {
     if (!k->chunk_rows) return n_rows < 4096 ? 32 : 64;
@@ -49,8 +49,8 @@ static inline void mul_mat_act(const struct qkernel *q, const struct qkernel *k,
         q->quantize_row(from, acts + (size_t)t * stride, x->ne[0], NULL);
 }
 
-/* Those of all tokens, row stride `stride`; the team's work. Returns the token that the fault "race"
- * leaves until after this thread's first products, or -1. */
+/* Those of all tokens, row stride `stride`; the team's work. Returns the token that the fault
+ * "race" leaves until after this thread's first products, or -1. */
 static inline int64_t mul_mat_lay(const struct qkernel *q, const struct qkernel *k,
                                   const struct node *node, char *acts, size_t stride,
                                   struct work *w) {

@@ -12,8 +12,8 @@
  *   - copies in the background that are not aligned, or that nobody waits for;
  *   - threads that never wait for the kernel before theirs (await_previous);
  *   - page-locked memory that is given up while a copy from or to it is under way.
- * Shared memory starts out as NaN. GGAUGE_EMU_ORDER=reverse runs threads from the last to the first,
- * so that a missing barrier changes results; a warp runs until the block has to wait.
+ * Shared memory starts out as NaN. GGAUGE_EMU_ORDER=reverse runs threads from the last to the
+ * first, so that a missing barrier changes results; a warp runs until the block has to wait.
  *
  * Work of a stream is queued, and carried out as late as it may: when the host waits for it, or for
  * what waits for it. With GGAUGE_EMU_SEED=number it is carried out at times of its own, in an order
@@ -69,7 +69,7 @@ static inline float4 make_float4(float x, float y, float z, float w) {
     return float4{ x, y, z, w };
 }
 
-/* ---- threads ---------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 struct emu_grid {
     dim3 thread, block, block_dim, grid_dim;
@@ -93,7 +93,8 @@ void emu_bulk_copy(void *shared, const void *global, unsigned n, uint64_t *barri
 void emu_bulk_wait(uint64_t *barrier, unsigned round);
 void __syncthreads(void);
 
-/* Meet the other lanes of the warp: the last one calls fn(lanes), where lanes[i] is lane i's args. */
+/* Meet the other lanes of the warp: the last one calls fn(lanes), where lanes[i] is lane i's
+ * args. */
 void emu_warp(void *args, void (*fn)(void **lanes));
 
 static inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) {
@@ -129,7 +130,7 @@ void emu_ldmatrix4(uint32_t r[4], const void *row, bool trans);
 void emu_mma_s8(int d[4], const uint32_t a[4], const uint32_t b[2], int c);
 void emu_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]);
 
-/* ---- runtime ---------------------------------------------------------------------------------- */
+/* ---- runtime --------------------------------------------------------------------------------- */
 
 enum cudaError_t {
     cudaSuccess,
@@ -226,7 +227,7 @@ static inline void emu_launch(cudaStream_t s, dim3 grid, dim3 block, size_t shar
     emu_submit(s, &k);
 }
 
-/* ---- between emu.cc and emu_runtime.cc ---------------------------------------------------------- */
+/* ---- between emu.cc and emu_runtime.cc ------------------------------------------------------- */
 
 void emu_run(const struct emu_kernel *k);
 [[noreturn]] void emu_stop(const char *what);

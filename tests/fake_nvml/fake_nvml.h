@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * fake_nvml.h - a management library without cards, for tests of harness/exec/nvml.h: two cards at
- * the addresses of the emulated devices (tests/cuda_emu), which say what struct fake_nvml tells them.
+ * the addresses of the emulated devices (tests/cuda_emu), which say what struct fake_nvml tells
+ * them.
  *
  * A test opens the same file, finds the struct by its name and changes it. As it lies there, each
  * card takes FAKE_WATTS by the clock, so that whole runs can be checked. -DFAKE_OLD makes a library

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * vocab_image.h - GGUF files with nothing but a vocabulary, built in memory for the tests and the fuzz
- * target of the tokenizers. Layout: the GGUF specification, version 3. */
+ * vocab_image.h - GGUF files with nothing but a vocabulary, built in memory for the tests and the
+ * fuzz target of the tokenizers. Layout: the GGUF specification, version 3. */
 #ifndef GGAUGE_VOCAB_IMAGE_H
 #define GGAUGE_VOCAB_IMAGE_H
 

@@ -23,7 +23,8 @@ struct tiny_model {
 /* A two-layer default of an architecture: GQA 4/2, untied but for qwen2. */
 struct tiny_model tiny_model_default(const char *arch);
 
-/* Write it as GGUF, F32 but for quantised matrices, without a vocabulary. Weights follow from the seed alone. */
+/* Write it as GGUF, F32 but for quantised matrices, without a vocabulary. Weights follow from the
+ * seed alone. */
 int tiny_model_write(const struct tiny_model *t, const char *path, struct err *e);
 
 #endif

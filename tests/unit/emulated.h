@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * emulated.h - lets a test have the cuda column without a card: the plug-in is the one whose kernels
- * run on the host (tests/cuda_emu). Call it before anything asks for the column. And the path of
- * other libraries that are built for tests. */
+ * emulated.h - lets a test have the cuda column without a card: the plug-in is the one whose
+ * kernels run on the host (tests/cuda_emu). Call it before anything asks for the column. And the
+ * path of other libraries that are built for tests. */
 #ifndef GGAUGE_TEST_EMULATED_H
 #define GGAUGE_TEST_EMULATED_H
 

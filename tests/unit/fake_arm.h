@@ -2,8 +2,9 @@
  * fake_arm.h - an engine without arithmetic, for tests of measurements.
  *
  * Decoding n tokens at position p advances its clock by n * (token_ns + p * pos_ns), plus `slow_ns`
- * for the first `n_slow` decodes. Its largest logit is `max`, whoever asks. It checks that positions follow each other without a gap and that
- * batches keep to n_batch, and it keeps a log of its calls as text. */
+ * for the first `n_slow` decodes. Its largest logit is `max`, whoever asks. It checks that
+ * positions follow each other without a gap and that batches keep to n_batch, and it keeps a log of
+ * its calls as text. */
 #ifndef GGAUGE_TEST_FAKE_ARM_H
 #define GGAUGE_TEST_FAKE_ARM_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * faulty_arm.h - an arm whose node is computed wrongly, for tests of localisation: it wraps a built-in
- * arm and spoils the data of one node before anybody else sees it, observed or not. */
+ * faulty_arm.h - an arm whose node is computed wrongly, for tests of localisation: it wraps a
+ * built-in arm and spoils the data of one node before anybody else sees it, observed or not. */
 #ifndef GGAUGE_TEST_FAULTY_ARM_H
 #define GGAUGE_TEST_FAULTY_ARM_H
 

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The file at dir, stem and suffix, one behind the other, or NULL if there is none. The caller frees. */
+/* The file at dir, stem and suffix, one behind the other, or NULL if there is none. The caller
+ * frees. */
 static inline void *read_file(const char *dir, const char *stem, const char *suffix, size_t *size) {
     char path[256];
     snprintf(path, sizeof path, "%s%s%s", dir, stem, suffix);

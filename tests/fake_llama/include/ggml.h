@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * ggml.h - of the fake engine: the part of the tensor library's interface that harness/worker uses, with
- * tensors that are filled by our own engine (fake_llama.c). Types have the numbers of GGUF. */
+ * ggml.h - of the fake engine: the part of the tensor library's interface that harness/worker uses,
+ * with tensors that are filled by our own engine (fake_llama.c). Types have the numbers of GGUF. */
 #ifndef GGML_H
 #define GGML_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * llama.h - of the fake engine: the part of the interface that harness/worker uses. Plain, it is spelled as
- * llama.cpp spells it today; with FAKE_OLD as llama.cpp did in 2024 and ik_llama.cpp in part still
- * does. */
+ * llama.h - of the fake engine: the part of the interface that harness/worker uses. Plain, it is
+ * spelled as llama.cpp spells it today; with FAKE_OLD as llama.cpp did in 2024 and ik_llama.cpp in
+ * part still does. */
 #ifndef LLAMA_H
 #define LLAMA_H
 
