@@ -54,7 +54,8 @@ struct arm_rules {
 /* How to build an arm; the fields mean what the llama.cpp options of these names mean. */
 struct arm_params {
     enum arm_kind kind;
-    const char *path;      /* ARM_WORKER, ARM_TOOL: its program, NULL = this one; ARM_FILE: saved logits */
+    const char *path;      /* ARM_WORKER, ARM_TOOL: its program, NULL = this one; ARM_FILE: saved
+                            * logits */
     const char *launch;    /* ARM_WORKER: words in front of the program ("ssh host"), or NULL */
     int timeout_s;         /* ARM_WORKER: longest wait for one answer; 0 = 600 */
     const char *model;     /* -m */
@@ -74,7 +75,8 @@ struct arm_params {
     int n_threads;         /* -t: for single tokens; 0 = all processors */
     int n_threads_batch;   /* -tb: for batches; 0 = as n_threads */
     bool huge_pages;       /* -thp: weights are copied into huge pages, where there is room */
-    const char *numa;      /* --numa: where threads and memory go (exec/topology.h); NULL = anywhere */
+    const char *numa;      /* --numa: where threads and memory go (exec/topology.h);
+                            * NULL = anywhere */
     const char *type_k;    /* -ctk: f32, f16, q8_0 (another engine: what it has); NULL = f16 */
     const char *type_v;    /* -ctv */
     const char *fault;     /* --fault: a seeded fault (base/fault.h), NULL = none */
@@ -116,7 +118,8 @@ struct arm {
     /* Of an arm that computes elsewhere, after a decode: how long that took there, and the most
      * memory it has had resident; 0 = the caller's own clock and process tell. */
     int64_t decode_ns, rss_bytes;
-    struct nvml *cards; /* on which it computes in this process (exec/nvml.h), its own; mostly NULL */
+    struct nvml *cards; /* on which it computes in this process (exec/nvml.h), its own; mostly
+                         * NULL */
     const struct tok *tok; /* of the model, owned by the arm; NULL if the file has no vocabulary */
 };
 

@@ -7,7 +7,8 @@
  *   "lib:build/workers/llama.cpp-1a2b -ngl 0 -fa on"
  *                                      another engine, through the worker that `make worker` has
  *                                      built for it: its folder or its program
- *   "cli:/path/to/llama-perplexity"    its printed chunks, where there is nothing but the program (compare alone)
+ *   "cli:/path/to/llama-perplexity"    its printed chunks, where there is nothing but the program
+ *                                      (compare alone)
  *   "file:logits.bin"                  logits saved by --kl-divergence-base, ours or llama.cpp's
  *
  * Options not given are those of the command line, but -rtr, by which another engine means another

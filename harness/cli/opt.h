@@ -75,7 +75,8 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
     { OPT_STR, "-ngl --n-gpu-layers", "N", &(P).n_gpu_layers, 0, 0, NULL,                          \
       "with cuda: layers on devices, the last ones first (default: all, and the output)" },        \
     { OPT_STRS, "-ot --override-tensor", "REGEX=DEVICE", &(P).rules, 0, 0, NULL,                   \
-      "with cuda: where products with weights of such names run, CPU or CUDA0; first match wins" }, \
+      "with cuda: where products with weights of such names run, CPU or CUDA0; "                   \
+      "first match wins" },                                                                        \
     { OPT_STR, "-ts --tensor-split", "SHARES", &(P).tensor_split, 0, 0, NULL,                      \
       "with cuda: shares of layers of the devices: 3,1" },                                         \
     { OPT_INT, "-mg --main-gpu", "N", &(P).main_gpu, 0, 64, NULL,                                  \

@@ -13,7 +13,8 @@ enum { REV_BASE, REV_HEAD, REV_count };
 
 struct regress {
     /* options */
-    const char *repo, *rev[REV_count], *build, *build_dir, *source, *out, *model, *text, *arm_options;
+    const char *repo, *rev[REV_count], *build, *build_dir, *source, *out, *model, *text,
+        *arm_options;
     int n_ctx, chunks, n_threads, n_kv, n_pp, n_tg, n_rounds;
     double margin, slower;
     bool no_sweep;

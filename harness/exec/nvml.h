@@ -54,10 +54,10 @@ struct nvml_facts {
     bool counted;           /* as in struct nvml_use */
 };
 
-/* Shortest parts (their mean) whose power and energy are told. What a card says of its power is up to
- * 100 ms old (arXiv 2312.02741), so a counter shifts a part by as much, into whatever ran before; a
- * reading of power is a mean over a second since Ampere (NVML API reference, nvmlDeviceGetPowerUsage).
- */
+/* Shortest parts (their mean) whose power and energy are told. What a card says of its power is up
+ * to 100 ms old (arXiv 2312.02741), so a counter shifts a part by as much, into whatever ran
+ * before; a reading of power is a mean over a second since Ampere (NVML API reference,
+ * nvmlDeviceGetPowerUsage). */
 #define NVML_COUNTED_S 0.5
 #define NVML_POWER_S 1.0
 

@@ -28,13 +28,15 @@ struct localise_params {
     const char *model_a, *model_b; /* GGUF files; model_b = NULL: A's */
     const int32_t *token;  /* [n_seq][n_ctx] as fed, each window from position 0 on */
     const int32_t *target; /* [n_seq][n_ctx] what each position should predict */
-    int n_seq;             /* windows that go together in a batch, as they did when they differed; 0 = 1 */
+    int n_seq;             /* windows that go together in a batch, as they did when they differed;
+                            * 0 = 1 */
     int n_ctx, first, end; /* scored positions [first, end) */
     /* nll of the scored positions in the runs that differed, [n_seq][end - first]; NULL = not
      * known, then whether the difference survives is judged from a run of its own. */
     const double *nll_a, *nll_b;
     size_t max_bytes;     /* captured activations; 0 = 512 MiB */
-    bool unforced;        /* an arm cannot be forced: only how the difference grows from layer to layer */
+    bool unforced;        /* an arm cannot be forced: only how the difference grows from layer to
+                           * layer */
     double judge_seconds; /* about what the judge may take in all; 0 = 2 */
     int n_threads;        /* of the judge; 0 = all processors */
     void (*progress)(void *arg, const char *what); /* may be NULL */
@@ -49,15 +51,18 @@ struct localise_params {
 /*    kind             name                  meaning */
 #define FINDING_LIST(X)                                                                            \
     X(NONE,            "none",               "no operation is outside of its limit")               \
-    X(DEQUANTISATION,  "dequantisation",     "the weights that the product uses are not those of the file") \
-    X(PRODUCT,         "product",            "weights and activations are right, their product is not") \
+    X(DEQUANTISATION,  "dequantisation",     "the weights that the product uses are not "          \
+                                             "those of the file")                                  \
+    X(PRODUCT,         "product",            "weights and activations are right, their "           \
+                                             "product is not")                                     \
     X(ACTIVATION,      "activation",         "the rounding of the product's activations is wrong") \
     X(OPERATION,       "operation",          "an operation without weights is wrong")              \
     X(NONFINITE,       "non-finite",         "a NaN or infinity out of finite numbers")            \
     X(WEIGHTS,         "weights differ",     "the files hold other weights of the same type")      \
     X(FORMAT,          "format difference",  "the files hold the tensor in different types")       \
     X(NODE_MISSING,    "node missing",       "one arm does not compute this node")                 \
-    X(NOT_REPRODUCIBLE, "not reproducible",  "the difference does not survive observation or repetition")
+    X(NOT_REPRODUCIBLE, "not reproducible",  "the difference does not survive observation "        \
+                                             "or repetition")
 
 enum finding {
 #define X(name, ...) FINDING_##name,
@@ -90,7 +95,8 @@ struct op_report {
     struct op_error acc;      /* B against A, nothing forced */
     struct op_error err_a, err_b; /* against the judge on the same inputs and rounded activations */
     struct op_limit limit_a, limit_b;
-    const char *known_a, *known_b; /* over the limit of its cell, but so the engine is: why; or NULL */
+    const char *known_a, *known_b; /* over the limit of its cell, but so the engine is: why; or
+                                    * NULL */
     int64_t n_judged;         /* rows */
     int wrong;                /* WRONG_A | WRONG_B by the judge */
     enum finding files;       /* WEIGHTS or FORMAT if its weights differ between the files */
@@ -131,9 +137,12 @@ struct localise {
     /* Mean |nll - observed nll| of B, and of B - A before and under observation. */
     double max_nll_change_a, max_nll_change_b;
     double mean_d, mean_d_observed; /* nll_B - nll_A over the scored positions */
-    bool unforced;       /* nothing was forced: only layer_acc and acc are known, and nobody is blamed */
-    int n_examined;      /* nodes that both arms show, compared on equal inputs; others were not reached */
-    int n_hidden;        /* nodes that one arm does not show: ref makes them where later ones need them */
+    bool unforced;       /* nothing was forced: only layer_acc and acc are known, and nobody is
+                          * blamed */
+    int n_examined;      /* nodes that both arms show, compared on equal inputs; others were not
+                          * reached */
+    int n_hidden;        /* nodes that one arm does not show: ref makes them where later ones need
+                          * them */
     struct finding_detail first;
     struct capsule *capsule; /* of the first bad node; NULL for NONE */
     double seconds;

@@ -20,9 +20,11 @@
     X(ln_ratio,      "nat",        0,  0, 0.0,    "ln(PPL_B/PPL_A), of all chunks so far")         \
     X(d_abs,         "nat",       -1,  0, 0.0,    "quantile of |nll_B - nll_A| of positions")      \
     X(kld_ba,        "nat",       -1,  0, 0.0,    "mean KL divergence of arm A from arm B")        \
-    X(wide_flips,    "",          -1,  0, 0.0,    "positions where A leads widely and B disagrees") \
+    X(wide_flips,    "",          -1,  0, 0.0,    "positions where A leads widely and B "          \
+                                                  "disagrees")                                     \
     X(floor_d_max,   "nat",       -1,  0, 0.0,    "largest |nll' - nll| of an arm against itself") \
-    X(op_error,      "",          -1,  0, 0.0,    "error of arm B's operation, as a share of its limit") \
+    X(op_error,      "",          -1,  0, 0.0,    "error of arm B's operation, as a share of its " \
+                                                  "limit")                                         \
     X(op_error_a,    "",          -1,  0, 0.0,    "the same of arm A")                             \
     X(eval_tps,      "token/s",   +1,  1, 0.05,   "tokens evaluated per second")                   \
     X(eval_s,        "s",         -1,  1, 0.05,   "seconds of evaluation")                         \

@@ -10,12 +10,13 @@
  * would need two products instead of three. But models with large scores lose their precision with
  * it: 0.1 of a logit in one of random weights.)
  *
- * Tiles, 16 rows of 64 bytes each. A dword holds two numbers that meet in one step of a dot product:
+ * Tiles, 16 rows of 64 bytes each. A dword holds two numbers that meet in one step of a dot
+ * product:
  *   k  A  row = cell, dword j = elements (32 b + j, 32 b + j + 16)
  *   q  B  column = query row, row j = the same elements
  *   s  C  row = cell, column = query row: maxima and sums over cells need no step across lanes
- *   p  B  column = query row, row j = weights of cells (32 c + j, 32 c + j + 16); lies where the two
- *         tiles of scores lay that it was made from
+ *   p  B  column = query row, row j = weights of cells (32 c + j, 32 c + j + 16); lies where the
+ *         two tiles of scores lay that it was made from
  *   v  A  row = element, dword j = the same cells
  *   o  C  row = element, column = query row
  * Wherever a hi tile lies, its lo tile follows.
@@ -247,8 +248,8 @@ static NOINLINE void weigh_half(char *s, const __m512 *max, struct sums *sums) {
 }
 
 /* What vectors do while tiles are multiplied, a little after each product, for a core does not look
- * further ahead than about a dozen tiles: the weights of a half, and the maximum of 32 cells' scores.
- */
+ * further ahead than about a dozen tiles: the weights of a half, and the maximum of 32 cells'
+ * scores. */
 struct beside {
     char *half; /* NULL: none */
     const __m512 *max;
@@ -269,7 +270,8 @@ ALWAYS_INLINE void beside_product(const struct beside *w, bool weigh, bool scan,
     if (!scan) return;
     UNROLL for (int n = 0; n < 3; n++) {
         const int j = 3 * i + n;
-        if (j < 32) top[j % 2] = _mm512_max_ps(_mm512_load_ps(w->scores + TILE_DIM * j), top[j % 2]);
+        if (j < 32)
+            top[j % 2] = _mm512_max_ps(_mm512_load_ps(w->scores + TILE_DIM * j), top[j % 2]);
     }
     COMPILER_BARRIER();
 }

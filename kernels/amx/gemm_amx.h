@@ -266,7 +266,8 @@ ALWAYS_INLINE void amx_products(const char *panel, const char *const x[2], struc
 struct amx_decoding {
     struct amx_block to;
     int64_t row, b, n_b;
-    int64_t at, next_at, n_bytes; /* in a row: where it begins, where the one after it does; its size */
+    int64_t at, next_at, n_bytes; /* in a row: where it begins, where the one after it does; its
+                                   * size */
     struct rows16 rows;
 };
 
@@ -376,15 +377,16 @@ ALWAYS_INLINE void amx_tokens(const struct amx_format *f, const struct amx_call 
         amx_leave_all(&p.leaving);
         if (!b->last) continue;
         /* The last of them leave their tiles before the first of this leave. */
-        p.leaving = (struct amx_leaving){ .sums = sums,
-                                          .scale = s->scale,
-                                          .y = c->y + (size_t)t0 * c->y_stride + amx_column(c, b->r0),
-                                          .y_stride = c->y_stride,
-                                          .n_rows = b->nr,
-                                          .m = m,
-                                          .glu = c->up,
-                                          .stream = c->stream,
-                                          .parts = c->up ? 2 : 4 };
+        p.leaving =
+            (struct amx_leaving){ .sums = sums,
+                                  .scale = s->scale,
+                                  .y = c->y + (size_t)t0 * c->y_stride + amx_column(c, b->r0),
+                                  .y_stride = c->y_stride,
+                                  .n_rows = b->nr,
+                                  .m = m,
+                                  .glu = c->up,
+                                  .stream = c->stream,
+                                  .parts = c->up ? 2 : 4 };
     }
     amx_store_tiles(p.old, p.m1 > 0);
     amx_leave_all(&p.leaving);

@@ -18,7 +18,8 @@
 
 #define RANGE_CELLS 256
 #define PANEL 32      /* cells of a panel of K: two registers */
-#define BLOCK 6       /* rows of a register tile: 12 sums of a chain, 12 that wait, 2 loads, 1 broadcast */
+#define BLOCK 6       /* rows of a register tile: 12 sums of a chain, 12 that wait, 2 loads,
+                       * 1 broadcast */
 #define CELLS_AHEAD 16 /* cells fetched ahead into the first level cache */
 
 /* Lanes 0 .. 15 in order of a tree: 8 apart, 4, 2, 1. */
@@ -319,9 +320,15 @@ static void sum_rows(enum qtype type, int64_t n_rows, const char *x, size_t stri
     int64_t d = 0;
     for (; d + 64 <= v_pad; d += 64)
         switch (type) {
-        case QT_f32: sum_rows_of(QT_f32, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch); break;
-        case QT_f16: sum_rows_of(QT_f16, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch); break;
-        default: sum_rows_of(QT_q8_0, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch); break;
+        case QT_f32:
+            sum_rows_of(QT_f32, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch);
+            break;
+        case QT_f16:
+            sum_rows_of(QT_f16, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch);
+            break;
+        default:
+            sum_rows_of(QT_q8_0, 4, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch);
+            break;
         }
     for (; d < v_pad; d += 16)
         sum_rows_of(QT_f32, 1, n_rows, x, stride, d, s, c0, c1, acc + d, v_pad, fetch);

@@ -124,11 +124,13 @@ ALWAYS_INLINE void int8_store(__m512 sum, float *dst, int64_t n_rows, bool add) 
  * the second level: the first is full of what is in use. Behind the last row it is a hint that does
  * no harm.
  *
- *   in order of memory   lets the processor's own prefetcher join in, which does not foresee 16 short
- *                        streams at once; a line then occupies one of the core's few line buffers
- *                        for as long as the second level takes, not memory. 4 rows further ahead,
- *                        since the last row's first chunk is wanted as soon as the first row's.
- *   in order of use      IQ4_KT, whose arithmetic takes longer than its memory, is 3 % faster so. */
+ *   in order of memory   lets the processor's own prefetcher join in, which does not foresee 16
+ *                        short streams at once; a line then occupies one of the core's few line
+ *                        buffers for as long as the second level takes, not memory. 4 rows further
+ *                        ahead, since the last row's first chunk is wanted as soon as the first
+ *                        row's.
+ *   in order of use      IQ4_KT, whose arithmetic takes longer than its memory, is 3 % faster
+ *                        so. */
 struct int8_ahead {
     uintptr_t p;
     int64_t chunk;          /* bytes of a step */
@@ -160,8 +162,8 @@ ALWAYS_INLINE void int8_fetch(struct int8_ahead *a) {
 
 static inline size_t int8_scratch(int64_t n) {
     (void)n;
-    return 2 * INT8_TILES * (INT8_K_FEW / 32) * sizeof(struct int8_panel) + sizeof(struct int8_acts) +
-           sizeof(struct int8_stream);
+    return 2 * INT8_TILES * (INT8_K_FEW / 32) * sizeof(struct int8_panel) +
+           sizeof(struct int8_acts) + sizeof(struct int8_stream);
 }
 
 /* FN: the product of one token by `ACTS` and `TILE`, which are those of struct gemm. */
@@ -181,7 +183,7 @@ static inline size_t int8_scratch(int64_t n) {
 
 /* The cell of type NAME from NAME_panel, NAME_stream and NAME_stream_tile, which are the `panel`,
  * `acts` and `tile` of struct gemm for panels and for one token's stream. */
-#define INT8_CELL(NAME, BIAS, HAS_MIN, TIMES, ...)                                                             \
+#define INT8_CELL(NAME, BIAS, HAS_MIN, TIMES, ...)                                                 \
     static void NAME##_acts(const char *x, size_t x_stride, int64_t n_tok, int64_t n, int64_t k0,  \
                             int64_t nk, void *acts) {                                              \
         int8_fill_acts_avx512(BIAS, x, x_stride, n_tok, n, k0, nk, acts);                          \

@@ -41,7 +41,8 @@ HOST_DEVICE uint32_t hd_half2_add(uint32_t a, uint32_t b) {
     return y;
 #else
     return (uint32_t)f32_to_f16(f16_to_f32((uint16_t)a) + f16_to_f32((uint16_t)b)) |
-           (uint32_t)f32_to_f16(f16_to_f32((uint16_t)(a >> 16)) + f16_to_f32((uint16_t)(b >> 16))) << 16;
+           (uint32_t)f32_to_f16(f16_to_f32((uint16_t)(a >> 16)) + f16_to_f32((uint16_t)(b >> 16)))
+               << 16;
 #endif
 }
 HOST_DEVICE uint32_t hd_half2_mul(uint32_t a, uint32_t b) {
@@ -51,7 +52,8 @@ HOST_DEVICE uint32_t hd_half2_mul(uint32_t a, uint32_t b) {
     return y;
 #else
     return (uint32_t)f32_to_f16(f16_to_f32((uint16_t)a) * f16_to_f32((uint16_t)b)) |
-           (uint32_t)f32_to_f16(f16_to_f32((uint16_t)(a >> 16)) * f16_to_f32((uint16_t)(b >> 16))) << 16;
+           (uint32_t)f32_to_f16(f16_to_f32((uint16_t)(a >> 16)) * f16_to_f32((uint16_t)(b >> 16)))
+               << 16;
 #endif
 }
 
@@ -119,7 +121,8 @@ HOST_DEVICE void iq3_kt_halves(const struct half_lane *l, const uint8_t *blk, in
     half_states8(half_seed(l, blk, lo, up), w);
     hd_words4(blk + 68 + 8 * l->t, sign, 2);
     for (int i = 0; i < 4; i++) {
-        const uint32_t s = hd_permute(sign[i / 2] << (7 - lo - 4 * up), 0, i % 2 ? 0x3424u : 0x1404u);
+        const uint32_t s =
+            hd_permute(sign[i / 2] << (7 - lo - 4 * up), 0, i % 2 ? 0x3424u : 0x1404u);
         w[i] = hd_half2_mul((w[i] & 0x7FFF7FFFu) | (s & 0x80008000u), scale);
     }
 }

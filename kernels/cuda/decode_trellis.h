@@ -21,7 +21,8 @@ HOST_DEVICE uint32_t kt_decode4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t 
 }
 
 /* The same without their signs. */
-HOST_DEVICE uint32_t kt_magnitude4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t p3) {
+HOST_DEVICE uint32_t kt_magnitude4(uint32_t x0, uint32_t p0, uint32_t p1, uint32_t p2,
+                                   uint32_t p3) {
     const int a = hd_byte_sum(x0 * p0 & KT_MASK, -KT_OFFSET);
     const int b = hd_byte_sum(x0 * p1 & KT_MASK, -KT_OFFSET);
     const int c = hd_byte_sum(x0 * p2 & KT_MASK, -KT_OFFSET);

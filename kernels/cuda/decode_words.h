@@ -148,8 +148,8 @@ HOST_DEVICE uint32_t hd_repeat4(uint32_t x, int k) {
     return hd_permute(x, 0, 0x1111u * (unsigned)k);
 }
 
-/* Bytes 2 i and 2 i + 1 of low as the lower, those of high as the upper halves of two 16-bit numbers.
- */
+/* Bytes 2 i and 2 i + 1 of low as the lower, those of high as the upper halves of two 16-bit
+ * numbers. */
 HOST_DEVICE uint32_t hd_zip2(uint32_t low, uint32_t high, int i) {
     return hd_permute(low, high, i ? 0x7362u : 0x5140u);
 }

@@ -165,8 +165,8 @@ struct mul_job {
 struct few_job {
     struct mul_job m[FEW_MATRICES];
     int n;
-    const struct dtensor *add, *out; /* m[0] + add (one row = for every token), or swiglu of m[0] and
-                                        m[1], goes to out; NULL = nothing more is wanted */
+    const struct dtensor *add, *out; /* m[0] + add (one row = for every token), or swiglu of m[0]
+                                        and m[1], goes to out; NULL = nothing more is wanted */
 };
 
 /* What multiplies with one type. Weights are fetched while earlier kernels still run, so none of

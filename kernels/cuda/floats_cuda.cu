@@ -25,7 +25,8 @@ struct float_args {
 };
 
 template <class W, int NT>
-static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1) float_gemv_kernel(struct float_args a) {
+static __global__ void __launch_bounds__(GEMV_WARPS *WARP, 1)
+    float_gemv_kernel(struct float_args a) {
     await_previous();
     const int lane = (int)threadIdx.x % WARP;
     const int64_t r = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
@@ -114,8 +115,9 @@ static __global__ void __launch_bounds__(GEMM_THREADS) float_gemm_kernel(struct 
 template <class W> static int mul_floats(struct cuda_device *d, const struct mul_job *j,
                                          struct err *e) {
     int rc = 0;
-    const bool vec = ((uintptr_t)j->w.p | j->w.stride | (uintptr_t)j->x.p | j->x.stride) % 16 == 0 &&
-                     j->w.n % 8 == 0;
+    const bool vec =
+        ((uintptr_t)j->w.p | j->w.stride | (uintptr_t)j->x.p | j->x.stride) % 16 == 0 &&
+        j->w.n % 8 == 0;
     const struct float_args a = { j->w.p, j->w.stride, j->w.rows,    j->w.n, j->x.p, j->x.stride,
                                   j->x.rows, j->dst.p, j->dst.stride, vec };
     void (*const few)(struct float_args) = a.n_tok <= 1   ? &float_gemv_kernel<W, 1>

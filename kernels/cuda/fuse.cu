@@ -3,10 +3,12 @@
  *
  *   sum       mul_mat, add                      the residual
  *   products  mul_mat, mul_mat (, mul_mat)      q k v
- *   glu       mul_mat, mul_mat, swiglu          gate and up; of many tokens, these three of a trellis alone
+ *   glu       mul_mat, mul_mat, swiglu          gate and up; of many tokens, these three of a
+ *                                               trellis alone
  *   norm      (add,) rms_norm                   with its result quantised for the product behind it
  *   attn      attn                              likewise, for few tokens
- *   heads     (rms_norm, rms_norm,) rope, rope, set_rows, set_rows    between products and attention
+ *   heads     (rms_norm, rms_norm,) rope, rope, set_rows, set_rows
+ *                                               between products and attention
  *
  * A launch writes while it still reads. So what one node writes must not lie where another one
  * reads, unless every element is read by the thread that writes there. */
@@ -41,7 +43,8 @@ static struct fusion find_norm(const struct node *const *nodes, int n) {
         can = can && norm->src[0] == add->dst && tensor_rows(norm->dst) == tensor_rows(add->dst);
         /* a row is read before the same block writes one, but other rows may not have been */
         for (int i = 0; i < 2 && tensor_rows(norm->dst) > 1; i++)
-            can = can && (!tensors_overlap(norm->dst, add->src[i]) || same_rows(norm->dst, add->src[i]));
+            can = can &&
+                  (!tensors_overlap(norm->dst, add->src[i]) || same_rows(norm->dst, add->src[i]));
     }
     if (!can) return { 1, NULL, nodes, false };
     return { at + 1, run_norm, nodes, acts };
@@ -100,7 +103,8 @@ static struct fusion find_few(const struct node *const *nodes, int n) {
         k++;
     if (k == 1 && n > 1 && is_sum(nodes[1], nodes[0]->dst)) k = 2;
     if (k == 2 && n > 2 && is_glu(nodes[2], nodes[0], nodes[1]) &&
-        !tensors_overlap(nodes[2]->dst, nodes[0]->dst) && !tensors_overlap(nodes[2]->dst, nodes[1]->dst))
+        !tensors_overlap(nodes[2]->dst, nodes[0]->dst) &&
+        !tensors_overlap(nodes[2]->dst, nodes[1]->dst))
         k = 3;
     return { k, k > 1 ? run_few : NULL, nodes, false };
 }

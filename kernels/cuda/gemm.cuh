@@ -189,7 +189,8 @@ DEV void gemm_multiply(const struct gemm_at &at, const unsigned char *shared,
     for (int j0 = 0; j0 < NI; j0 += 2) {
         uint32_t b[4];
         float d[2][2], md[2][2];
-        if (j0 > 0) __syncwarp(); /* or everything is fetched before the first product, and spills */
+        if (j0 > 0)
+            __syncwarp(); /* or everything is fetched before the first product, and spills */
         ldmatrix4(b, shared + at.x + 8 * j0 * GEMM_PITCH);
 #pragma unroll
         for (int j = 0; j < 4; j++) {

@@ -59,7 +59,8 @@ template <class D, int BN> struct half_shape {
     static constexpr int AT_W = HALF_STAGES * X;
     static constexpr int AT_BARRIER = AT_W + 2 * (HALF_THREADS / WARP) * W;
     static constexpr size_t BYTES = AT_BARRIER + HALF_STAGES * sizeof(uint64_t);
-    static_assert((size_t)BN * HALF_OUT_PITCH * sizeof(float) <= BYTES, "results use the same memory");
+    static_assert((size_t)BN * HALF_OUT_PITCH * sizeof(float) <= BYTES,
+                  "results use the same memory");
 };
 
 /* Rows 8 k .. 8 k + 7 of a warp: eight in a row of a matrix, from r on. */
@@ -80,7 +81,8 @@ DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2], int 
 /* What a lane copies of every block: 8 lanes go along a row, a quarter of the warp's rows at a
  * time. */
 struct half_raw {
-    const uint8_t *from[4]; /* rows lane / 8 + 4 i, the lane's first word of the block before the next */
+    const uint8_t *from[4]; /* rows lane / 8 + 4 i, the lane's first word of the block before the
+                             * next */
 };
 
 template <class D> DEV struct half_raw half_raw_of(const struct half_rows *rows) {
@@ -90,7 +92,8 @@ template <class D> DEV struct half_raw half_raw_of(const struct half_rows *rows)
     for (int i = 0; i < 4; i++) {
         const struct half_rows &h = rows[i / 2];
         const int want = h.r + i % 2 * 4 + lane / 8, r = want < h.m.n_rows ? want : h.m.n_rows - 1;
-        raw.from[i] = h.m.w + (size_t)(unsigned)r * h.m.w_stride + (D::META + 4 * (lane % 8)) - D::BYTES;
+        raw.from[i] =
+            h.m.w + (size_t)(unsigned)r * h.m.w_stride + (D::META + 4 * (lane % 8)) - D::BYTES;
     }
     return raw;
 }
@@ -135,7 +138,8 @@ template <int BN> DEV void half_load_x(struct half_x *x, unsigned char *to, uint
 /* Sub-block lo + 4 up of rows g and g + 8 of a block in shared memory as operands of two
  * products. */
 template <class D, int BN>
-DEV void half_decode(const struct half_lane &l, const unsigned char *blk, int lo, int up, uint32_t w[2][4]) {
+DEV void half_decode(const struct half_lane &l, const unsigned char *blk, int lo, int up,
+                     uint32_t w[2][4]) {
     uint32_t upper[4], lower[4];
     half_decoder<D>::decode(&l, blk, lo, up, upper);
     half_decoder<D>::decode(&l, blk + 8 * half_shape<D, BN>::PITCH, lo, up, lower);
@@ -162,7 +166,8 @@ struct half_four {
 
 DEV struct half_four half_scaled(const float *tile, float up, const float *scale) {
     const float4 v = *(const float4 *)tile;
-    return { { v.x * up * scale[0], v.y * up * scale[1], v.z * up * scale[2], v.w * up * scale[3] } };
+    return { { v.x * up * scale[0], v.y * up * scale[1], v.z * up * scale[2],
+               v.w * up * scale[3] } };
 }
 
 DEV void half_put(char *row, int r, int n_rows, bool vec, const struct half_four &v) {
@@ -178,7 +183,8 @@ DEV void half_put(char *row, int r, int n_rows, bool vec, const struct half_four
 
 /* Scales of four rows from r on, 0 behind the last one. */
 template <class D>
-DEV void half_row_scales(const struct half_args &a, const struct gemv_matrix &m, int r, float scale[4]) {
+DEV void half_row_scales(const struct half_args &a, const struct gemv_matrix &m, int r,
+                         float scale[4]) {
 #pragma unroll
     for (int i = 0; i < 4; i++)
         scale[i] = r + i < m.n_rows
@@ -234,7 +240,8 @@ static __global__ void __launch_bounds__(HALF_THREADS, 1) half_kernel(struct hal
     const int warp = (int)(threadIdx.x / WARP), lane = (int)(threadIdx.x % WARP);
     const int n_blocks = a.n / D::BLK;
     struct half_lane l = half_lane_of(lane % 4);
-    keep(l.word), keep(l.zip), keep(l.half), keep(l.turn[0]), keep(l.turn[1]), keep(l.t), keep(l.base);
+    keep(l.word), keep(l.zip), keep(l.half), keep(l.turn[0]), keep(l.turn[1]), keep(l.t),
+        keep(l.base);
     unsigned char *const own = shared + S::AT_W + 2 * warp * S::W;
     uint64_t *const barrier = (uint64_t *)(shared + S::AT_BARRIER);
     float acc[BN / 8][4];
@@ -311,7 +318,8 @@ static int64_t half_tiles(struct half_args *a) {
 }
 
 template <class D, int BN>
-static int half_launch(struct cuda_device *d, const struct half_args &a, int64_t n_tiles, struct err *e) {
+static int half_launch(struct cuda_device *d, const struct half_args &a, int64_t n_tiles,
+                       struct err *e) {
     int rc = 0;
     auto kernel = &half_kernel<D, BN>;
     const int lost = FAULT(grid_tail) && a.n_tok > BN ? a.n_tok % BN : 0;

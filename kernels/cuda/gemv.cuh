@@ -31,7 +31,8 @@
 
 struct gemv_matrix {
     const uint8_t *w;
-    uint32_t w_stride; /* a row's weights are below 4 GiB: 32 bits take a third of the instructions */
+    uint32_t w_stride; /* a row's weights are below 4 GiB: 32 bits take a third of the
+                        * instructions */
     int n_rows;
     char *dst;
     size_t dst_stride;
@@ -255,8 +256,8 @@ DEV const uint8_t *gemv_row_start(const struct gemv_args &a, const struct gemv_p
     const bool other = a.glu && i >= ROWS / 2;
     const int first = p.r0 < p.m.n_rows ? p.r0 : 0;
     const int r = p.r0 + GEMV_STEP * (other ? i - ROWS / 2 : i);
-    return (other ? a.m[1].w : p.m.w) +
-           (uint64_t)(uint32_t)(r < p.m.n_rows ? r : first) * (other ? a.m[1].w_stride : p.m.w_stride);
+    return (other ? a.m[1].w : p.m.w) + (uint64_t)(uint32_t)(r < p.m.n_rows ? r : first) *
+                                            (other ? a.m[1].w_stride : p.m.w_stride);
 }
 
 /* What a lane has of the results: those of one row for one token, if any. */

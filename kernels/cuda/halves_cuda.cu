@@ -38,10 +38,10 @@ DEV void halves_put(const struct halves_args &a, int64_t t, int i, float4 v, flo
     const int pos = i % 32 / 8 * 2 + i / 4 % 2 * 16; /* 2 t + 16 s */
     const int chunk = i / 128 % 2 * 4 + pos / 8, stage = i / 256 * 4 + i / 32 % 4;
     char *to = (char *)(a.q + ((int64_t)stage * a.n_tok + t) * 64) + pos % 8 * 2;
-    *(uint32_t *)(to + (chunk ^ (int)(t % 8)) * 16) =
-        pack_f16((float)acts_int(a.faults, scale, v.x) * s, (float)acts_int(a.faults, scale, v.y) * s);
-    *(uint32_t *)(to + ((chunk + 1) ^ (int)(t % 8)) * 16) =
-        pack_f16((float)acts_int(a.faults, scale, v.z) * s, (float)acts_int(a.faults, scale, v.w) * s);
+    *(uint32_t *)(to + (chunk ^ (int)(t % 8)) * 16) = pack_f16(
+        (float)acts_int(a.faults, scale, v.x) * s, (float)acts_int(a.faults, scale, v.y) * s);
+    *(uint32_t *)(to + ((chunk + 1) ^ (int)(t % 8)) * 16) = pack_f16(
+        (float)acts_int(a.faults, scale, v.z) * s, (float)acts_int(a.faults, scale, v.w) * s);
 }
 
 template <int THREADS, bool WIDE>

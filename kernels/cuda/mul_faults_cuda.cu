@@ -38,14 +38,16 @@ struct dec_iq4_kt_older : dec_iq4_kt {
 
 template <> struct half_decoder<dec_iq4_kt_older> {
     static constexpr int TIMES = HALF_TIMES_iq4_kt;
-    static __device__ __forceinline__ void decode(const struct half_lane *l, const uint8_t *blk, int lo, int up, uint32_t w[4]) {
+    static __device__ __forceinline__ void decode(const struct half_lane *l, const uint8_t *blk,
+                                                  int lo, int up, uint32_t w[4]) {
         struct half_seeds s;
         iq4_kt_half_seeds(l, blk, lo, up, &s);
         for (int i = 0; i < 4; i++) {
             const uint32_t x = s.seed[i / 2] + OLDER_C;
-            w[i] = hd_half2_mul(i % 2 ? half2_states(x * 0x43476B48u - OLDER_C, x * 0xE78CA610u - OLDER_C)
-                                      : half2_states(x * 0x05517C72u - OLDER_C, x * 0x70A2A2C4u - OLDER_C),
-                                s.scale);
+            w[i] = hd_half2_mul(
+                i % 2 ? half2_states(x * 0x43476B48u - OLDER_C, x * 0xE78CA610u - OLDER_C)
+                      : half2_states(x * 0x05517C72u - OLDER_C, x * 0x70A2A2C4u - OLDER_C),
+                s.scale);
         }
     }
 };

@@ -70,7 +70,8 @@ template <int N> DEV float norm_sum(float sum, float *part) {
 
 /* Grid [rows], block of N threads; thread k has elements 4 k .. 4 k + 3 of every 4 N. */
 template <int N, bool WIDE>
-static __global__ void __launch_bounds__(N, N < 64 ? 16 : 1024 / N) norm_rows_kernel(struct row_args r) {
+static __global__ void __launch_bounds__(N, N < 64 ? 16 : 1024 / N)
+    norm_rows_kernel(struct row_args r) {
     SHARED(shared);
     const int64_t first = 4 * (int64_t)threadIdx.x, t = blockIdx.x;
     const struct norm_row row = { r.a + (size_t)t * r.a_stride, r.b + (size_t)t * r.b_stride,

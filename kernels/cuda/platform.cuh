@@ -173,10 +173,11 @@ DEV void bulk_copy(void *shared, const void *global, unsigned n, uint64_t *barri
 #if defined(GGAUGE_CUDA_EMU)
     emu_bulk_copy(shared, global, n, barrier);
 #elif HAS_BULK
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(place_of(barrier)), "r"(n)
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(place_of(barrier)),
+                 "r"(n)
                  : "memory");
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                     place_of(shared)),
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(place_of(shared)),
                  "l"(global), "r"(n), "r"(place_of(barrier))
                  : "memory");
 #else

@@ -14,8 +14,8 @@
  * token is bitwise the same in any batch, at any place in it, on any number of threads. The size of
  * a tile may therefore follow the number of threads.
  *
- * All of it is inlined into its caller, where `c` is a constant, so the calls through it are direct.
- */
+ * All of it is inlined into its caller, where `c` is a constant, so the calls through it are
+ * direct. */
 #ifndef GGAUGE_ATTN_TMPL_H
 #define GGAUGE_ATTN_TMPL_H
 

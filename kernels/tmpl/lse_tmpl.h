@@ -6,8 +6,8 @@
  * segment sums relative to its own maximum (f32 terms, f64 lanes); the sums are then brought to the
  * maximum of the row and added in order.
  *
- * All of it is inlined into its caller, where `c` is a constant, so the calls through it are direct.
- */
+ * All of it is inlined into its caller, where `c` is a constant, so the calls through it are
+ * direct. */
 #ifndef GGAUGE_LSE_TMPL_H
 #define GGAUGE_LSE_TMPL_H
 

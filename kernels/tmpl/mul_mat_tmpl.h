@@ -102,7 +102,8 @@ static inline void mul_mat_rows(const struct qkernel *k, const struct node *node
 /* src[0] = W [n_rows, n], src[1] = x f32 [n_tok, n], dst [n_tok, n_rows]. */
 static inline void mul_mat_run(enum column c, const struct node *node, struct work *w) {
     const struct tensor *x = node->src[1];
-    const struct qkernel *k = node_qkernel(c, node, NULL), *q = qkernel_find(c, k->act, false, NULL);
+    const struct qkernel *k = node_qkernel(c, node, NULL),
+                         *q = qkernel_find(c, k->act, false, NULL);
     const int64_t n_rows = tensor_rows(node->src[0]), chunk = mul_mat_chunk(k, n_rows);
     const char *acts = x->data;
     size_t stride = x->row_bytes;

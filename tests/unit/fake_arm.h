@@ -99,7 +99,8 @@ static inline void fake_arm_init(struct fake_arm *f, int n_ctx, int n_batch) {
                                       .n_batch = n_batch, .n_ubatch = n_batch, .n_threads = 2,
                                       .n_threads_batch = 2, .n_params = 5771264,
                                       .model_bytes = 6131712, .type_k = "f16", .type_v = "f16",
-                                      .backend = "avx2", .name = "fake model", .desc = "qwen3 ?B Q8_0" };
+                                      .backend = "avx2", .name = "fake model",
+                                      .desc = "qwen3 ?B Q8_0" };
 }
 
 #endif
