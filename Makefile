@@ -199,6 +199,7 @@ check: ## check: format, layers, cells, coverage table, headers that compile alo
 check: lint
 	$(Q)clang-format --style=file:.ci/clang-format --dry-run -Werror $(filter-out %_table.c,$(FORMATTED))
 	$(Q).ci/check_layers.py
+	$(Q).ci/check_lines.py
 	$(Q).ci/check_cells.py $(LIB)
 	$(Q).ci/check_limits.py
 	$(Q).ci/coverage.sh $(O)/ggauge check
