@@ -18,7 +18,7 @@
 #include "legacy.h"
 #include "trellis.h"
 
-/*    name     gguf n_blk block              row_meta gain         ref avx2 avx512 amx requant cuda */
+/*    name     gguf n_blk block           row_meta gain         ref avx2 avx512 amx requant cuda */
 #define QTYPE_LIST(X)                                                                              \
     X(f32,       0,   1, struct blk_f32,     0, 1.0,         Y, Y, Y, _, _, Y)                     \
     X(f16,       1,   1, struct blk_f16,     0, 1.0,         Y, Y, Y, Y, _, Y)                     \
@@ -34,8 +34,8 @@
     X(iq2_kt,  153, 256, struct blk_iq2_kt,  4, IQ2_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
     X(iq3_kt,  154, 256, struct blk_iq3_kt,  4, IQ3_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
     X(iq4_kt,  155, 256, struct blk_iq4_kt,  4, IQ4_KT_GAIN, Y, Y, Y, Y, Y, Y)                     \
-    X(q8_2_x4,  99,  32, struct blk_q8_2,    0, 1.0,         Y, Y, Y, _, _, _)                        \
-    X(q8_k_tile,1000, 256, struct blk_q8_k_tile, 0, 1.0,      Y, _, Y, _, _, _)
+    X(q8_2_x4,  99,  32, struct blk_q8_2,    0, 1.0,         Y, Y, Y, _, _, _)                     \
+    X(q8_k_tile, 1000, 256, struct blk_q8_k_tile, 0, 1.0,    Y, _, Y, _, _, _)
 
 /* Formats whose size is known, so that a file that uses them can be inspected, but which no column
  * computes with yet. A type that gets its cells moves from here into QTYPE_LIST. */
@@ -139,9 +139,9 @@ struct qkernel {
     void (*mul_mat)(int64_t n, const void *w, size_t w_stride, int64_t n_rows, const void *x,
                     size_t x_stride, int64_t n_tok, float *dst, int64_t dst_stride, void *scratch);
     /* Or NULL: a copy of weights in the order in which one token's product streams them. Rows lie
-     * there in groups of PACK_ROWS, the last group always whole, pack_row_bytes(n) bytes a row; both
-     * pack and mul_packed begin with the first row of a group. mul_packed is mul_mat of one token:
-     * the bits are the same. */
+     * there in groups of PACK_ROWS, the last group always whole, pack_row_bytes(n) bytes a row;
+     * both pack and mul_packed begin with the first row of a group. mul_packed is mul_mat of one
+     * token: the bits are the same. */
     size_t (*pack_row_bytes)(int64_t n);
     void (*pack)(int64_t n, const void *w, size_t w_stride, int64_t n_rows, void *packed);
     void (*mul_packed)(int64_t n, const void *packed, size_t row_bytes, int64_t n_rows,
@@ -178,9 +178,10 @@ static inline bool qtype_rounds_weights(enum qtype w, enum qtype act) {
     return (act == QT_bf16 || act == QT_q8_k_tile) && qtype_info(w)->n_blk > 1;
 }
 
-/* A dequantised row of weights, y [n], as such a cell uses it; others leave it as it is. What is rounded to bf16 is the weight
- * without the scale of the whole row; to nearest, and a tie goes towards zero in even columns, away
- * from it in odd ones. Those of 8 bits are described in trellis.h and legacy.h. */
+/* A dequantised row of weights, y [n], as such a cell uses it; others leave it as it is. What is
+ * rounded to bf16 is the weight without the scale of the whole row; to nearest, and a tie goes
+ * towards zero in even columns, away from it in odd ones. Those of 8 bits are described in
+ * trellis.h and legacy.h. */
 void qtype_round_weights(enum qtype w, enum qtype act, const void *row, float *y, int64_t n);
 
 /* Rows of activations that n_tok tokens need room for. */
@@ -189,7 +190,8 @@ static inline int64_t qkernel_act_rows(const struct qkernel *k, int64_t n_tok) {
     return (n_tok + g - 1) / g * g;
 }
 
-/* Where the first piece of token t's activations is in groups of g rows; the next is 64 g bytes on. */
+/* Where the first piece of token t's activations is in groups of g rows; the next is 64 g bytes
+ * on. */
 static inline char *act_in_group(void *x, size_t x_stride, int64_t t, int64_t g) {
     return (char *)x + (size_t)(t - t % g) * x_stride + (size_t)(t % g) * 64;
 }

@@ -34,7 +34,7 @@ enum arm_kind {
     X(amb)  /* ik_llama.cpp: MiB that attention may take */                                        \
     X(fmoe) /* ik_llama.cpp: fused experts, on or off */                                           \
     X(fug)  /* ik_llama.cpp: fused up and gate of a dense layer, on or off */                      \
-    X(rtr)  /* copy weights into another order: ours for single tokens, ik_llama.cpp's interleaved */ \
+    X(rtr)  /* copies of weights: ours for single tokens, ik_llama.cpp's of interleaved rows */    \
     X(nkvo) /* keep the cache off accelerators */
 
 struct arm_engine {

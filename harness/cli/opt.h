@@ -112,7 +112,7 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
       "measure another arm, written as for compare: \"lib:build/workers/llama.cpp-1a2b -fa on\"" }
 #define OPT_NUMA(MODE)                                                                             \
     { OPT_CHOICE, "--numa", "MODE", &(MODE), 0, 0, NUMA_MODES,                                     \
-      "pin threads and place copies (-thp, -rtr): over all nodes, on that of the start, as numactl " \
+      "pin threads, place copies (-thp, -rtr): over all nodes, on that of the start, as numactl " \
       "says" }
 #define OPT_ACT_LIKE(P)                                                                            \
     { OPT_CHOICE, "--act-like", "COLUMN", &(P).act_like, 0, 0, FAST_COLUMNS "|cuda",               \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * repack.h - copies of a context's weights in the order in which one token's products stream them
- * (-rtr); see `pack` of struct qkernel. The weights themselves stay where they are, and calls of more
- * tokens read those. */
+ * (-rtr); see `pack` of struct qkernel. The weights themselves stay where they are, and calls of
+ * more tokens read those. */
 #ifndef GGAUGE_REPACK_H
 #define GGAUGE_REPACK_H
 
@@ -19,9 +19,9 @@ struct repacked {
     size_t n_bytes; /* of all copies */
 };
 
-/* Copy the weights of the graph's products that run on the CPU, as the cells of column c for one token
- * want them; those that are copied already and those whose cells want none are passed over. ERR_NOMEM
- * says which weight had no room. */
+/* Copy the weights of the graph's products that run on the CPU, as the cells of column c for one
+ * token want them; those that are copied already and those whose cells want none are passed over.
+ * ERR_NOMEM says which weight had no room. */
 int repack_graph(struct repacked *r, const struct graph *g, const struct split *s, enum column c,
                  struct thread_pool *pool, int n_threads, const struct topology *t,
                  struct err *e);
