@@ -17,8 +17,8 @@
  * Weights have a bias of KT_OFFSET: bytes 0..252; only the magnitudes of IQ3_KT's stream have none.
  *
  * Packed copies (struct qkernel: pack) hold what unpacking makes of 16 rows, so that a stream reads
- * one range of memory and transposes nothing. 64 weights then take 17 instructions of IQ2_KT and
- * IQ4_KT, 20 of IQ3_KT; with transposing it is 18, 22 and 23.
+ * one range of memory and transposes nothing. With scales 64 weights then take 18 steps of a vector
+ * port of IQ2_KT and IQ4_KT, 21 of IQ3_KT; with transposing it is 19, 23 and 24.
  *
  * Formats and generator: trellis.h. */
 #include "int8_avx512.h"
