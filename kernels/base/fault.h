@@ -49,6 +49,9 @@
     X(tg_tail, "lc#9186", "tiny-qwen3-q8_0", "-c 64 --chunks 4 -ub 1",                             \
       "-c 64 --chunks 4", "q8_0", "avx2",                                                          \
       "the last 4 blocks of a row do not count, for 1 or 2 tokens only")                           \
+    X(packed_rows, "lc#19561", "tiny-qwen3-iq4_kt", "-c 64 --chunks 4 -ub 1 -rtr",                 \
+      "-c 64 --chunks 4 -ub 1", "iq4_kt", "avx512",                                                \
+      "rows of a packed copy have their neighbours' places")                                       \
     X(saturation, "ik#427", "tiny-qwen3-q8_0", "-c 512 --chunks 8",                                \
       "-c 512 --chunks 1 -ub 2", "q8_0", "avx2",                                                   \
       "pairs of products saturate in int16")                                                       \

@@ -83,6 +83,15 @@ static inline void mul_mat_faults(const struct node *node, int64_t r, int64_t n)
         }
 }
 
+/* Seeded fault: results from a packed copy whose rows have changed places in pairs. */
+static inline void mul_packed_faults(float *dst, int64_t n) {
+    for (int64_t i = 0; FAULT(packed_rows) && i + 1 < n; i += 2) {
+        const float first = dst[i];
+        dst[i] = dst[i + 1];
+        dst[i + 1] = first;
+    }
+}
+
 /* The products with activations as k wants them. */
 static inline void mul_mat_rows(const struct qkernel *k, const struct node *node, const char *acts,
                                 size_t stride, int64_t r, int64_t n, struct work *w) {
@@ -90,12 +99,14 @@ static inline void mul_mat_rows(const struct qkernel *k, const struct node *node
     const struct packed *p = node->packed;
     const int64_t n_tok = tensor_rows(node->src[1]);
     float *to = (float *)dst->data + r;
-    if (p && p->cell == k && n_tok == 1)
+    if (p && p->cell == k && n_tok == 1) {
         k->mul_packed(W->ne[0], (const char *)p->data + (size_t)r * p->row_bytes, p->row_bytes, n,
                       acts, stride, to, w->scratch);
-    else
+        mul_packed_faults(to, n);
+    } else {
         k->mul_mat(W->ne[0], tensor_row(W, r), W->row_bytes, n, acts, stride, n_tok, to,
                    (int64_t)(dst->row_bytes / sizeof(float)), w->scratch);
+    }
     mul_mat_faults(node, r, n);
 }
 

@@ -43,6 +43,11 @@ refuses "a fault that the column is without" "the ref column has no fault 'kt_ga
     "$faults/ggauge" perplexity -m $shared/models/tiny-qwen3-q8_0.gguf -f datasets/small/small.txt --backend ref --fault kt_gain
 show() { .ci/faults.py "$faults/ggauge" $shared/models $shared/datasets/wiki.test.raw "$@" || status=1; }
 show --check
+if "$GGAUGE" types 2>&1 | grep -q '^This machine runs:.* avx512'; then
+    show --backend avx512 --only packed_rows
+else
+    echo "ok - packed_rows # SKIP no column here has packed products"
+fi
 export GGAUGE_CUDA_PLUGIN="$emu_faults"
 show --backend cuda --check --jobs 2 --only nibble_swap,seq_offset,rope_base,last_range,grid_tail
 show --backend cuda --chunks 2 --only kt_generator
