@@ -482,7 +482,7 @@ ALWAYS_INLINE void kt_pack_block(const struct kt_format *f, const struct kt_bloc
         const __mmask64 other = _mm512_movepi8_mask(iq3_kt_values(u, b, i));
         const __m512i bit = _mm512_set1_epi8((char)(1 << b));
         const __m512i word = b == 0 ? u->words[i] : words[i];
-        words[i] = _mm512_mask_xor_epi64(word, 0xff, word, _mm512_maskz_mov_epi8(other, bit));
+        words[i] = _mm512_xor_si512(word, _mm512_maskz_mov_epi8(other, bit));
     }
     if (b < 7) return;
     if (f->halves == 1) memcpy(*block, u->codes, 4 * INT8_ROWS);

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
 # What end-to-end tests begin with; read by them from the project's folder. Gives $GGAUGE, $tmp (gone at the
-# end) and check.
+# end), and to say how a test ended: check, or result and then exit $failed.
 GGAUGE=${GGAUGE:-build/ggauge}
 tmp=$(mktemp -d) || exit 3
 trap 'rm -rf "$tmp"' EXIT
+failed=0
+
+result() { # STATUS NAME
+    if [ "$1" -eq 0 ]; then echo "ok - $2"; else echo "not ok - $2"; failed=1; fi
+}
 
 # need_model NAME: $model is a small Q8_0 file; without one the whole test is skipped as NAME.
 need_model() {

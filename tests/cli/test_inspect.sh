@@ -1,14 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # ggauge inspect and ggauge dump, end to end: what they print, and how they refuse.
-: "${GGAUGE:?the program to test}"
-tmp=$(mktemp -d) || exit 3
-trap 'rm -rf "$tmp"' EXIT
-failed=0
-
-result() { # STATUS NAME
-    if [ "$1" -eq 0 ]; then echo "ok - $2"; else echo "not ok - $2"; failed=1; fi
-}
+. tests/cli/common.sh
 
 has() { # NAME TEXT FILE: a line of FILE is or contains TEXT
     grep -qF -- "$2" "$3"

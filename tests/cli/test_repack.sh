@@ -2,14 +2,7 @@
 # SPDX-License-Identifier: MIT
 # -rtr, end to end: weights that were copied into the order of single tokens give the same logits, as
 # far as files save them, the row says how much was copied, and kernel-bench checks and times the products.
-: "${GGAUGE:?the program to test}"
-tmp=$(mktemp -d) || exit 3
-trap 'rm -rf "$tmp"' EXIT
-failed=0
-
-result() { # STATUS NAME
-    if [ "$1" -eq 0 ]; then echo "ok - $2"; else echo "not ok - $2"; failed=1; fi
-}
+. tests/cli/common.sh
 
 yes 'a few words of a text that is long enough' | head -40 >"$tmp/text"
 

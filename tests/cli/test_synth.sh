@@ -1,14 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # ggauge synth, end to end: a file that the other commands take, and how it refuses.
-: "${GGAUGE:?the program to test}"
-tmp=$(mktemp -d) || exit 3
-trap 'rm -rf "$tmp"' EXIT
-failed=0
-
-result() { # STATUS NAME
-    if [ "$1" -eq 0 ]; then echo "ok - $2"; else echo "not ok - $2"; failed=1; fi
-}
+. tests/cli/common.sh
 
 refused() { # NAME EXIT TEXT ARGUMENTS...
     name=$1 want=$2 text=$3
