@@ -12,36 +12,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/memory.h"
 #include "gguf_impl.h"
 
 #ifdef MADV_HUGEPAGE
 
 #define WORTH_IT (16 * HUGE_PAGE) /* smaller models stay in the caches that matter */
 #define SHARE 4                   /* of the memory that is free, a model may take one part */
-
-/* The number behind `key` at the start of a line. */
-static bool number_in(const char *path, const char *key, uint64_t *out) {
-    char line[128];
-    bool found = false;
-    FILE *f = fopen(path, "r");
-    if (!f) return false;
-    while (!found && fgets(line, sizeof line, f))
-        if (!strncmp(line, key, strlen(key)))
-            found = sscanf(line + strlen(key), "%" SCNu64, out) == 1;
-    fclose(f);
-    return found;
-}
-
-/* Bytes that could be had without pushing anything out; 0 = unknown. */
-static uint64_t available_bytes(void) {
-    uint64_t kib = 0, limit, used;
-    if (!number_in("/proc/meminfo", "MemAvailable:", &kib)) return 0;
-    uint64_t n = kib << 10;
-    if (number_in("/sys/fs/cgroup/memory.max", "", &limit) && /* "max" is no number */
-        number_in("/sys/fs/cgroup/memory.current", "", &used) && limit < n + used)
-        n = limit > used ? limit - used : 0;
-    return n;
-}
 
 static bool huge_pages_allowed(void) {
     char line[64] = "";
@@ -76,7 +53,7 @@ static bool copy_part(struct gguf_part *p, gguf_place_fn place, void *arg) {
 
 bool gguf_to_huge_pages(struct gguf *g, gguf_place_fn place, void *arg) {
     if (g->n_bytes < WORTH_IT || !huge_pages_allowed()) return false;
-    bool copied = g->n_bytes <= available_bytes() / SHARE, all = true;
+    bool copied = g->n_bytes <= memory_available() / SHARE, all = true;
     for (int k = 0; k < g->n_parts; k++) {
         struct gguf_part *p = &g->parts[k];
         if (!p->map || (copied && copy_part(p, place, arg))) continue;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/memory.h"
 #include "base/timer.h"
 
 #define PIECE ((size_t)256 << 10) /* bytes that a thread reads at a time */
@@ -23,19 +24,9 @@ size_t peak_cache_bytes(void) {
     return 0;
 }
 
-static size_t available_bytes(void) {
-    char line[128];
-    unsigned long long kib = 0;
-    FILE *f = fopen("/proc/meminfo", "r");
-    if (!f) return SIZE_MAX;
-    while (fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu", &kib) != 1) {
-    }
-    fclose(f);
-    return kib ? (size_t)kib << 10 : SIZE_MAX;
-}
-
 size_t peak_cold_bytes(void) {
-    size_t n = 2 * peak_cache_bytes(), half = available_bytes() / 2;
+    const uint64_t available = memory_available(), half = available ? available / 2 : SIZE_MAX;
+    size_t n = 2 * peak_cache_bytes();
     if (n < (size_t)64 << 20) n = (size_t)64 << 20;
     if (n > (size_t)1 << 30) n = (size_t)1 << 30;
     if (n > half) n = half;

@@ -2,10 +2,12 @@
  * kv.c - the KV cache; see kv.h. */
 #include "model/kv.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/memory.h"
 
 static int check_type(const char *what, enum qtype t, int64_t n_embd_head, struct err *e) {
     int rc = 0;
@@ -51,9 +53,9 @@ int kv_init(struct kv_cache *kv, const struct hparams *hp, enum qtype type_k, en
     FAIL_IF(!kv->k || !kv->v || !kv->n_used, e, ERR_NOMEM, "out of memory for the KV cache");
     kv->data = heap_alloc(kv->n_bytes, e);
     FAIL_IF(!kv->data, e, ERR_NOMEM,
-            "out of memory: a KV cache of %d x %d positions needs %zu MiB; lower -c, or use a "
-            "smaller -ctk and -ctv",
-            n_seq, n_ctx, kv->n_bytes >> 20);
+            "out of memory: a KV cache of %d x %d positions needs %zu MiB of the %" PRIu64
+            " MiB available; shorten it (-c, -d), or use a smaller -ctk and -ctv",
+            n_seq, n_ctx, kv->n_bytes >> 20, memory_available() >> 20);
     char *p = kv->data;
     for (int64_t il = 0; il < hp->n_layer; il++) {
         kv->k[il] = cache_tensor("k", il, type_k, n_k, n_cells, &p);

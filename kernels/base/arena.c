@@ -3,10 +3,13 @@
 #include "arena.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include "memory.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define HAVE_ASAN 1
@@ -56,8 +59,22 @@ static void *no_memory(size_t n_bytes, struct err *e) {
     return NULL;
 }
 
+/* The system promises more than it has and kills whoever fills it. What is asked for here is
+ * filled. */
+#define LARGE ((size_t)64 << 20)
+
+static bool has_room(size_t n_bytes, struct err *e) {
+    if (n_bytes < LARGE) return true;
+    const uint64_t available = memory_available();
+    if (!available || n_bytes <= available) return true;
+    ERR(e, ERR_NOMEM, "out of memory: %zu MiB were asked for, %" PRIu64 " MiB are available",
+        n_bytes >> 20, available >> 20);
+    return false;
+}
+
 void *heap_alloc(size_t n_bytes, struct err *e) {
     if (n_bytes > SIZE_MAX / 2 || must_fail()) return no_memory(n_bytes, e);
+    if (!has_room(n_bytes, e)) return NULL;
     bool huge = n_bytes >= HUGE_FROM;
     size_t align = huge ? HUGE_PAGE : MEM_ALIGN, whole = round_up(n_bytes ? n_bytes : 1, align);
     void *p = aligned_alloc(align, whole);

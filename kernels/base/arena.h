@@ -17,7 +17,8 @@
 #define MEM_ALIGN 64 /* bytes: a cache line, and the widest vector register */
 
 /* 64-byte aligned, uninitialised; large blocks ask for huge pages. NULL with *e set (ERR_NOMEM) on
- * failure; n = 0 gives a valid pointer. Release with heap_free. */
+ * failure, and where a large block would not fit the memory that is available (memory.h); n = 0
+ * gives a valid pointer. Release with heap_free. */
 void *heap_alloc(size_t n_bytes, struct err *e);
 /* The same for count * size bytes, zeroed; an overflowing product is ERR_NOMEM. */
 void *heap_calloc(size_t count, size_t size, struct err *e);
