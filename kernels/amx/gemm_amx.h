@@ -22,7 +22,18 @@
  *
  * A sum goes through one chain of additions in order of k, whatever the call; between blocks of k
  * it is stored and loaded again, which changes nothing. So a token's results have the same bits in
- * any call. */
+ * any call.
+ *
+ * What bounds it: memory, not decoding. 4096 x 4096 weights of iq4_kt, 512 tokens, two threads of a
+ * Sapphire Rapids, G MAC/s, median of 4 runs: 1620; 1930 if sums neither leave nor come; 2000 if
+ * complete ones do not leave, either; 1980 if nothing is decoded, either; 2410 if the activations
+ * are the same in every block of k, so that they stay in the second level cache, which the third
+ * one fills at 23 GB/s (its own rate to the first is 160). Products alone, on tiles in the first
+ * level cache: 2800. Orders that move less between two levels move more between two others, and
+ * none was faster: panels outside of tokens; 320, 384 or 512 rows; 512 weights in two passes whose
+ * sums stay in the first level cache. Activations of 128 tokens could stay in the second level
+ * cache for a whole row, and their sums in the first, but then all weights are decoded four times,
+ * and the port of multiply-adds is full. */
 #ifndef GGAUGE_GEMM_AMX_H
 #define GGAUGE_GEMM_AMX_H
 
