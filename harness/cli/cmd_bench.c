@@ -2,8 +2,8 @@
  * cmd_bench.c - `ggauge bench`: llama-bench's table, CSV and JSON from interleaved repetitions.
  *
  * Options that take a list, separated by commas, make a cross product: engines (-m -ctk -ctv -t -b
- * -ub) times depths times tests. All engines are open together, each over its own map of the model,
- * so that repetitions can go round; every depth has its own part of the KV cache. */
+ * -ub -rtr) times depths times tests. All engines are open together, each over its own map of the
+ * model, so that repetitions can go round; every depth has its own part of the KV cache. */
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,14 +19,14 @@
 
 struct bench_cmd {
     struct {
-        const char *m, *p, *n, *pg, *d, *t, *b, *ub, *ctk, *ctv;
+        const char *m, *p, *n, *pg, *d, *t, *b, *ub, *ctk, *ctv, *rtr;
     } text;
     struct arm_params common;
     const char *fa, *format, *csv, *results;
     int n_rep, seed;
     bool warmup;
     struct str_list models, type_k, type_v;
-    struct int_list prompts, gens, pgs /* pairs */, depths, threads, batches, ubatches;
+    struct int_list prompts, gens, pgs /* pairs */, depths, threads, batches, ubatches, rtr;
     struct arm_params arms[BENCH_MAX_ARMS];
     struct bench_test tests[BENCH_MAX_TESTS];
     int n_arms, n_tests;
@@ -70,8 +70,8 @@ static int parse(struct bench_cmd *c, int argc, char **argv, struct err *e) {
           "types of the K cache: f32, f16, q8_0" },
         { OPT_STR, "-ctv --cache-type-v", "LIST", &c->text.ctv, 0, 0, NULL,
           "types of the V cache: f32, f16, q8_0" },
-        OPT_HUGE_PAGES(c->common),
-        OPT_REPACK(c->common),
+        { OPT_ONOFF, HUGE_PAGES_FLAGS, "0|1", &c->common.huge_pages, 0, 0, NULL, HUGE_PAGES_HELP },
+        { OPT_STR, REPACK_FLAGS, "LIST", &c->text.rtr, 0, 0, NULL, REPACK_HELP ": 0, 1" },
         OPT_NUMA(c->common.numa),
         { OPT_CHOICE, "-fa --flash-attn", "on", &c->fa, 0, 0, "on|off|auto|1|0",
           "accepted: this engine has one attention, which never stores the score matrix" },
@@ -113,6 +113,7 @@ static int parse_lists(struct bench_cmd *c, struct err *e) {
         if (c->threads.v[i] > most) most = c->threads.v[i];
     TRY(list_ints("-b", c->text.b, 1, 1 << 20, &c->batches, e));
     TRY(list_ints("-ub", c->text.ub, 1, 1 << 16, &c->ubatches, e));
+    TRY(list_ints("-rtr", c->text.rtr, 0, 1, &c->rtr, e));
     TRY(parse_types("-ctk", c->text.ctk, &c->type_k, e));
     TRY(parse_types("-ctv", c->text.ctv, &c->type_v, e));
     if (c->text.pg) TRY(list_ints("-pg", c->text.pg, 0, max, &c->pgs, e));
@@ -160,8 +161,8 @@ out:
 
 /* The cross product of the engine's lists; the last varies fastest. */
 static int plan(struct bench_cmd *c, struct err *e) {
-    const int n[] = { c->models.n, c->batches.n, c->ubatches.n,
-                      c->type_k.n, c->type_v.n,  c->threads.n };
+    const int n[] = { c->models.n, c->batches.n, c->ubatches.n, c->type_k.n,
+                      c->type_v.n, c->threads.n, c->rtr.n };
     long total = 1;
     int rc = 0;
     for (size_t i = 0; i < N_ELEMS(n); i++)
@@ -178,6 +179,7 @@ static int plan(struct bench_cmd *c, struct err *e) {
         a.type_k = c->type_k.v[at[3]];
         a.type_v = c->type_v.v[at[4]];
         a.n_threads = c->threads.v[at[5]];
+        a.engine.rtr = c->rtr.v[at[6]] ? "on" : NULL;
         TRY(add_arm(c, &a, e));
         c->columns.n_batch |= a.n_batch != 2048;
         c->columns.repack |= a.engine.rtr != NULL;
@@ -240,7 +242,7 @@ static int on_result(void *arg, const struct bench_result *r, struct err *e) {
                             .commit_id = row_get(&c->rows.base, ROW_commit_id),
                             .cpu = row_get(&c->rows.base, ROW_cpu),
                             .gpu = row_get(&c->rows.base, ROW_gpu),
-                            .repack = c->common.engine.rtr != NULL,
+                            .repack = c->arms[a].engine.rtr != NULL,
                             .vram = nvml_vram_of(c->arm[0]->cards),
                             .r = r };
     snprintf(l.time_utc, sizeof l.time_utc, "%s", row_get(&c->rows.base, ROW_time_utc));
@@ -314,6 +316,7 @@ int cmd_bench(int argc, char **argv, struct err *e) {
     if (!c) return rc;
     c->text.p = "512", c->text.n = "128", c->text.d = "0", c->text.t = "0";
     c->text.b = "2048", c->text.ub = "512", c->text.ctk = "f16", c->text.ctv = "f16";
+    c->text.rtr = "0";
     c->fa = "on", c->format = "md", c->n_rep = 5, c->warmup = true, c->columns.test_width = 13;
     row_init(&c->rows.base);
     for (int i = 0; i < BENCH_MAX_ARMS; i++)

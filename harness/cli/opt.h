@@ -101,12 +101,15 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
       "logical batch: tokens handed over at a time" },                                             \
     { OPT_INT, "-ub --ubatch-size", "N", &(P).n_ubatch, 1, 1 << 16, NULL,                          \
       "physical batch: tokens computed at a time" }
+/* Their values are what differs: llama-bench takes 0 or 1. */
+#define HUGE_PAGES_FLAGS "-thp --transparent-huge-pages"
+#define HUGE_PAGES_HELP "copy the weights into huge pages, if there is memory for it"
+#define REPACK_FLAGS "-rtr --run-time-repack"
+#define REPACK_HELP "copy trellis weights into the order in which single tokens read them"
 #define OPT_HUGE_PAGES(P)                                                                          \
-    { OPT_FLAG, "-thp --transparent-huge-pages", NULL, &(P).huge_pages, 0, 0, NULL,                \
-      "copy the weights into huge pages, if there is memory for it" }
+    { OPT_FLAG, HUGE_PAGES_FLAGS, NULL, &(P).huge_pages, 0, 0, NULL, HUGE_PAGES_HELP }
 #define OPT_REPACK(P)                                                                              \
-    { OPT_ON, "-rtr --run-time-repack", NULL, &(P).engine.rtr, 0, 0, NULL,                         \
-      "copy trellis weights into the order in which single tokens read them" }
+    { OPT_ON, REPACK_FLAGS, NULL, &(P).engine.rtr, 0, 0, NULL, REPACK_HELP }
 #define OPT_OTHER_ARM(TEXT)                                                                        \
     { OPT_STR, "--arm", "ARM", &(TEXT), 0, 0, NULL,                                                \
       "measure another arm, written as for compare: \"lib:build/workers/llama.cpp-1a2b -fa on\"" }
