@@ -87,7 +87,7 @@ static void add_memory(const struct builtin *s, char *buf, size_t n) {
              s->huge_pages ? ", weights in huge pages" : "",
              s->huge_pages && s->placed ? " there" : "");
     if (!s->repack) return;
-    const double mib = (double)exec_repacked_bytes(s->exec) / 0x1p20;
+    const double mib = (double)s->arm.info.repacked_bytes / 0x1p20;
     used = strlen(buf);
     if (mib > 0)
         snprintf(buf + used, n - used, ", %.*f MiB of weights repacked", mib < 10 ? 1 : 0, mib);
@@ -250,6 +250,7 @@ int arm_open_builtin(struct arm **out, const struct arm_params *p, struct err *e
     s->repack = x.repack;
     if (p->huge_pages) s->huge_pages = gguf_to_huge_pages(s->model.g, place_weights, s);
     fill_info(&s->arm.info, &s->model, p, &x);
+    s->arm.info.repacked_bytes = exec_repacked_bytes(s->exec);
     s->arm.info.n_gpu_layers = exec_gpu_layers(s->exec);
     s->arm.cards = exec_cards(s->exec);
     *out = &s->arm;

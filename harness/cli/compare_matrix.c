@@ -4,12 +4,13 @@
  *
  * For each context and cache type every column is compared with arm A at the micro-batch of the
  * command line. What the column answered there is remembered, and its other micro-batches must give
- * the same bits; that is the columns' noise floor, too. A cell ends as soon as it is known. Rows of
- * OUT/matrix.csv are on disk as they come, and a second run goes on behind them, unless an arm is
- * another program, which may have changed.
+ * the same bits; that is the columns' noise floor, too. So must single tokens by repacked weights
+ * (-rtr) give those of single tokens without, where this program has copies and they were not asked
+ * for in all cells. A cell ends as soon as it is known. Rows of OUT/matrix.csv are on disk as they
+ * come, and a second run goes on behind them, unless an arm is another program, which may have
+ * changed.
  *
- * Weights are repacked (-rtr) in all cells or in none, and no architecture has experts yet: no axis
- * for them. */
+ * No architecture has experts yet: no axis for them. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -32,7 +33,8 @@
 struct cell {
     int n_ctx, n_ubatch;
     const char *type_k, *type_v, *backend;
-    bool done;
+    bool rtr;
+    bool done; /* without chunks: it does not apply */
     enum status status;
     int64_t n_chunks;
     double ln_ratio, radius, d_max, seconds;
@@ -47,7 +49,9 @@ struct matrix {
     int n_kv;
     const char *column[MAX_AXIS];
     int n_columns;
-    struct cell *cells; /* [n_ctx, n_kv, n_columns, n_ub] */
+    bool rtr;           /* after a column's micro-batches comes -ub 1 -rtr */
+    int n_row;          /* cells of a column */
+    struct cell *cells; /* [n_ctx, n_kv, n_columns, n_row] */
     int n_cells, n_run;
     FILE *csv;
     char key[17]; /* of all that decides a cell and has no column */
@@ -109,6 +113,11 @@ out:
     return rc;
 }
 
+/* Whether an arm is this program, which is not another when a run goes on. */
+static bool is_own(const struct arm_params *p) {
+    return !p->path && !p->launch;
+}
+
 static int axes(struct matrix *m, struct err *e) {
     int rc = 0, ub[MAX_AXIS], n;
     const struct compare_cmd *c = m->cmd;
@@ -116,10 +125,14 @@ static int axes(struct matrix *m, struct err *e) {
     m->ub[m->n_ub++] = c->common.n_ubatch;
     for (int i = 0; i < n && m->n_ub < MAX_AXIS; i++)
         if (ub[i] != c->common.n_ubatch) m->ub[m->n_ub++] = ub[i];
+    for (int i = 0; i < m->n_ub; i++)
+        m->rtr = m->rtr || (m->ub[i] == 1 && is_own(&c->spec[SIDE_B].params) &&
+                            !c->spec[SIDE_B].params.engine.rtr);
+    m->n_row = m->n_ub + m->rtr;
     TRY(cut_numbers("--matrix-ctx", c->matrix_ctx, 3, 1 << 24, m->ctx, &m->n_ctx, e));
     TRY(cut("--matrix-kv", c->matrix_kv, m->kv, &m->n_kv, e));
     TRY(cut_columns(m, c->matrix_backends, e));
-    m->n_cells = m->n_ctx * m->n_kv * m->n_columns * m->n_ub;
+    m->n_cells = m->n_ctx * m->n_kv * m->n_columns * m->n_row;
     m->cells = heap_calloc((size_t)m->n_cells, sizeof *m->cells, e);
     if (!m->cells) rc = ERR_NOMEM;
 out:
@@ -127,7 +140,7 @@ out:
 }
 
 static struct cell *cell_at(const struct matrix *m, int ctx, int kv, int col, int ub) {
-    return &m->cells[((ctx * m->n_kv + kv) * m->n_columns + col) * m->n_ub + ub];
+    return &m->cells[((ctx * m->n_kv + kv) * m->n_columns + col) * m->n_row + ub];
 }
 
 /* "q8_0" is both caches, "q8_0/f16" K and V. */
@@ -145,12 +158,13 @@ static int name_cells(struct matrix *m, struct err *e) {
                 "--matrix-kv: '%s' is not f32, f16, q8_0 or two of them as K/V", m->kv[k]);
         for (int i = 0; i < m->n_ctx; i++)
             for (int j = 0; j < m->n_columns; j++)
-                for (int u = 0; u < m->n_ub; u++)
+                for (int u = 0; u < m->n_row; u++)
                     *cell_at(m, i, k, j, u) = (struct cell){ .n_ctx = m->ctx[i],
-                                                             .n_ubatch = m->ub[u],
+                                                             .n_ubatch = u < m->n_ub ? m->ub[u] : 1,
                                                              .type_k = type[0],
                                                              .type_v = type[1],
-                                                             .backend = m->column[j] };
+                                                             .backend = m->column[j],
+                                                             .rtr = u == m->n_ub };
     }
 out:
     return rc;
@@ -178,13 +192,20 @@ enum {
     F_COUNT
 };
 
+/* The column as an arm is written: "avx512 -rtr". */
+static const char *column_text(const struct cell *c, char text[32]) {
+    snprintf(text, 32, "%s%s", c->backend, c->rtr ? " -rtr" : "");
+    return text;
+}
+
 static void take_record(struct matrix *m, const struct csv_reader *r) {
     if (r->n_fields != F_COUNT || strcmp(csv_field(r, F_KEY), m->key)) return;
     for (int i = 0; i < m->n_cells; i++) {
         struct cell *c = &m->cells[i];
+        char column[32];
         if (atoi(csv_field(r, F_CTX)) != c->n_ctx || atoi(csv_field(r, F_UB)) != c->n_ubatch ||
             strcmp(csv_field(r, F_K), c->type_k) || strcmp(csv_field(r, F_V), c->type_v) ||
-            strcmp(csv_field(r, F_BACKEND), c->backend))
+            strcmp(csv_field(r, F_BACKEND), column_text(c, column)))
             continue;
         for (int s = STATUS_PASS; s <= STATUS_MISTRUSTED; s++)
             if (!strcmp(csv_field(r, F_STATUS), status_name((enum status)s))) {
@@ -215,7 +236,7 @@ static int open_csv(struct matrix *m, struct err *e) {
     int64_t end = 0;
     bool own = true; /* both arms are this program */
     for (int s = 0; s < SIDE_count; s++)
-        own = own && !c->spec[s].params.path && !c->spec[s].params.launch;
+        own = own && is_own(&c->spec[s].params);
     if (own && csv_reader_open(&r, path, &ignored) == 0) {
         while (csv_reader_next(&r, &ignored) == 1)
             take_record(m, &r);
@@ -237,7 +258,7 @@ out:
 static int write_cell(struct matrix *m, const struct cell *c, struct err *e) {
     int rc = 0;
     if (!m->csv) return 0;
-    char text[2 * sizeof c->text];
+    char text[2 * sizeof c->text], column[32];
     size_t n = 0;
     for (const char *p = c->text; *p; p++) { /* quotes are doubled */
         if (*p == '"') text[n++] = '"';
@@ -245,8 +266,9 @@ static int write_cell(struct matrix *m, const struct cell *c, struct err *e) {
     }
     text[n] = '\0';
     fprintf(m->csv, "%s,%d,%s,%s,%s,%d,%s,%s,%" PRId64 ",%.9g,%.9g,%.9g,%.3f,\"%s\"\n", m->key,
-            c->n_ctx, c->type_k, c->type_v, c->backend, c->n_ubatch, status_name(c->status),
-            c->reason, c->n_chunks, c->ln_ratio, c->radius, c->d_max, c->seconds, text);
+            c->n_ctx, c->type_k, c->type_v, column_text(c, column), c->n_ubatch,
+            status_name(c->status), c->reason, c->n_chunks, c->ln_ratio, c->radius, c->d_max,
+            c->seconds, text);
     FAIL_IF(fflush(m->csv), e, ERR_IO, "%s/matrix.csv: %s", m->cmd->out, strerror(errno));
 out:
     return rc;
@@ -329,17 +351,42 @@ static int open_for(const struct matrix *m, int side, const struct cell *c, int 
     p.n_ubatch = n_ubatch;
     p.type_k = c->type_k;
     p.type_v = c->type_v;
-    if (side == SIDE_B) p.backend = c->backend;
+    if (side == SIDE_B) {
+        p.backend = c->backend;
+        if (c->rtr) p.engine.rtr = "on";
+    }
     return arm_open(out, &p, e);
 }
 
-/* One column at one context and cache type: all its micro-batches. *a is opened if it is needed. */
+/* Single tokens by repacked weights against single tokens: c[0] is the cell of the column's first
+ * micro-batch. */
+static int run_repacked(struct matrix *m, struct cell *c, int64_t chunks, struct err *e) {
+    int rc = 0;
+    struct arm *plain = NULL, *packed = NULL;
+    struct cell *to = &c[m->n_ub];
+    TRY(open_for(m, SIDE_B, to, 1, &packed, e));
+    if (packed->info.repacked_bytes == 0) {
+        to->done = true;
+        to->status = STATUS_PASS;
+        snprintf(to->text, sizeof to->text, "no weights to repack");
+        rc = write_cell(m, to, e);
+        goto out;
+    }
+    TRY(open_for(m, SIDE_B, &c[0], 1, &plain, e));
+    TRY(run_cell(m, to, plain, packed, true, chunks, e));
+out:
+    arm_close(plain);
+    arm_close(packed);
+    return rc;
+}
+
+/* One column at one context and cache type: all its cells. *a is opened if it is needed. */
 static int run_column(struct matrix *m, struct cell *c, struct arm **a, struct err *e) {
     int rc = 0;
     struct arm *b = NULL, *base = NULL, *other = NULL;
     bool all = true;
-    for (int u = 0; u < m->n_ub; u++)
-        all = all && (c[u].done || m->ub[u] > c->n_ctx);
+    for (int u = 0; u < m->n_row; u++)
+        all = all && (c[u].done || c[u].n_ubatch > c->n_ctx);
     if (all) return 0;
     if (!*a) TRY(open_for(m, SIDE_A, c, m->cmd->spec[SIDE_A].params.n_ubatch, a, e));
     TRY(open_for(m, SIDE_B, c, m->ub[0], &b, e));
@@ -363,6 +410,8 @@ static int run_column(struct matrix *m, struct cell *c, struct arm **a, struct e
         arm_close(other);
         other = NULL;
     }
+    if (m->rtr && !c[m->n_ub].done && chunks > 0) TRY(run_repacked(m, c, chunks, e));
+    if (m->rtr) progress_update(&m->cmd->progress, ++m->n_run);
 out:
     arm_close(base);
     arm_close(b);
@@ -408,7 +457,7 @@ out:
 
 static void print_entry(const struct cell *c, bool base) {
     char text[32];
-    if (!c->done)
+    if (!c->done || (c->status == STATUS_PASS && c->n_chunks == 0))
         snprintf(text, sizeof text, "-");
     else if (c->status == STATUS_FAIL || c->status == STATUS_MISTRUSTED)
         snprintf(text, sizeof text, "%s", status_name(c->status));
@@ -424,24 +473,26 @@ static void print_table(const struct matrix *m) {
     printf("%6s %-10s %-8s %11s %d", "ctx", "cache", "backend", "ub", m->ub[0]);
     for (int u = 1; u < m->n_ub; u++)
         printf(" %9d", m->ub[u]);
+    if (m->rtr) printf(" %9s", "1 -rtr");
     putchar('\n');
-    for (int i = 0; i < m->n_cells; i += m->n_ub) {
+    for (int i = 0; i < m->n_cells; i += m->n_row) {
         const struct cell *c = &m->cells[i];
         char kv[32];
         snprintf(kv, sizeof kv, "%s/%s", c->type_k, c->type_v);
         printf("%6d %-10s %-8s", c->n_ctx, kv, c->backend);
-        for (int u = 0; u < m->n_ub; u++)
+        for (int u = 0; u < m->n_row; u++)
             print_entry(&c[u], u == 0);
         putchar('\n');
     }
     puts(
         "ok: ln(PPL_B/PPL_A) against arm A inside of the margin; ??: undecided; =: the bits of the "
-        "first micro-batch; -: does not apply");
+        "first micro-batch, of 1 with -rtr; -: does not apply");
     for (int i = 0; i < m->n_cells; i++) {
         const struct cell *c = &m->cells[i];
         if (c->done && (c->status == STATUS_FAIL || c->status == STATUS_MISTRUSTED))
-            printf("%s (%s): -c %d -ctk %s -ctv %s %s -ub %d: %s\n", status_name(c->status),
-                   c->reason, c->n_ctx, c->type_k, c->type_v, c->backend, c->n_ubatch, c->text);
+            printf("%s (%s): -c %d -ctk %s -ctv %s %s -ub %d%s: %s\n", status_name(c->status),
+                   c->reason, c->n_ctx, c->type_k, c->type_v, c->backend, c->n_ubatch,
+                   c->rtr ? " -rtr" : "", c->text);
     }
 }
 

@@ -124,6 +124,7 @@ check "... chunks before it are kept" [ "$(wc -l <"$tmp/killed/compare.csv")" -g
 compare --a ref --b best --matrix --matrix-ub 1,3,17 --matrix-ctx 64 --matrix-kv f16,q8_0/f16 --margin 0.2 \
     --chunks 10 --out "$tmp/matrix"
 check "the matrix passes" exits 0
+check "... says what -rtr has no copies for" grep -q ',1,PASS,,0,.*"no weights to repack"' "$tmp/matrix/matrix.csv"
 check "... with a row for each cache" [ "$(grep -c '^ *64 .* = ' "$tmp/out")" -ge 2 ]
 cells=$(wc -l <"$tmp/matrix/matrix.csv")
 head -n $((cells - 2)) "$tmp/matrix/matrix.csv" >"$tmp/matrix/cut" && mv "$tmp/matrix/cut" "$tmp/matrix/matrix.csv"

@@ -9,11 +9,14 @@ tmp=$(mktemp -d) || exit 3
 trap 'rm -rf "$tmp"' EXIT
 status=0
 
-refuses() { # refuses NAME WORDS COMMAND...; exit code $code
+refuses() { from=err says "$@"; } # refuses NAME WORDS COMMAND...; exit code $code
+finds() { from=out says "$@"; }
+
+says() { # of its stderr or stdout
     name=$1 words=$2
     shift 2
     "$@" >"$tmp/out" 2>"$tmp/err"
-    if [ $? -eq ${code:-2} ] && grep -q "$words" "$tmp/err"; then echo "ok - $name"; else
+    if [ $? -eq ${code:-2} ] && grep -q "$words" "$tmp/$from"; then echo "ok - $name"; else
         echo "not ok - $name"
         cat "$tmp/out" "$tmp/err"
         status=1
@@ -45,6 +48,10 @@ show() { .ci/faults.py "$faults/ggauge" $shared/models $shared/datasets/wiki.tes
 show --check
 if "$GGAUGE" types 2>&1 | grep -q '^This machine runs:.* avx512'; then
     show --backend avx512 --only packed_rows
+    code=1 finds "the matrix finds it in single tokens alone" '^ *512 f16/f16 *avx512 *ok .* = *FAIL$' \
+        "$faults/ggauge" compare -m $shared/models/tiny-qwen3-iq4_kt.gguf -f $shared/datasets/wiki.test.raw \
+        --a "avx512 -t 1" --b "avx512 --fault packed_rows" --chunks 3 --matrix --matrix-ctx 512 --matrix-kv f16 \
+        --matrix-ub 1 --matrix-backends avx512
 else
     echo "ok - packed_rows # SKIP no column here has packed products"
 fi

@@ -35,6 +35,11 @@ for type in iq2_kt iq3_kt iq4_kt q4_0; do
     if [ $type != q4_0 ] && "$GGAUGE" types 2>&1 | grep -q '^This machine runs:.* avx512'; then
         says "$tmp/packed" '[0-9] MiB of weights repacked'
         result $? "$type: there is a copy"
+        "$GGAUGE" compare -m "$tmp/m.gguf" -f "$tmp/text" --a "avx512 -t 1" --b avx512 -c 32 --chunks 2 --matrix \
+            --matrix-ub 1 --matrix-ctx 32 --matrix-kv f16 --matrix-backends avx512 --out "$tmp/$type" \
+            >"$tmp/out" 2>"$tmp/err"
+        grep -q ',avx512 -rtr,1,PASS,NONE,2,0,0,0,' "$tmp/$type/matrix.csv"
+        result $? "$type: the matrix has a cell for it"
     fi
 done
 says "$tmp/packed" 'no weights to repack'
