@@ -103,7 +103,7 @@ struct arm_info {
     int64_t n_chunks; /* ARM_RECORDED: windows of the text that it has, from the first on; else 0 */
     int64_t n_params;
     uint64_t model_bytes;    /* of all tensors */
-    uint64_t repacked_bytes; /* of weights copied for -rtr, where this program's engine did; else 0 */
+    uint64_t repacked_bytes; /* of the weights that this program copied for -rtr */
     double bpw;
     char arch[32], qtype[32], type_k[16], type_v[16], backend[16];
     char name[256];        /* general.name, or the file name */

@@ -71,7 +71,8 @@ struct half_rows {
 
 DEV void half_rows_now(const struct half_args &a, struct half_rows rows[2], int warp) {
     const unsigned tile = (unsigned)block_now().x;
-    struct gemv_matrix m = joint_matrix(a, tile);
+    struct gemv_matrix m;
+    joint_matrix(a, tile, &m);
     const int own = (int)(tile - m.first_block) * (a.glu ? HALF_BM / 2 : HALF_BM);
     rows[0] = { m, own + (a.glu ? 8 : 16) * warp };
     if (a.glu) m = a.m[1];

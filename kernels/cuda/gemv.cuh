@@ -70,13 +70,13 @@ static void joint_fill(struct joint_args *a, const struct few_job *f) {
     if (f->add) a->add = f->add->p, a->add_stride = f->add->rows == 1 ? 0 : f->add->stride;
 }
 
-/* The matrix that a block works on. */
-DEV struct gemv_matrix joint_matrix(const struct joint_args &a, unsigned block) {
-    struct gemv_matrix m = a.m[0];
+/* The matrix that a block works on. Not as a result: the compiler would no longer know that its
+ * pointers are to global memory. */
+DEV void joint_matrix(const struct joint_args &a, unsigned block, struct gemv_matrix *m) {
+    *m = a.m[0];
 #pragma unroll
     for (int i = 1; i < FEW_MATRICES; i++)
-        if (block >= a.m[i].first_block) m = a.m[i];
-    return m;
+        if (block >= a.m[i].first_block) *m = a.m[i];
 }
 
 /* Types that multiply one token without decoded weights: NAME_dot of decode_trellis.h. */
@@ -244,7 +244,8 @@ struct gemv_part {
 /* Read anew, so that no registers keep it while sums are made. */
 template <int ROWS, int PARTS> DEV struct gemv_part gemv_part_now(const struct gemv_args &a) {
     const unsigned block = (unsigned)block_now().x;
-    struct gemv_part p = { joint_matrix(a, block), 0 };
+    struct gemv_part p = {};
+    joint_matrix(a, block, &p.m);
     const unsigned set = (block - p.m.first_block) * (GEMV_WARPS / PARTS) +
                          thread_now() / (WARP * PARTS);
     p.r0 = (int)(set / GEMV_STEP * GEMV_STEP * (a.glu ? ROWS / 2 : ROWS) + set % GEMV_STEP);
