@@ -13,6 +13,7 @@
 #include "exec/split.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -158,8 +159,8 @@ static int reserve_all(struct exec *x, struct err *e) {
     const int64_t outs[] = { 0, n, n > 1 ? n - 1 : n };
     for (size_t i = 0; i < N_ELEMS(outs); i++) {
         rc = build_body(x, n, outs[i], e);
-        FAIL_IF(rc < 0, e, rc == ERR_NOMEM ? ERR_NOMEM : rc, "%s%s", e ? e->msg : "",
-                rc == ERR_NOMEM ? "; lower -ub" : "");
+        if (rc == ERR_NOMEM) err_prefix(e, "a micro-batch of %" PRId64 " tokens (lower -ub)", n);
+        TRY(rc);
     }
     TRY(reserve_heads(x, e));
 out:

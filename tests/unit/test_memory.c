@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "../tiny/tiny_model.h"
 #include "arm/arm.h"
 #include "backend.h"
 #include "base/arena.h"
@@ -110,11 +111,30 @@ static void test_copies(void **state) {
     if (open_in((uint64_t)64 << 20, 64, true, &e)) fail_msg("%s", e.msg);
 }
 
+/* Each allocation of opening fails once; each time it is said what for. Some are for what an arm
+ * can do without. */
+static void test_every_allocation(void **state) {
+    (void)state;
+    struct err e = { 0 };
+    const struct tiny_model without_vocabulary = tiny_model_default("qwen3");
+    if (tiny_model_write(&without_vocabulary, path, &e)) fail_msg("%s", e.msg);
+    for (int64_t n = 1, opened = 0; opened < 20; n++) {
+        e = (struct err){ 0 };
+        heap_fail_at(n);
+        const int rc = open_in(0, 64, false, &e);
+        heap_fail_at(0);
+        opened += rc == 0;
+        if (rc == 0) continue;
+        assert_int_equal(rc, ERR_NOMEM);
+        if (!strstr(e.msg, "memory")) fail_msg("allocation %lld: '%s'", (long long)n, e.msg);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_available), cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_large),     cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_copies),    cmocka_unit_test(test_every_allocation),
     };
     return cmocka_run_group_tests(tests, write_model, remove_model);
 }
