@@ -9,6 +9,7 @@
 
 #include "arm/kld_format.h"
 #include "base/arena.h"
+#include "base/file.h"
 
 struct kld_writer {
     FILE *f;
@@ -49,6 +50,7 @@ static int writer_new(struct kld_writer **out, const char *path, const struct kl
     }
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     FAIL_IF(fd < 0, e, ERR_IO, "%s: %s", path, strerror(errno));
+    TRY(file_lock(fd, path, e));
     w->f = fdopen(fd, "r+b");
     FAIL_IF(!w->f, e, ERR_IO, "%s: %s", path, strerror(errno));
     fd = -1;

@@ -5,6 +5,7 @@
  * verdict's: 0 PASS, 1 FAIL, 125 UNDECIDED or MISTRUSTED. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cmd.h"
 #include "cli/compare_cmd.h"
@@ -87,6 +88,9 @@ static int check(struct compare_cmd *c, struct err *e) {
     FAIL_IF(pa->n_ctx != pb->n_ctx, e, ERR_ARG,
             "the arms have different contexts, -c %d and -c %d: their chunks are not the same",
             pa->n_ctx, pb->n_ctx);
+    FAIL_IF(c->matrix && (c->csv || c->results), e, ERR_ARG,
+            "--matrix gives cells, not result rows: --out DIR keeps them, --csv and --results are "
+            "for a single comparison");
     c->common.n_ctx = pa->n_ctx;
     if (c->launch_b) {
         FAIL_IF(pb->kind == ARM_FILE || pb->kind == ARM_TOOL, e, ERR_ARG,
@@ -118,6 +122,7 @@ static const char *default_floor_file(char *buf, size_t n) {
 int cmd_compare(int argc, char **argv, struct err *e) {
     char floor_file[4096];
     struct compare_cmd c = {
+        .out_fd = -1,
         .common = { .n_ctx = 512,
                     .n_seq = 1,
                     .n_batch = 2048,
@@ -147,6 +152,7 @@ int cmd_compare(int argc, char **argv, struct err *e) {
     int closed = run_rows_close(&c.rows, rc < 0 ? NULL : e);
     if (rc >= 0 && closed < 0) rc = closed;
     if (c.chunk_csv) fclose(c.chunk_csv);
+    if (c.out_fd >= 0) close(c.out_fd);
     compare_release(&c.run);
     localise_free(c.where);
     for (int s = 0; s < SIDE_count; s++) {

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
 #include "cli/text.h"
@@ -116,15 +117,17 @@ out:
     return rc;
 }
 
+static const char limits_header[] =
+    "cell,n,p50,p99,p99.9,max_rel,max_row_nmse,multiple,multiple_nmse,limit_max_rel,"
+    "limit_row_nmse,models,windows,n_ctx,text_fp,cpu,commit,gpu,driver\n";
+
 static int write_csv(const struct limits *l, const struct row *run, struct err *e) {
     int rc = 0;
     struct card card = { .gpu = "" };
     if (l->backend && column_from_name(l->backend) == COL_cuda) TRY(card_open(&card, e));
     FILE *f = l->out ? fopen(l->out, "w") : stdout;
     FAIL_IF(!f, e, ERR_IO, "%s: cannot create: %s", l->out, strerror(errno));
-    fputs("cell,n,p50,p99,p99.9,max_rel,max_row_nmse,multiple,multiple_nmse,limit_max_rel,"
-          "limit_row_nmse,models,windows,n_ctx,text_fp,cpu,commit,gpu,driver\n",
-          f);
+    fputs(limits_header, f);
     for (int i = 0; i < l->run.n; i++) {
         const struct limit_cell *c = &l->run.cells[i];
         const char *at = strrchr(c->cell, '@');
@@ -182,6 +185,7 @@ int cmd_limits(int argc, char **argv, struct err *e) {
     struct row run;
     row_init(&run);
     FAIL_IF(!l.models || !l.text, e, ERR_ARG, "limits needs --models LIST and -f TEXT");
+    if (l.out) TRY(file_may_hold(l.out, limits_header, "limits", e));
     TRY(provenance_fill(&run, e));
     TRY(text_load(&l.t, l.text, false, e));
     TRY(run_models(&l, e));

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "base/file.h"
 #include "cli/arm_spec.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
@@ -96,15 +96,15 @@ out:
     return rc;
 }
 
-static int open_text(const struct sweep_cmd *c, FILE **f, const char *path, struct err *e) {
+/* start: of what such files hold. */
+static int open_text(FILE **f, const char *path, const char *start, const char *what,
+                     struct err *e) {
     int rc = 0;
-    struct stat out, model;
     if (!path) return 0;
-    FAIL_IF(stat(path, &out) == 0 && stat(c->arm.model, &model) == 0 &&
-                out.st_dev == model.st_dev && out.st_ino == model.st_ino,
-            e, ERR_ARG, "%s: is the model itself", path);
+    TRY(file_may_hold(path, start, what, e));
     *f = fopen(path, "we");
     FAIL_IF(!*f, e, ERR_IO, "%s: cannot be created: %s", path, strerror(errno));
+    TRY(file_lock(fileno(*f), path, e));
 out:
     return rc;
 }
@@ -200,8 +200,8 @@ int cmd_sweep_bench(int argc, char **argv, struct err *e) {
     c.sweep.progress_arg = &c;
     TRY(arm_open(&a, &c.arm, e)); /* before a mistaken -m empties files of earlier runs */
     TRY(speed_rows_open(&c.rows, c.csv, c.results, e));
-    TRY(open_text(&c, &c.f_jsonl, c.jsonl, e));
-    TRY(open_text(&c, &c.f_md, c.md, e));
+    TRY(open_text(&c.f_jsonl, c.jsonl, "{", "lines of JSON", e));
+    TRY(open_text(&c.f_md, c.md, "|", "a table", e));
     TRY(run(&c, a, e));
 out:
     arm_close(a);

@@ -41,6 +41,7 @@ struct compare_cmd {
     bool has_capsule; /* OUT/capsule.gguf is there */
     struct run_rows rows;
     struct progress progress;
+    int out_fd;         /* OUT, ours while it is open; -1: not yet */
     FILE *chunk_csv;    /* OUT/compare.csv while it is written */
     double t_start, t_first, t_verdict; /* first: after chunk 1; verdict: when it stood */
     double t_end;                       /* with floors and operations */
@@ -83,6 +84,8 @@ void compare_ops_print(const struct compare_cmd *c, FILE *out);
 /* ---- compare_files.c ------------------------------------------------------------------------- */
 
 /* Create OUT and OUT/compare.csv with its header. */
+/* The folder of --out, made if need be; no other run writes there until this one ends. */
+int compare_files_folder(struct compare_cmd *c, struct err *e);
 int compare_files_open(struct compare_cmd *c, struct err *e);
 /* A line of compare.csv, handed to the operating system at once. */
 int compare_files_chunk(struct compare_cmd *c, const struct compare_chunk *k, struct err *e);

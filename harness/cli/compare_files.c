@@ -4,6 +4,7 @@
  * compare.csv grows with every chunk and is on disk before the next one starts; the others are
  * written when the verdict stands, each to a temporary name first. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -12,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "cli/compare_cmd.h"
 #include "cli/ops_print.h"
 #include "stats/proportion.h"
@@ -26,10 +28,21 @@ out:
     return rc;
 }
 
+int compare_files_folder(struct compare_cmd *c, struct err *e) {
+    int rc = 0;
+    if (c->out_fd >= 0) return 0;
+    FAIL_IF(mkdir(c->out, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", c->out, strerror(errno));
+    c->out_fd = open(c->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    FAIL_IF(c->out_fd < 0, e, ERR_IO, "%s: %s", c->out, strerror(errno));
+    TRY(file_lock(c->out_fd, c->out, e));
+out:
+    return rc;
+}
+
 int compare_files_open(struct compare_cmd *c, struct err *e) {
     int rc = 0;
     char path[4096];
-    FAIL_IF(mkdir(c->out, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", c->out, strerror(errno));
+    TRY(compare_files_folder(c, e));
     TRY(out_path(c, "compare.csv", path, sizeof path, e));
     c->chunk_csv = fopen(path, "we");
     FAIL_IF(!c->chunk_csv, e, ERR_IO, "%s: %s", path, strerror(errno));
@@ -78,6 +91,10 @@ static int write_file(struct compare_cmd *c, const char *name,
 out:
     if (rc < 0) unlink(tmp);
     return rc;
+}
+
+static void fill_ops(const struct compare_cmd *c, FILE *out) {
+    ops_csv(c->where, out);
 }
 
 static json_t *number(double v) {
@@ -181,14 +198,9 @@ int compare_files_close(struct compare_cmd *c, struct err *e) {
         c->chunk_csv = NULL;
         FAIL_IF(bad, e, ERR_IO, "%s/compare.csv: %s", c->out, strerror(errno));
     } else { /* no chunk was ever measured */
-        FAIL_IF(mkdir(c->out, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", c->out,
-                strerror(errno));
+        TRY(compare_files_folder(c, e));
     }
-    if (c->where) {
-        char path[4096];
-        TRY(out_path(c, "ops.csv", path, sizeof path, e));
-        TRY(ops_csv(path, c->where, e));
-    }
+    if (c->where) TRY(write_file(c, "ops.csv", fill_ops, e));
     TRY(write_file(c, "report.md", compare_print_report, e));
     TRY(write_file(c, "summary.json", fill_summary, e));
     TRY(write_file(c, "junit.xml", fill_junit, e));

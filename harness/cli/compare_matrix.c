@@ -22,6 +22,7 @@
 #include "arm/recording.h"
 #include "backend.h"
 #include "base/arena.h"
+#include "base/file.h"
 #include "base/timer.h"
 #include "cli/cmd.h"
 #include "cli/compare_cmd.h"
@@ -44,7 +45,7 @@ struct cell {
 struct matrix {
     struct compare_cmd *cmd;
     int ctx[MAX_AXIS], n_ctx;
-    int ub[MAX_AXIS], n_ub; /* ub[0]: the one that is compared with arm A */
+    int ub[MAX_AXIS + 1], n_ub; /* ub[0]: the one that is compared with arm A */
     char kv[MAX_AXIS][16];
     int n_kv;
     const char *column[MAX_AXIS];
@@ -123,7 +124,7 @@ static int axes(struct matrix *m, struct err *e) {
     const struct compare_cmd *c = m->cmd;
     TRY(cut_numbers("--matrix-ub", c->matrix_ub, 1, 1 << 16, ub, &n, e));
     m->ub[m->n_ub++] = c->common.n_ubatch;
-    for (int i = 0; i < n && m->n_ub < MAX_AXIS; i++)
+    for (int i = 0; i < n; i++)
         if (ub[i] != c->common.n_ubatch) m->ub[m->n_ub++] = ub[i];
     for (int i = 0; i < m->n_ub; i++)
         m->rtr = m->rtr || (m->ub[i] == 1 && is_own(&c->spec[SIDE_B].params) &&
@@ -199,7 +200,7 @@ static const char *column_text(const struct cell *c, char text[32]) {
 }
 
 static void take_record(struct matrix *m, const struct csv_reader *r) {
-    if (r->n_fields != F_COUNT || strcmp(csv_field(r, F_KEY), m->key)) return;
+    if (strcmp(csv_field(r, F_KEY), m->key)) return;
     for (int i = 0; i < m->n_cells; i++) {
         struct cell *c = &m->cells[i];
         char column[32];
@@ -222,27 +223,40 @@ static void take_record(struct matrix *m, const struct csv_reader *r) {
     }
 }
 
-/* Cells of an earlier run with the same program, model, text and settings are kept. */
+/* Take the cells that the file holds; *end: where it goes on, 0 if there is no file. What cannot be
+ * read is not cut off: only a last line that a killed run left unfinished is. */
+static int read_csv(struct matrix *m, const char *path, int64_t *end, struct err *e) {
+    int rc = 0;
+    bool own = true; /* both arms are this program */
+    struct csv_reader r = { .fd = -1 };
+    *end = 0;
+    if (access(path, F_OK) != 0) return 0;
+    for (int s = 0; s < SIDE_count; s++)
+        own = own && is_own(&m->cmd->spec[s].params);
+    TRY(file_may_hold(path, header, "cells of a matrix of this version", e));
+    TRY(csv_reader_open(&r, path, e));
+    for (int64_t n = 0; (rc = csv_reader_next(&r, e)) == 1; n++, *end = r.end_offset) {
+        FAIL_IF(r.n_fields != F_COUNT, e, ERR_FORMAT, "%s:%" PRId64 ": %d fields, expected %d",
+                path, r.line, r.n_fields, F_COUNT);
+        if (own && n) take_record(m, &r);
+    }
+out:
+    csv_reader_release(&r);
+    return rc;
+}
+
+/* Cells of an earlier run with the same program, model, text and settings are kept, and lines of
+ * others stay. */
 static int open_csv(struct matrix *m, struct err *e) {
     int rc = 0, known = 0;
     char path[4096];
-    const struct compare_cmd *c = m->cmd;
+    int64_t end;
+    struct compare_cmd *c = m->cmd;
     if (!c->out) return 0;
-    FAIL_IF(mkdir(c->out, 0777) && errno != EEXIST, e, ERR_IO, "%s: %s", c->out, strerror(errno));
+    TRY(compare_files_folder(c, e));
     FAIL_IF(snprintf(path, sizeof path, "%s/matrix.csv", c->out) >= (int)sizeof path, e, ERR_ARG,
             "%s: the path is too long", c->out);
-    struct csv_reader r;
-    struct err ignored;
-    int64_t end = 0;
-    bool own = true; /* both arms are this program */
-    for (int s = 0; s < SIDE_count; s++)
-        own = own && is_own(&c->spec[s].params);
-    if (own && csv_reader_open(&r, path, &ignored) == 0) {
-        while (csv_reader_next(&r, &ignored) == 1)
-            take_record(m, &r);
-        end = r.end_offset;
-        csv_reader_release(&r);
-    }
+    TRY(read_csv(m, path, &end, e));
     m->csv = fopen(path, end ? "r+e" : "we");
     FAIL_IF(!m->csv || fseeko(m->csv, end, SEEK_SET) || ftruncate(fileno(m->csv), end), e, ERR_IO,
             "%s: %s", path, strerror(errno));
@@ -497,12 +511,14 @@ static void print_table(const struct matrix *m) {
 }
 
 static int matrix_verdict(const struct matrix *m) {
-    bool failed = false, open = false;
+    bool failed = false, open = false, any = false;
     for (int i = 0; i < m->n_cells; i++) {
         if (!m->cells[i].done) continue;
+        any = true;
         failed = failed || m->cells[i].status == STATUS_FAIL;
         open = open || m->cells[i].status != STATUS_PASS;
     }
+    open = open || !any; /* all contexts are longer than the text */
     printf("verdict           %s\n", failed ? "FAIL" : open ? "UNDECIDED" : "PASS");
     return failed ? EXIT_FAIL : open ? EXIT_UNDECIDED : EXIT_PASS;
 }

@@ -295,10 +295,7 @@ static void csv_node(FILE *f, const struct localise *l, int i) {
     csv_text(f, r->known_b ? r->known_b : "", '\n');
 }
 
-int ops_csv(const char *path, const struct localise *l, struct err *e) {
-    int rc = 0;
-    FILE *f = fopen(path, "w");
-    FAIL_IF(!f, e, ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+void ops_csv(const struct localise *l, FILE *f) {
     fputs("node,occurrence,il,op,src0,src0_type,src0_shape,src1,src1_type,src1_shape,n_rows,n_cols,"
           "cell_a,cell_b,own_nmse,own_row_nmse,own_max_rel,acc_nmse,acc_row_nmse,acc_max_rel,"
           "a_nmse,a_row_nmse,a_max_rel,b_nmse,b_row_nmse,b_max_rel,limit_a_max_rel,"
@@ -307,8 +304,4 @@ int ops_csv(const char *path, const struct localise *l, struct err *e) {
           f);
     for (int i = 0; i < l->n_nodes; i++)
         csv_node(f, l, i);
-    bool bad = ferror(f) != 0;
-    FAIL_IF(fclose(f) || bad, e, ERR_IO, "%s: cannot write: %s", path, strerror(errno));
-out:
-    return rc;
 }

@@ -16,6 +16,6 @@ void ops_print(FILE *f, const struct localise *l, const char *capsule);
  * otherwise. */
 void ops_print_known(FILE *f, const struct localise *l);
 /* One line per node, with a header. ERR_IO names the file. */
-int ops_csv(const char *path, const struct localise *l, struct err *e);
+void ops_csv(const struct localise *l, FILE *f);
 
 #endif

@@ -152,6 +152,15 @@ out:
     return rc;
 }
 
+static bool is_regular(FILE *f) {
+    struct stat st;
+    return fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static bool has_key(const char *line) {
+    return strspn(line, "0123456789abcdef") == 16 && line[16] == ' ';
+}
+
 /* A line: key n n_different d_max d_mean n_ubatch n_threads kept. Other lines are passed over: the
  * file is a memory, not a result. */
 int floor_recall(struct floor *f, const char *path, const char *key, struct err *e) {
@@ -160,7 +169,7 @@ int floor_recall(struct floor *f, const char *path, const char *key, struct err 
     int found = 0;
     FILE *in = fopen(path, "re");
     if (!in) return 0;
-    while (fgets(line, sizeof line, in)) {
+    while (is_regular(in) && fgets(line, sizeof line, in)) {
         struct floor g = { .remembered = true };
         int kept = 0, end = 0;
         if (strncmp(line, key, 16)) continue;
@@ -188,6 +197,9 @@ int floor_remember(const struct floor *f, const char *path, const char *key, str
     int rc = 0;
     char line[512], dirs[4096];
     int fd = -1;
+    FILE *old = fopen(path, "re");
+    FAIL_IF(old && is_regular(old) && fgets(line, sizeof line, old) && !has_key(line), e, ERR_ARG,
+            "%s: is there already and does not hold noise floors; it is left alone", path);
     FAIL_IF(strlen(path) >= sizeof dirs, e, ERR_ARG, "%s: the path is too long", path);
     memcpy(dirs, path, strlen(path) + 1);
     make_parents(dirs);
@@ -197,6 +209,7 @@ int floor_remember(const struct floor *f, const char *path, const char *key, str
     fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     FAIL_IF(fd < 0 || write(fd, line, (size_t)n) != n, e, ERR_IO, "%s: %s", path, strerror(errno));
 out:
+    if (old) fclose(old);
     if (fd >= 0) close(fd);
     return rc;
 }

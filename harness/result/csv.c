@@ -153,6 +153,9 @@ int csv_reader_next(struct csv_reader *r, struct err *e) {
     for (; st != CSV_DONE; n_bytes++) {
         TRY(refill(r, e));
         if (rc == 0) { /* the end: clean only between records */
+            /* What a killed run left is less than a line: more is a mistake of somebody's. */
+            FAIL_IF(r->next_line > r->line, e, ERR_FORMAT,
+                    "%s:%lld: a quote is opened and never closed", r->path, (long long)r->line);
             r->torn = n_bytes > 0;
             r->n_fields = 0;
             return 0;

@@ -23,7 +23,7 @@ struct csv_reader {
     int n_fields;       /* of the current record */
     int64_t line;       /* where the current record starts, from 1 */
     int64_t end_offset; /* bytes up to and including the last complete record */
-    bool torn;          /* after the end: the file ends inside a record */
+    bool torn;          /* after the end: the file ends inside a line */
 
     int fd;         /* -1: all input is in `in` */
     const char *in; /* unread input is in[pos..len) */

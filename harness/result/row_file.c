@@ -7,11 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "result/csv.h"
 #include "result/row.h"
@@ -209,8 +209,7 @@ static int prepare(struct row_writer *w, struct err *e) {
     FAIL_IF(fstat(w->fd, &st) != 0, e, ERR_IO, "%s: %s", w->path, strerror(errno));
     w->regular = S_ISREG(st.st_mode);
     if (w->regular) {
-        FAIL_IF(flock(w->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK, e, ERR_IO,
-                "%s: is being written by another run", w->path);
+        TRY(file_lock(w->fd, w->path, e));
         FAIL_IF(fstat(w->fd, &st) != 0, e, ERR_IO, "%s: %s", w->path, strerror(errno));
         if (st.st_size > 0) TRY(check_existing(w->path, header, n_header, &keep, e));
         FAIL_IF(keep < st.st_size && ftruncate(w->fd, keep) != 0, e, ERR_IO,

@@ -127,7 +127,11 @@ static void test_csv(void **state) {
     close(mkstemp(path));
     struct localise l = example(FINDING_DEQUANTISATION, WRONG_B);
     nodes[2].acc.n = 0; /* not known */
-    if (ops_csv(path, &l, &e) || csv_reader_open(&r, path, &e)) fail_msg("%s", e.msg);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    ops_csv(&l, f);
+    fclose(f);
+    if (csv_reader_open(&r, path, &e)) fail_msg("%s", e.msg);
     assert_int_equal(csv_reader_next(&r, &e), 1);
     int n_fields = r.n_fields, n = 0;
     assert_string_equal(csv_field(&r, 0), "node");
@@ -140,7 +144,6 @@ static void test_csv(void **state) {
     assert_int_equal(n, N);
     csv_reader_release(&r);
     unlink(path);
-    assert_int_equal(ops_csv("/no such folder/ops.csv", &l, &e), ERR_IO);
 }
 
 int main(void) {
