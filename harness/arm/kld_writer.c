@@ -9,7 +9,7 @@
 
 #include "arm/kld_format.h"
 #include "base/arena.h"
-#include "base/file.h"
+#include "base/lock.h"
 
 struct kld_writer {
     FILE *f;

@@ -19,7 +19,7 @@
 
 struct bench_cmd {
     struct {
-        const char *m, *p, *n, *pg, *d, *t, *b, *ub, *ctk, *ctv, *rtr;
+        struct opt_list m, p, n, pg, d, t, b, ub, ctk, ctv, rtr;
     } text;
     struct arm_params common;
     const char *fa, *format, *csv, *results;
@@ -42,14 +42,14 @@ struct bench_cmd {
 static int parse(struct bench_cmd *c, int argc, char **argv, struct err *e) {
     const struct opt table[] = {
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "model" },
-        { OPT_STR, "-m --model", "LIST", &c->text.m, 0, 0, NULL, "GGUF files" },
+        { OPT_LIST, "-m --model", "LIST", &c->text.m, 0, 0, NULL, "GGUF files" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "tests (lists are separated by commas)" },
-        { OPT_STR, "-p --n-prompt", "LIST", &c->text.p, 0, 0, NULL,
+        { OPT_LIST, "-p --n-prompt", "LIST", &c->text.p, 0, 0, NULL,
           "tokens of a prompt; 0 = none" },
-        { OPT_STR, "-n --n-gen", "LIST", &c->text.n, 0, 0, NULL, "tokens to generate; 0 = none" },
-        { OPT_STR, "-pg", "PP,TG", &c->text.pg, 0, 0, NULL,
+        { OPT_LIST, "-n --n-gen", "LIST", &c->text.n, 0, 0, NULL, "tokens to generate; 0 = none" },
+        { OPT_LIST, "-pg", "PP,TG", &c->text.pg, 0, 0, NULL,
           "a prompt and a generation timed together; more pairs: PP,TG,PP,TG" },
-        { OPT_STR, "-d --n-depth", "LIST", &c->text.d, 0, 0, NULL,
+        { OPT_LIST, "-d --n-depth", "LIST", &c->text.d, 0, 0, NULL,
           "tokens already in the cache, untimed" },
         { OPT_INT, "-r --repetitions", "N", &c->n_rep, 1, SPEED_MAX_REP, NULL,
           "repetitions of every test, interleaved" },
@@ -61,17 +61,18 @@ static int parse(struct bench_cmd *c, int argc, char **argv, struct err *e) {
         { OPT_CHOICE, "--backend", "COLUMN", &c->common.backend, 0, 0, "ref|" FAST_COLUMNS "|cuda",
           "kernels to use (default: the best CPU column of this machine)" },
         OPT_PLACE(c->common),
-        { OPT_STR, "-t --threads", "LIST", &c->text.t, 0, 0, NULL, "threads (0 = all processors)" },
-        { OPT_STR, "-b --batch-size", "LIST", &c->text.b, 0, 0, NULL,
+        { OPT_LIST, "-t --threads", "LIST", &c->text.t, 0, 0, NULL,
+          "threads (0 = all processors)" },
+        { OPT_LIST, "-b --batch-size", "LIST", &c->text.b, 0, 0, NULL,
           "tokens handed over at a time" },
-        { OPT_STR, "-ub --ubatch-size", "LIST", &c->text.ub, 0, 0, NULL,
+        { OPT_LIST, "-ub --ubatch-size", "LIST", &c->text.ub, 0, 0, NULL,
           "tokens computed at a time" },
-        { OPT_STR, "-ctk --cache-type-k", "LIST", &c->text.ctk, 0, 0, NULL,
+        { OPT_LIST, "-ctk --cache-type-k", "LIST", &c->text.ctk, 0, 0, NULL,
           "types of the K cache: f32, f16, q8_0" },
-        { OPT_STR, "-ctv --cache-type-v", "LIST", &c->text.ctv, 0, 0, NULL,
+        { OPT_LIST, "-ctv --cache-type-v", "LIST", &c->text.ctv, 0, 0, NULL,
           "types of the V cache: f32, f16, q8_0" },
         { OPT_ONOFF, HUGE_PAGES_FLAGS, "0|1", &c->common.huge_pages, 0, 0, NULL, HUGE_PAGES_HELP },
-        { OPT_STR, REPACK_FLAGS, "LIST", &c->text.rtr, 0, 0, NULL, REPACK_HELP ": 0, 1" },
+        { OPT_LIST, REPACK_FLAGS, "LIST", &c->text.rtr, 0, 0, NULL, REPACK_HELP ": 0, 1" },
         OPT_NUMA(c->common.numa),
         { OPT_CHOICE, "-fa --flash-attn", "on", &c->fa, 0, 0, "on|off|auto|1|0",
           "accepted: this engine has one attention, which never stores the score matrix" },
@@ -98,27 +99,28 @@ out:
 static int parse_lists(struct bench_cmd *c, struct err *e) {
     const int max = SPEED_MAX_TOKENS;
     int rc = 0, most = 0;
-    FAIL_IF(!c->text.m, e, ERR_ARG, "bench needs a model: -m FILE");
-    if (access(c->text.m, F_OK) == 0) { /* a comma may be part of a name */
+    FAIL_IF(!c->text.m.text, e, ERR_ARG, "bench needs a model: -m FILE");
+    if (access(c->text.m.text, F_OK) == 0) { /* a comma may be part of a name */
         c->models.n = 1;
-        c->models.v[0] = c->text.m;
+        c->models.v[0] = c->text.m.text;
     } else {
-        TRY(list_strs("-m", c->text.m, &c->models, e));
+        TRY(list_strs("-m", c->text.m.text, &c->models, e));
     }
-    TRY(list_ints("-p", c->text.p, 0, max, &c->prompts, e));
-    TRY(list_ints("-n", c->text.n, 0, max, &c->gens, e));
-    TRY(list_ints("-d", c->text.d, 0, max, &c->depths, e));
-    TRY(list_ints("-t", c->text.t, 0, 512, &c->threads, e));
+    TRY(list_ints("-p", c->text.p.text, 0, max, &c->prompts, e));
+    TRY(list_ints("-n", c->text.n.text, 0, max, &c->gens, e));
+    TRY(list_ints("-d", c->text.d.text, 0, max, &c->depths, e));
+    TRY(list_ints("-t", c->text.t.text, 0, 512, &c->threads, e));
     for (int i = 0; i < c->threads.n; i++)
         if (c->threads.v[i] > most) most = c->threads.v[i];
-    TRY(list_ints("-b", c->text.b, 1, 1 << 20, &c->batches, e));
-    TRY(list_ints("-ub", c->text.ub, 1, 1 << 16, &c->ubatches, e));
-    TRY(list_ints("-rtr", c->text.rtr, 0, 1, &c->rtr, e));
-    TRY(parse_types("-ctk", c->text.ctk, &c->type_k, e));
-    TRY(parse_types("-ctv", c->text.ctv, &c->type_v, e));
-    if (c->text.pg) TRY(list_ints("-pg", c->text.pg, 0, max, &c->pgs, e));
-    FAIL_IF(c->pgs.n % 2, e, ERR_ARG, "-pg: expected pairs PP,TG, not '%s'", c->text.pg);
+    TRY(list_ints("-b", c->text.b.text, 1, 1 << 20, &c->batches, e));
+    TRY(list_ints("-ub", c->text.ub.text, 1, 1 << 16, &c->ubatches, e));
+    TRY(list_ints("-rtr", c->text.rtr.text, 0, 1, &c->rtr, e));
+    TRY(parse_types("-ctk", c->text.ctk.text, &c->type_k, e));
+    TRY(parse_types("-ctv", c->text.ctv.text, &c->type_v, e));
+    if (c->text.pg.text) TRY(list_ints("-pg", c->text.pg.text, 0, max, &c->pgs, e));
+    FAIL_IF(c->pgs.n % 2, e, ERR_ARG, "-pg: expected pairs PP,TG, not '%s'", c->text.pg.text);
     opt_warn_threads(most, 0);
+    opt_note_fa(c->fa);
 out:
     return rc;
 }
@@ -314,9 +316,10 @@ int cmd_bench(int argc, char **argv, struct err *e) {
     int rc = ERR_NOMEM;
     struct bench_cmd *c = heap_calloc(1, sizeof *c, e); /* its lists are large */
     if (!c) return rc;
-    c->text.p = "512", c->text.n = "128", c->text.d = "0", c->text.t = "0";
-    c->text.b = "2048", c->text.ub = "512", c->text.ctk = "f16", c->text.ctv = "f16";
-    c->text.rtr = "0";
+    c->text.p.text = "512", c->text.n.text = "128", c->text.d.text = "0", c->text.t.text = "0";
+    c->text.b.text = "2048", c->text.ub.text = "512", c->text.ctk.text = "f16",
+    c->text.ctv.text = "f16";
+    c->text.rtr.text = "0";
     c->fa = "on", c->format = "md", c->n_rep = 5, c->warmup = true, c->columns.test_width = 13;
     row_init(&c->rows.base);
     for (int i = 0; i < BENCH_MAX_ARMS; i++)

@@ -20,9 +20,9 @@
 
 struct kernel_cmd {
     struct {
-        const char *type, *backend, *n_tok, *depth, *threads;
+        struct opt_list type, op, backend, n_tok, depth, threads;
     } text;
-    const char *ops, *numa, *csv, *results;
+    const char *numa, *csv, *results;
     struct topology *topology; /* NULL without --numa */
     struct kcase_filter filter;
     struct int_list threads;
@@ -40,17 +40,17 @@ struct kernel_cmd {
 static int parse(struct kernel_cmd *c, int argc, char **argv, struct err *e) {
     const struct opt table[] = {
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "cells (lists are separated by commas)" },
-        { OPT_STR, "--type", "LIST", &c->text.type, 0, 0, NULL,
+        { OPT_LIST, "--type", "LIST", &c->text.type, 0, 0, NULL,
           "types of weights, activations and caches (default: all)" },
-        { OPT_STR, "--op", "LIST", &c->ops, 0, 0, NULL,
+        { OPT_LIST, "--op", "LIST", &c->text.op, 0, 0, NULL,
           "mul_mat, packed (-rtr), dequant, quantize, attn, rms_norm, ... (default: all)" },
-        { OPT_STR, "--backend", "LIST", &c->text.backend, 0, 0, NULL,
+        { OPT_LIST, "--backend", "LIST", &c->text.backend, 0, 0, NULL,
           "columns (default: all but ref that this machine can run)" },
-        { OPT_STR, "--n-tok", "LIST", &c->text.n_tok, 0, 0, NULL,
+        { OPT_LIST, "--n-tok", "LIST", &c->text.n_tok, 0, 0, NULL,
           "tokens of a call (default: products 1,2,4,8,512, other ops 1,512)" },
-        { OPT_STR, "-d --depth", "LIST", &c->text.depth, 0, 0, NULL,
+        { OPT_LIST, "-d --depth", "LIST", &c->text.depth, 0, 0, NULL,
           "tokens already in the cache, for attention" },
-        { OPT_STR, "-t --threads", "LIST", &c->text.threads, 0, 0, NULL,
+        { OPT_LIST, "-t --threads", "LIST", &c->text.threads, 0, 0, NULL,
           "threads (0 = all processors)" },
         OPT_NUMA(c->numa),
         { OPT_FLAG, "--list", NULL, &c->list, 0, 0, NULL, "only list the cells that would run" },
@@ -87,9 +87,9 @@ static int choose_types(struct kernel_cmd *c, struct err *e) {
     int rc = 0;
     struct str_list names;
     for (int t = 0; t < QT_count; t++)
-        c->filter.type[t] = !c->text.type;
-    if (!c->text.type) return 0;
-    TRY(list_strs("--type", c->text.type, &names, e));
+        c->filter.type[t] = !c->text.type.text;
+    if (!c->text.type.text) return 0;
+    TRY(list_strs("--type", c->text.type.text, &names, e));
     for (int i = 0; i < names.n; i++) {
         enum qtype t = qtype_from_name(names.v[i]);
         FAIL_IF(t == QT_none, e, ERR_ARG, "--type: there is no type '%s'; see ggauge types",
@@ -103,10 +103,10 @@ out:
 static int choose_columns(struct kernel_cmd *c, struct err *e) {
     int rc = 0;
     struct str_list names;
-    for (int i = COL_ref + 1; column_is_cpu((enum column)i) && !c->text.backend; i++)
+    for (int i = COL_ref + 1; column_is_cpu((enum column)i) && !c->text.backend.text; i++)
         c->filter.col[i] = column_available((enum column)i);
-    if (!c->text.backend) return 0;
-    TRY(list_strs("--backend", c->text.backend, &names, e));
+    if (!c->text.backend.text) return 0;
+    TRY(list_strs("--backend", c->text.backend.text, &names, e));
     for (int i = 0; i < names.n; i++) {
         enum column col = column_from_name(names.v[i]);
         FAIL_IF(col == COL_none, e, ERR_ARG, "--backend: there is no column '%s'", names.v[i]);
@@ -126,8 +126,8 @@ static int choose_ops(struct kernel_cmd *c, struct str_list *names, struct err *
 #undef X
     };
     int rc = 0;
-    if (!c->ops) return 0;
-    TRY(list_strs("--op", c->ops, names, e));
+    if (!c->text.op.text) return 0;
+    TRY(list_strs("--op", c->text.op.text, names, e));
     for (int i = 0; i < names->n; i++) {
         bool known = false;
         for (size_t k = 0; k < N_ELEMS(kinds); k++)
@@ -146,16 +146,17 @@ out:
 static int choose_numbers(struct kernel_cmd *c, struct err *e) {
     int rc = 0;
     struct int_list l;
-    TRY(list_ints("--n-tok", c->text.n_tok ? c->text.n_tok : "1,2,4,8,512", 1, 1 << 16, &l, e));
+    TRY(list_ints("--n-tok", c->text.n_tok.text ? c->text.n_tok.text : "1,2,4,8,512", 1, 1 << 16,
+                  &l, e));
     memcpy(c->filter.n_tok, l.v, sizeof l.v);
     c->filter.n_n_tok = l.n;
-    TRY(list_ints("--n-tok", c->text.n_tok ? c->text.n_tok : "1,512", 1, 1 << 16, &l, e));
+    TRY(list_ints("--n-tok", c->text.n_tok.text ? c->text.n_tok.text : "1,512", 1, 1 << 16, &l, e));
     memcpy(c->filter.op_n_tok, l.v, sizeof l.v);
     c->filter.n_op_n_tok = l.n;
-    TRY(list_ints("--depth", c->text.depth, 0, 1 << 24, &l, e));
+    TRY(list_ints("--depth", c->text.depth.text, 0, 1 << 24, &l, e));
     memcpy(c->filter.n_kv, l.v, sizeof l.v);
     c->filter.n_n_kv = l.n;
-    TRY(list_ints("--threads", c->text.threads, 0, THREADS_MAX, &c->threads, e));
+    TRY(list_ints("--threads", c->text.threads.text, 0, THREADS_MAX, &c->threads, e));
     int most = 0;
     TRY(topology_new(&c->topology, c->numa, e));
     for (int i = 0; i < c->threads.n; i++) {
@@ -373,6 +374,7 @@ static int run(struct kernel_cmd *c, struct err *e) {
             "%zu MiB, activations are warm\n",
             c->n_done + c->n_skipped, c->n_done - c->n_failed, c->n_failed, c->n_skipped,
             c->p.cold_bytes >> 20);
+    FAIL_IF(c->n_done == 0, e, ERR_UNSUPPORTED, "no cell takes these shapes: nothing was checked");
 out:
     return rc;
 }
@@ -380,7 +382,7 @@ out:
 int cmd_kernel_bench(int argc, char **argv, struct err *e) {
     const struct kshape shape = KSHAPE_DEFAULT;
     struct kernel_cmd c = {
-        .text = { .depth = "512,4096", .threads = "0" },
+        .text = { .depth.text = "512,4096", .threads.text = "0" },
         .time = KTIME_DEFAULT,
         .p = { .tolerance = 1 },
         .peaks = { .seconds = 0.25 },

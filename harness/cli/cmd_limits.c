@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "base/lock.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
 #include "cli/text.h"

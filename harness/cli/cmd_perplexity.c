@@ -81,8 +81,7 @@ static int check(struct perplexity *c, struct err *e) {
     FAIL_IF(c->kl_floor != KLD_FLOOR_IK && c->kl_floor != KLD_FLOOR_LLAMA, e, ERR_ARG,
             "--kl-floor: expected 16 or 24, not %d", c->kl_floor);
     opt_warn_threads(c->arm.n_threads, c->arm.n_threads_batch);
-    if (!strcmp(c->fa, "off") || !strcmp(c->fa, "0"))
-        fputs("note: -fa off has no effect, this engine has one attention\n", stderr);
+    opt_note_fa(c->fa);
     if (c->kld && c->text)
         fprintf(stderr, "note: -f has no effect, the tokens come from %s\n", c->base);
 out:

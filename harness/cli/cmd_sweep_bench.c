@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/lock.h"
 #include "cli/arm_spec.h"
 #include "cli/cmd.h"
 #include "cli/opt.h"
@@ -90,8 +90,7 @@ static int check(struct sweep_cmd *c, struct err *e) {
             c->arm.n_ctx, s->n_pp, s->n_tg);
     s->seed = (uint64_t)c->seed;
     opt_warn_threads(c->arm.n_threads, c->arm.n_threads_batch);
-    if (!strcmp(c->fa, "off") || !strcmp(c->fa, "0"))
-        fputs("note: -fa off has no effect, this engine has one attention\n", stderr);
+    opt_note_fa(c->fa);
 out:
     return rc;
 }

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "base/lock.h"
 #include "cli/compare_cmd.h"
 #include "cli/ops_print.h"
 #include "stats/proportion.h"

@@ -22,7 +22,7 @@
 #include "arm/recording.h"
 #include "backend.h"
 #include "base/arena.h"
-#include "base/file.h"
+#include "base/lock.h"
 #include "base/timer.h"
 #include "cli/cmd.h"
 #include "cli/compare_cmd.h"

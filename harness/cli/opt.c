@@ -55,6 +55,16 @@ static int set_value(const struct opt *o, const char *flag, const char *text, st
         *(double *)o->dst = v;
         break;
     case OPT_STR: *(const char **)o->dst = text; break;
+    case OPT_LIST: {
+        struct opt_list *l = o->dst;
+        const size_t have = l->given ? strlen(l->joined) : 0, most = sizeof l->joined - have;
+        const int n = snprintf(l->joined + have, most, "%s%s", l->given ? "," : "", text);
+        FAIL_IF(n >= (int)most, e, ERR_ARG, "%s: the list has more than %zu bytes", flag,
+                sizeof l->joined - 1);
+        l->text = l->joined;
+        l->given = true;
+        break;
+    }
     case OPT_STRS: {
         struct arm_rules *all = o->dst;
         FAIL_IF(all->n == ARM_RULES_MAX, e, ERR_ARG, "%s: given more than %d times", flag,
@@ -87,6 +97,11 @@ static void print_default(const struct opt *o) {
     case OPT_CHOICE:
         if (*(const char *const *)o->dst) printf(" (default %s)", *(const char *const *)o->dst);
         break;
+    case OPT_LIST: {
+        const struct opt_list *l = o->dst;
+        if (l->text) printf(" (default %s)", l->text);
+        break;
+    }
     default: break;
     }
 }
@@ -159,4 +174,9 @@ void opt_warn_threads(int n_threads, int n_threads_batch) {
     if (n > online)
         fprintf(stderr, "warning: %d threads on %d processors take turns; speeds will be too low\n",
                 n, online);
+}
+
+void opt_note_fa(const char *fa) {
+    if (!strcmp(fa, "off") || !strcmp(fa, "0"))
+        fputs("note: -fa off has no effect, this engine has one attention\n", stderr);
 }

@@ -24,9 +24,17 @@ enum opt_kind {
     OPT_INT,     /* int in [min, max] */
     OPT_DOUBLE,  /* double in [min, max], finite */
     OPT_STR,     /* const char *, points into argv */
+    OPT_LIST,    /* struct opt_list */
     OPT_CHOICE,  /* const char *, one of `choices` separated by '|' */
     OPT_ONOFF,   /* bool from on|off|1|0 */
     OPT_STRS,    /* struct arm_rules: may be given several times */
+};
+
+/* Values between commas, which may also come one by one: "-p 32 -p 64" is "-p 32,64". */
+struct opt_list {
+    const char *text; /* the default until some are given */
+    bool given;
+    char joined[4096];
 };
 
 struct opt {
@@ -58,6 +66,9 @@ int opt_parse(int argc, char **argv, const struct opt *table, const char *usage,
 /* A warning on stderr if the largest of -t and -tb is more than the processors there are. */
 void opt_warn_threads(int n_threads, int n_threads_batch);
 
+/* A note on stderr if the value of -fa asks for something else than there is. */
+void opt_note_fa(const char *fa);
+
 /* The options every measuring command shares; expand inside a table. P is a struct arm_params
  * lvalue; set its defaults first. */
 #define OPT_MODEL(P)                                                                               \
@@ -75,8 +86,8 @@ void opt_warn_threads(int n_threads, int n_threads_batch);
     { OPT_STR, "-ngl --n-gpu-layers", "N", &(P).n_gpu_layers, 0, 0, NULL,                          \
       "with cuda: layers on devices, the last ones first (default: all, and the output)" },        \
     { OPT_STRS, "-ot --override-tensor", "REGEX=DEVICE", &(P).rules, 0, 0, NULL,                   \
-      "with cuda: where products with weights of such names run, CPU or CUDA0; "                   \
-      "first match wins" },                                                                        \
+      "with cuda: where products with weights of such names run, CPU or CUDA0; several "           \
+      "between commas or one by one, the first match wins" },                                      \
     { OPT_STR, "-ts --tensor-split", "SHARES", &(P).tensor_split, 0, 0, NULL,                      \
       "with cuda: shares of layers of the devices: 3,1" },                                         \
     { OPT_INT, "-mg --main-gpu", "N", &(P).main_gpu, 0, 64, NULL,                                  \

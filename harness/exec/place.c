@@ -51,6 +51,30 @@ out:
     return rc;
 }
 
+/* Rules between commas, as llama.cpp's -ot takes them. */
+static int add_rules(struct place_map *m, const struct place_params *p, const char *text,
+                     int n_devices, struct err *e) {
+    int rc = 0;
+    for (const char *at = text; at;) {
+        char rule[512];
+        const char *comma = strchr(at, ',');
+        const size_t n = comma ? (size_t)(comma - at) : strlen(at);
+        FAIL_IF(n >= sizeof rule, e, ERR_ARG, "-ot %.40s...: a rule of more than %zu bytes", at,
+                sizeof rule - 1);
+        memcpy(rule, at, n);
+        rule[n] = '\0';
+        const char *device = strrchr(rule, '=');
+        FAIL_IF(p->column != COL_cuda && strcmp(device ? device : "", "=CPU"), e, ERR_ARG,
+                "-ot %s: only --backend cuda has other devices than the CPU", rule);
+        FAIL_IF(m->n_rules == PLACE_RULES_MAX, e, ERR_ARG, "-ot: more than %d rules",
+                PLACE_RULES_MAX);
+        TRY(add_rule(m, rule, n_devices, e));
+        at = comma ? comma + 1 : NULL;
+    }
+out:
+    return rc;
+}
+
 /* Give the offloaded layers [first, n_layer) to devices by their shares. */
 static int split_layers(struct place_map *m, const struct place_params *p, int64_t first,
                         int n_devices, struct err *e) {
@@ -101,13 +125,10 @@ int place_init(struct place_map *m, const struct place_params *p, int64_t n_laye
             m->outside[1] = m->layer[n_layer - 1];
         }
     }
-    for (int i = 0; i < p->n_rules; i++) {
-        FAIL_IF(p->column != COL_cuda &&
-                    strcmp(strrchr(p->rule[i], '=') ? strrchr(p->rule[i], '=') : "", "=CPU"),
-                e, ERR_ARG, "-ot %s: only --backend cuda has other devices than the CPU",
-                p->rule[i]);
-        TRY(add_rule(m, p->rule[i], n_devices, e));
-    }
+    FAIL_IF(p->column != COL_cuda && (p->tensor_split || p->main_gpu), e, ERR_ARG,
+            "%s: only --backend cuda has devices to choose from", p->tensor_split ? "-ts" : "-mg");
+    for (int i = 0; i < p->n_rules; i++)
+        TRY(add_rules(m, p, p->rule[i], n_devices, e));
 out:
     if (rc < 0) place_release(m);
     return rc;

@@ -22,7 +22,7 @@ struct place_params {
     int main_gpu;           /* -mg: the device that is used if -ts names none */
     const char *tensor_split; /* -ts: shares of layers, "3,1"; NULL = all on main_gpu */
     int n_rules;
-    const char *rule[PLACE_RULES_MAX]; /* -ot: "regex=CPU", "regex=CUDA0" */
+    const char *rule[PLACE_RULES_MAX]; /* -ot: "regex=CPU,regex=CUDA0" */
 };
 
 struct place_rule {

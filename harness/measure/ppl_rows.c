@@ -233,15 +233,34 @@ out:
     return rc;
 }
 
+/* The value of a row of a chunk, as we write it: a number, of positions a whole one. */
+static int chunk_value(const struct row *r, enum metric m, double *v, struct err *e) {
+    int rc = 0;
+    char *end;
+    const char *text = row_get(r, ROW_value);
+    *v = strtod(text, &end);
+    FAIL_IF(end == text || *end, e, ERR_FORMAT, "%s of %s is '%s', expected a number",
+            metric_info(m)->name, row_get(r, ROW_subject), text);
+    FAIL_IF(m == METRIC_n_scored &&
+                (*v != floor(*v) || *v < 1 || *v > strtod(row_get(r, ROW_n_ctx), NULL)),
+            e, ERR_FORMAT, "%s of %s is %s, expected a whole number from 1 to %s",
+            metric_info(m)->name, row_get(r, ROW_subject), text, row_get(r, ROW_n_ctx));
+out:
+    return rc;
+}
+
 /* A row of chunk i. What is there already is not replaced. */
-static int add_chunk_row(struct known_run *k, int64_t i, enum metric m, double v, struct err *e) {
+static int add_chunk_row(const struct row *r, struct known_run *k, int64_t i, enum metric m,
+                         struct err *e) {
     static const enum metric order[] = { METRIC_nll_sum, METRIC_nll_sq_sum, METRIC_n_scored,
                                          METRIC_ppl_running };
     int rc = 0, bit = 0;
+    double v;
     while (bit < (int)N_ELEMS(order) && order[bit] != m)
         bit++;
     /* Chunks come in order; one far behind the last is no work of ours. */
     if (bit == (int)N_ELEMS(order) || i > k->n) goto out;
+    TRY(chunk_value(r, m, &v, e));
     TRY(grow(k, i + 1, e));
     struct partial *p = &k->chunk[i];
     if (p->have >> bit & 1) goto out;
@@ -275,7 +294,7 @@ static int on_row(void *arg, const struct row *r, struct err *e) {
     if (of_run)
         k->closing |= (uint64_t)1 << m;
     else
-        TRY(add_chunk_row(k, i, m, strtod(row_get(r, ROW_value), NULL), e));
+        TRY(add_chunk_row(r, k, i, m, e));
 out:
     return rc;
 }

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
-#include "base/file.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "result/csv.h"
 #include "result/row.h"

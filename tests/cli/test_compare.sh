@@ -133,6 +133,42 @@ compare --a ref --b best --matrix --matrix-ub 1,3,17 --matrix-ctx 64 --matrix-kv
 check "... goes on where it was cut off" grep -q "holds $((cells - 3)) of $((cells - 1)) cells" "$tmp/err"
 check "... and ends with the same cells" [ "$(wc -l <"$tmp/matrix/matrix.csv")" -eq "$cells" ]
 
+cp "$tmp/matrix/matrix.csv" "$tmp/cells.csv"
+matrix() { compare --a ref --b best --matrix --matrix-ub 1 --matrix-kv f16 --chunks 10 --out "$tmp/matrix" "$@"; }
+matrix --matrix-ctx 262144
+check "contexts that are longer than the text: exit 125" exits 125
+check "... UNDECIDED" verdict UNDECIDED
+check "... the cells stay" cmp -s "$tmp/cells.csv" "$tmp/matrix/matrix.csv"
+sed -i '3s/,[^,]*,/,"&/' "$tmp/matrix/matrix.csv"
+cp "$tmp/matrix/matrix.csv" "$tmp/broken.csv"
+matrix --matrix-ctx 64
+check "a matrix.csv that cannot be read: exit 3" exits 3
+check "... is left as it is" cmp -s "$tmp/broken.csv" "$tmp/matrix/matrix.csv"
+echo "mine" >"$tmp/matrix/matrix.csv"
+matrix --matrix-ctx 64
+check "somebody's matrix.csv: exit 2" exits 2
+check "... stays" [ "$(cat "$tmp/matrix/matrix.csv")" = mine ]
+matrix --matrix-ctx 64 --csv "$tmp/m.csv"
+check "--matrix has no result rows: exit 2" exits 2
+
+# ---- one run at a time
+if command -v flock >/dev/null; then
+    flock "$tmp/aa" "$GGAUGE" compare $base --a best --b "best -t 1" --chunks 1 --out "$tmp/aa" >"$tmp/out" 2>"$tmp/err"
+    code=$?
+    check "a folder in use: exit 3" exits 3
+    check "... says so" one_error "$tmp/aa: is being written by another run"
+    : >"$tmp/base.kld"
+    flock "$tmp/base.kld" "$GGAUGE" perplexity $base --chunks 1 --kl-divergence-base "$tmp/base.kld" >"$tmp/out" 2>"$tmp/err"
+    code=$?
+    check "saved logits in use: exit 3" exits 3
+    check "... says so" one_error "$tmp/base.kld: is being written by another run"
+else
+    echo "ok - one run at a time # SKIP no flock"
+fi
+echo "mine" >"$tmp/floors"
+compare --a best --b "best -ub 17" --chunks 1 --floor-file "$tmp/floors"
+check "--floor-file over something else: it stays" [ "$(cat "$tmp/floors")" = mine ]
+
 # ---- refusals
 compare --a best --b "best -c 128"
 check "different contexts: exit 2" exits 2

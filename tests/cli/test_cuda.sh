@@ -73,6 +73,9 @@ check "-ngl 0: the bits of the CPU" $?
 ot=$(ppl "$tmp/ot.csv" -m $q8 --backend cuda --cpu-backend ref -ot 'blk\.0\.ffn_.*=CUDA0' -ot 'ffn_(up|down)=CPU')
 near "$ot" "$half" 0.5 && field "$tmp/ot.csv" placement | grep -q ', CPU (ref) 10 nodes'
 check "-ot: the first match wins, $(field "$tmp/ot.csv" placement)" $?
+two=$(ppl "$tmp/two.csv" -m $q8 --backend cuda --cpu-backend ref -ot 'blk\.0\.ffn_.*=CUDA0,ffn_(up|down)=CPU')
+[ "$two" = "$ot" ] && field "$tmp/two.csv" placement | grep -q ', CPU (ref) 10 nodes'
+check "-ot: rules between commas" $?
 "$GGAUGE" perplexity -m $q8 -f "$tmp/text" --backend cuda -ot 'ffn_(up=CPU' >"$tmp/out" 2>&1
 [ $? -eq 2 ] && grep -q -e '-ot ffn_(up=CPU: ' "$tmp/out"
 check "-ot: a broken expression is a usage error" $?

@@ -95,6 +95,15 @@ check "closing rows that were lost are written again, none twice" \
     [ "$(grep ',run,' "$tmp/lost.csv" | grep -oE '(ppl|ppl_se_token|ppl_se_chunk|eval_tps|model_bytes|bpw|rss_bytes),[0-9.e+-]+,' |
         cut -d, -f1 | sort | tr '\n' ' ')" = "bpw eval_tps model_bytes ppl ppl_se_chunk ppl_se_token rss_bytes " ]
 
+# Values that are none of ours are not believed.
+for wrong in 's/,nll_sum,[0-9.]*,/,nll_sum,abc,/' 's/,n_scored,[0-9]*,/,n_scored,3.7,/'; do
+    sed "/,chunk 2,/$wrong" "$tmp/a.csv" >"$tmp/wrong.csv"
+    cmp -s "$tmp/a.csv" "$tmp/wrong.csv" && echo "not ok - nothing to change by $wrong" && status=1
+    ppl -f $text --chunks 12 --csv "$tmp/wrong.csv" --resume
+    check "a row of a chunk that says $wrong: exit 3" exits 3
+    check "... is named" grep -q "^error: $tmp/wrong.csv:[0-9]*: n.*_s.* of chunk 2 is .*, expected a" "$tmp/err"
+done
+
 # A trial of a few chunks, then the whole: the digits of one that was never interrupted.
 ppl -f $text --chunks 8 --csv "$tmp/eight.csv"
 cp "$tmp/out" "$tmp/eight"

@@ -74,6 +74,16 @@ refused "no such model" 3 "nowhere.gguf" sweep-bench -m "$tmp/nowhere.gguf" -c 6
 refused "-r 0" 2 "-r: 0 is outside" sweep-bench -m "$model" -r 0
 refused "-npp with a word" 2 "-npp: expected a number" sweep-bench -m "$model" -npp many
 refused "a context of 10^12" 2 "-c: 1000000000000 is outside" sweep-bench -m "$model" -c 1000000000000
+refused "--jsonl over a model" 2 "does not hold lines of JSON; it is left alone" sweep-bench -m "$model" --jsonl "$model"
+printf '1,2\n' >"$tmp/mine.csv"
+refused "--md over somebody's table" 2 "does not hold a table" sweep-bench -m "$model" --md "$tmp/mine.csv"
+check "... which stays" test "$(cat "$tmp/mine.csv")" = 1,2
+refused "--csv and --jsonl into one file" 2 "does not hold lines of JSON" \
+    sweep-bench -m "$model" --csv "$tmp/one" --jsonl "$tmp/one"
+refused "--jsonl and --md into one file" 3 "is being written by another run" \
+    sweep-bench -m "$model" --jsonl "$tmp/two" --md "$tmp/two"
+refused "limits over a model" 2 "does not hold limits" limits --models "$model" -f /dev/null -o "$model"
+refused "-ts without a device" 2 "-ts: only --backend cuda" bench -m "$model" -ts 1,2
 refused "--csv into nowhere" 3 "$tmp/no/where.csv" sweep-bench -m "$model" --csv "$tmp/no/where.csv"
 if [ -w /dev/full ]; then
     "$GGAUGE" $sweep --md /dev/full >"$tmp/out" 2>"$tmp/err"
@@ -115,8 +125,8 @@ nan_refused "bench: NaN logits" bench -p 8 -n 2
 nan_refused "... without a warm-up too" bench -p 8 -n 2 --no-warmup
 
 # ---- bench
-bench="bench -m $model -t 2 -p 16 -n 2 -d 0,24 -r 2"
-"$GGAUGE" $bench -pg 8,2 --csv "$tmp/b.csv" >"$tmp/out" 2>"$tmp/err"
+bench="bench -m $model -r 2"
+"$GGAUGE" $bench -t 2 -p 16 -n 2 -pg 8,2 -d 0 -d 24 --csv "$tmp/b.csv" >"$tmp/out" 2>"$tmp/err"
 check "bench runs" test $? -eq 0
 check "its columns" grep -q '^| model  *|       size |     params | backend    | threads |  *test |              t/s |$' "$tmp/out"
 check "its tests in order" test "$(awk -F'|' 'NR > 2 && NF > 3 { gsub(/^ +| +$/, "", $7); printf "%s;", $7 }' "$tmp/out")" = \
@@ -138,11 +148,11 @@ else
     echo "ok - bench in a report # SKIP no python3 with sqlite3"
 fi
 
-"$GGAUGE" $bench -d 0 -o csv >"$tmp/out" 2>"$tmp/err"
+"$GGAUGE" $bench -t 2 -p 16 -n 2 -o csv >"$tmp/out" 2>"$tmp/err"
 check "llama-bench's CSV" grep -q '^build_commit,build_number,cpu_info,.*,avg_ns,stddev_ns,avg_ts,stddev_ts$' "$tmp/out"
 check "a line for every test" test "$(grep -c '^"' "$tmp/out")" -eq 2
 if command -v python3 >/dev/null; then
-    "$GGAUGE" $bench -ub 8,16 -ctk f16,q8_0 -o json >"$tmp/out" 2>"$tmp/err"
+    "$GGAUGE" $bench -t 2 -p 16 -n 2 -d 0,24 -ub 8 -ub 16 -ctk f16,q8_0 -o json >"$tmp/out" 2>"$tmp/err"
     check "JSON of a cross product" python3 -c "
 import json, sys
 t = json.load(open(sys.argv[1]))
@@ -152,7 +162,7 @@ assert all(len(x['samples_ns']) == 2 and x['avg_ts'] > 0 for x in t)" "$tmp/out"
 else
     echo "ok - JSON of a cross product # SKIP no python3"
 fi
-"$GGAUGE" $bench -n 0 -d 0 -t 1,2 --csv "$tmp/two.csv" >"$tmp/out" 2>"$tmp/err"
+"$GGAUGE" $bench -p 16 -n 0 -t 1,2 --csv "$tmp/two.csv" >"$tmp/out" 2>"$tmp/err"
 check "memory of two engines: one row, without what differs" \
     test "$(grep ',rss_bytes,' "$tmp/two.csv" | grep -c ',bench,run,,16,,,,,2048,')" -eq 1
 # Killed half-way: the repetitions so far are there.
@@ -166,10 +176,12 @@ done
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
 check "a killed bench keeps its repetitions" test "$(column "$tmp/k2.csv" subject | grep -c '^pp16 rep ')" -ge 1
-"$GGAUGE" $bench -p 0 -d 0 -b 8 -o jsonl >"$tmp/out" 2>"$tmp/err"
+"$GGAUGE" $bench -t 2 -p 0 -n 2 -b 8 -o jsonl >"$tmp/out" 2>"$tmp/err"
 check "-p 0 leaves the prompt out" test "$(grep -c '"n_prompt": 0, "n_gen": 2' "$tmp/out")" -eq 1
 check "... and nothing else is measured" test "$(wc -l <"$tmp/out")" -eq 1
 
+refused "a list that is too long" 2 "-n: the list has more than 4095 bytes" \
+    bench -m "$model" -n 1 -n "$(head -c 4096 /dev/zero | tr '\0' 1)"
 refused "nothing to measure" 2 "nothing to measure" bench -m "$model" -p 0 -n 0
 refused "a list with a hole" 2 "-p: expected whole numbers" bench -m "$model" -p 1,,2
 refused "a list with a word" 2 "-d: expected whole numbers" bench -m "$model" -d 0,deep

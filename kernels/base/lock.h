@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * file.h - whose a file is: one writer at a time, and none of another kind written over. */
-#ifndef GGAUGE_FILE_H
-#define GGAUGE_FILE_H
+ * lock.h - whose a file is: one writer at a time, and none of another kind written over. */
+#ifndef GGAUGE_LOCK_H
+#define GGAUGE_LOCK_H
 
 #include "err.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * file.c - whose a file is; see file.h. */
-#include "file.h"
+ * lock.c - whose a file is; see lock.h. */
+#include "lock.h"
 
 #include <errno.h>
 #include <stdio.h>
