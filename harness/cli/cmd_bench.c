@@ -284,8 +284,12 @@ out:
 
 static int run(struct bench_cmd *c, struct err *e) {
     int rc = 0;
-    for (int i = 0; i < c->n_arms; i++)
+    for (int i = 0; i < c->n_arms; i++) {
         TRY(arm_open_builtin(&c->arm[i], &c->arms[i], e));
+        if (c->arms[i].engine.rtr && c->arm[i]->info.repacked_bytes == 0)
+            fprintf(stderr, "note: -rtr 1 changes nothing: %s has no copies for weights of %s\n",
+                    c->arm[i]->info.backend, c->arm[i]->info.qtype);
+    }
     TRY(speed_rows_open(&c->rows, c->csv, c->results, e));
     for (int i = 0; i < c->n_arms; i++) {
         TRY(row_copy(&c->arm_row[i], &c->rows.base, e));

@@ -42,6 +42,8 @@ for type in iq2_kt iq3_kt iq4_kt q4_0; do
         result $? "$type: the matrix has a cell for it"
     fi
 done
+grep -q '^note: -rtr 1 changes nothing: .* has no copies for weights of q4_0$' "$tmp/err"
+result $? "bench says that -rtr changes nothing"
 says "$tmp/packed" 'no weights to repack'
 result $? "types that have no such order are left alone"
 
