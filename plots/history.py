@@ -5,6 +5,10 @@ The rows come from the SQLite history or straight from CSV files. Either way the
 connection with the view `selected`: the rows of table `result` (results/schema.sql) that pass its
 filters, with row_no, which rises in the order in which the rows of a run were written. Python
 standard library only; nothing here writes to the history.
+
+A CSV file gives the same rows as through the history: what `ggauge history` refuses is refused here,
+with its words (harness/result/row_file.c, history.c). Names of files need not be UTF-8: a byte that
+is none is shown as \\xNN.
 """
 
 import argparse
@@ -14,6 +18,8 @@ import os
 import sqlite3
 import sys
 
+ANY_BYTES = "backslashreplace"  # one odd name must not stop every chart
+RECORD_MAX = 1 << 20  # bytes, CSV_RECORD_MAX of harness/result/csv.h
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCHEMA = os.path.join(ROOT, "results", "schema.sql")
 
@@ -41,20 +47,105 @@ def empty(schema=SCHEMA):
     return conn
 
 
+def warn(message):
+    """What is worth a word, but stops nothing."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _records(path):
+    """(line, fields, whether it ends as a line) of each record; None for fields it ends inside."""
+    n_read, last, at_end = 0, "", False
+    csv.field_size_limit(RECORD_MAX)
+    with open(path, encoding="utf-8", errors=ANY_BYTES, newline="\n") as f:
+
+        def lines():
+            nonlocal n_read, last, at_end
+            for last in f:
+                n_read += 1
+                if "\0" in last:
+                    raise HistoryError(f"{path}:{n_read}: NUL byte, this is not a text file")
+                yield last
+            at_end = True
+
+        line, reader = 1, csv.reader(lines(), strict=True)
+        try:
+            for fields in reader:
+                yield line, fields, last.endswith("\n")
+                line = n_read + 1
+        except csv.Error as e:
+            if not at_end:
+                raise HistoryError(f"{path}:{n_read}: {e}") from e
+            yield line, None, False
+
+
+def _check_header(path, names, known):
+    twice = [n for n in known if names.count(n) > 1]
+    if twice:
+        raise HistoryError(f"{path}:1: column '{twice[0]}' is there twice")
+    missing = [n for n in ("schema", "run_id", "metric", "value") if n not in names]
+    if missing:
+        raise HistoryError(f"{path}:1: not a result file, it has no column '{missing[0]}'")
+
+
+def csv_rows(conn, path, torn=warn):
+    """(line, {column: text}) for each row of a result file, in the columns of conn's table result.
+
+    Only a last line may be torn, as a killed run leaves it: it is left out, and torn is told."""
+    known, schema = columns(conn), conn.execute("PRAGMA user_version").fetchone()[0]
+    names = bad = None
+    for line, fields, whole in _records(path):
+        if bad:
+            raise HistoryError(bad)
+        if not whole:
+            bad = f"{path}:{line}: a line without its end"
+        elif names is None:
+            names = fields
+            _check_header(path, names, known)
+        elif len(fields) != len(names):
+            bad = f"{path}:{line}: {len(fields)} fields, expected {len(names)} as in the header"
+        else:
+            row = {n: v for n, v in zip(names, fields) if n in known}
+            if row["schema"] != str(schema):
+                raise HistoryError(
+                    f"{path}:{line}: row of schema '{row['schema']:.20}', expected schema {schema}"
+                )
+            yield line, row
+    if bad:
+        torn(f"{path}:{line}: the last line is torn and ignored; the run was cut short")
+
+
+def _value(name, kind, text):
+    """A field as SQLite keeps it: empty is NULL, and so is a nan, which SQLite does not know."""
+    if text == "" or (kind == "REAL" and text == "nan"):
+        return None
+    if kind == "TEXT":
+        return text
+    try:
+        value = int(text) if kind == "INTEGER" else float(text)
+        if value == value and "_" not in text:  # Python reads 1_000
+            return value
+    except ValueError:
+        pass
+    expected = "an integer" if kind == "INTEGER" else "a number"
+    raise ValueError(f"{name}: expected {expected}, found '{text:.40}'")
+
+
 def _add_csv(conn, path):
-    known = set(columns(conn))
-    with open(path, encoding="utf-8", newline="") as f:
-        reader = csv.DictReader(f)
-        names = [n for n in reader.fieldnames or [] if n in known]
-        if not {"run_id", "metric", "value"} <= set(names):
-            raise HistoryError(
-                f"{path}: not a result file, its first line lacks run_id, metric or value"
-            )
-        insert = f"INSERT INTO result ({','.join(names)}) VALUES ({','.join('?' * len(names))})"
-        for row in reader:
-            # A torn last line has fewer fields: DictReader fills None in.
-            if row[reader.fieldnames[-1]] is not None:
-                conn.execute(insert, [None if row[n] in ("", "nan") else row[n] for n in names])
+    """A run is replaced as a whole: a file that is named twice counts once."""
+    kinds = {row[1]: row[2] for row in conn.execute("PRAGMA table_info(result)")}
+    insert = f"INSERT INTO result ({','.join(kinds)}) VALUES ({','.join('?' * len(kinds))})"
+    seen = set()
+    for line, row in csv_rows(conn, path):
+        run_id = row["run_id"]
+        if run_id not in seen:
+            seen.add(run_id)
+            n_old = conn.execute("DELETE FROM result WHERE run_id = ?", (run_id,)).rowcount
+            if n_old:
+                warn(f"{path}: {n_old} rows of run {run_id} are replaced")
+        try:
+            conn.execute(insert, [_value(n, k, row.get(n, "")) for n, k in kinds.items()])
+        except (ValueError, OverflowError, sqlite3.Error) as e:
+            raise HistoryError(f"{path}:{line}: {e}") from e
 
 
 def _open_db(path):
@@ -62,6 +153,7 @@ def _open_db(path):
         raise HistoryError(f"{path}: no such file; `make history` builds it from results/runs")
     try:
         conn = sqlite3.connect(f"file:{os.path.abspath(path)}?mode=ro", uri=True)
+        conn.text_factory = lambda text: text.decode("utf-8", ANY_BYTES)
         names = columns(conn)
     except sqlite3.Error as e:
         raise HistoryError(f"{path}: not a usable history: {e}") from e
@@ -78,7 +170,7 @@ def open_results(db=None, csvs=(), schema=SCHEMA):
     for path in csvs:
         try:
             _add_csv(conn, path)
-        except (OSError, UnicodeDecodeError, csv.Error, sqlite3.Error) as e:
+        except (OSError, sqlite3.Error) as e:
             raise HistoryError(f"{path}: {e}") from e
     conn.commit()
     return conn

@@ -87,20 +87,22 @@ COMPARE_ROWS = (
     ("a", "floor_d_max", "arm A"),
     ("b", "floor_d_max", "arm B"),
 )
-COMPARE_OPS = """
-SELECT subject, value FROM selected
-WHERE test = 'compare' AND metric = 'op_error' AND run_id = ? AND model_fp IS ? AND backend IS ?
-      AND arm_b IS ? AND settings IS ?"""
+COMPARE_KEY = ("run_id", "model_fp", "backend", "arm_b", "settings")
+COMPARE_OPS = f"""
+SELECT {", ".join(COMPARE_KEY)}, subject, value FROM selected
+WHERE test = 'compare' AND metric = 'op_error' ORDER BY row_no"""
 
 
 def load_comparisons(conn):
     """The comparisons, the worst verdict first, each with its worst operation."""
     joins = "".join(COMPARE_JOIN.format(name=n, metric=m, subject=s) for n, m, s in COMPARE_ROWS)
     rows = query(conn, COMPARE_SQL.format(joins=joins))
+    ops = {}  # found by what was read: text that is not UTF-8 could not be asked for
+    for *key, node, value in conn.execute(COMPARE_OPS):
+        ops.setdefault(tuple(key), []).append((node, history.number(value)))
     for r in rows:
-        key = [r[f] for f in ("run_id", "model_fp", "backend", "arm_b", "settings")]
-        ops = [(n, history.number(v)) for n, v in conn.execute(COMPARE_OPS, key)]
-        r["worst_op"] = heat.worst_text(ops) if ops else "-"
+        nodes = ops.get(tuple(r[f] for f in COMPARE_KEY))
+        r["worst_op"] = heat.worst_text(nodes) if nodes else "-"
     return rows
 
 
@@ -186,7 +188,7 @@ def load_ppl(conn):
     for r in rows:
         r["group"] = (r["model"], r["text"], r["n_ctx"], r["chunks"])
         value = history.number(r["ppl"])
-        if math.isfinite(value):
+        if math.isfinite(value) and value > 0:  # 0 is no perplexity, and nothing to divide by
             best[r["group"]] = min(best.get(r["group"], math.inf), value)
     for r in rows:
         r["ratio"] = history.number(r["ppl"]) / best.get(r["group"], math.nan)

@@ -44,7 +44,7 @@ head='schema,run_id,commit_id,engine,backend,model,model_fp,text,qtype,bpw,test,
     done
     printf '1,run-torn,abc,ggauge,av'
 } >"$tmp/rows.csv"
-python3 - "$tmp" <<'EOF2'
+python3 - "$tmp" <<'EOF2' 2>"$tmp/err"
 import sys
 sys.path.insert(0, "plots")
 import history
@@ -222,6 +222,61 @@ echo 'a,b' >"$tmp/other.csv"
 report --csv "$tmp/other.csv" --out "$tmp/none"
 [ $? -eq 3 ] && has "$tmp/err" "not a result file"
 check "a CSV file of another kind is told"
+
+# As `ggauge history` does: rows that would vanish from charts, or be drawn as something else, stop the work.
+fields="schema,run_id,test,model,text,metric,value"
+one="1,r1,perplexity,tiny,wiki,ppl,9.25"
+refused() { # NAME WHAT LINE...: a file of these lines is refused with WHAT
+    name=$1 what=$2
+    shift 2
+    printf '%s\n' "$fields" "$@" >"$tmp/refused.csv"
+    report --csv "$tmp/refused.csv" --out "$tmp/refused"
+    [ $? -eq 3 ] && has "$tmp/err" "report.py: $tmp/refused.csv:$what" && [ ! -e "$tmp/refused" ]
+    check "$name is told with file and line"
+    if command -v gnuplot >/dev/null 2>&1; then
+        render --csv "$tmp/refused.csv" --out "$tmp/refused" --charts ppl_bpw
+        [ $? -eq 3 ] && has "$tmp/err" "render.py: $tmp/refused.csv:$what" && [ ! -e "$tmp/refused" ]
+        check "... and not drawn"
+    fi
+}
+refused "a row of another schema" "3: row of schema '99', expected schema 1" "$one" "99,${one#*,}"
+refused "a short line in the middle" "3: 3 fields, expected 7 as in the header" "$one" "1,r1,perplexity" "$one"
+refused "a value that is no number" "2: value: expected a number, found 'nine'" "${one%,*},nine"
+refused "a row of no run" "2: NOT NULL constraint failed: result.run_id" "1,,${one#*,*,}"
+sed 1s/schema/scheme/ "$tmp/rows.csv" >"$tmp/other.csv"
+report --csv "$tmp/other.csv" --out "$tmp/none"
+[ $? -eq 3 ] && has "$tmp/err" "other.csv:1: not a result file, it has no column 'schema'"
+check "rows without a schema are told"
+report --csv "$tmp/rows.csv" --out "$tmp/torn" && [ "$(wc -l <"$tmp/err")" -eq 1 ] &&
+    has "$tmp/err" "rows.csv:$(($(wc -l <"$tmp/rows.csv") + 1)): the last line is torn"
+check "a torn last line is left out with a warning"
+printf '%s\n%s\n%s' "$fields" "$one" "1,r2,perplexity,tiny,wiki,ppl,92" >"$tmp/cut.csv"
+report --csv "$tmp/cut.csv" --out "$tmp/cut" && has "$tmp/err" "cut.csv:3: the last line is torn" &&
+    has "$tmp/cut/README.md" "9.2500" && ! has "$tmp/cut/README.md" "92.0000"
+check "a last line that may have lost digits is left out as well"
+cp "$tmp/rows.csv" "$tmp/copy.csv"
+for again in rows.csv copy.csv; do
+    report --csv "$tmp/rows.csv" "$tmp/$again" --out "$tmp/twice" &&
+        cmp -s "$tmp/twice/README.md" "$tmp/report/README.md" && has "$tmp/err" "rows of run run-q8_0 are replaced"
+    check "rows.csv and $again count once"
+done
+printf '%s\n' "$fields" "${one%,*},0" >"$tmp/zero.csv"
+report --csv "$tmp/zero.csv" --out "$tmp/zero" && has "$tmp/zero/README.md" "| 0.0000 |"
+check "a perplexity of 0 is shown"
+
+# Names of files are bytes. What the database has of them is asked for again where the worst operation is found.
+mkdir "$tmp/bytes" && sed "s/tiny/ti\\xffny/; s/avx2 -t/avx2\\xff -t/" "$tmp/compare.csv" >"$tmp/bytes/compare.csv" &&
+    sed '$d; s/tiny/ti\xffny/' "$tmp/rows.csv" >"$tmp/bytes/rows.csv" &&
+    "${GGAUGE:-build/ggauge}" history --runs "$tmp/bytes" --db "$tmp/bytes.sqlite" >"$tmp/err" 2>&1
+check "a history with a name that is not UTF-8"
+worst='avx2\xff | +0.01250 in [+0.01100, +0.01400] | 0.002 | 12 | 98.75 % | 0.125 | 0.25 | 0, - | Qcur-1/1'
+for from in "--db $tmp/bytes.sqlite" "--csv $tmp/bytes/compare.csv $tmp/bytes/rows.csv"; do
+    # shellcheck disable=SC2086
+    report $from --out "$tmp/bytes.${from%% *}" && page="$tmp/bytes.${from%% *}/README.md" &&
+        has "$page" '| ti\xffny | iq4_kt | - | 4.031 |' && has "$page" "$worst" &&
+        { ! command -v gnuplot >/dev/null 2>&1 || { has "$page" ppl_bpw.svg && has "$page" compare_ops.svg; }; }
+    check "${from%% *}: a name that is not UTF-8 stops no chart"
+done
 
 # ---- the import gives what is committed -------------------------------------------------------
 python3 - "$tmp" <<'EOF2' >"$tmp/stdout" 2>"$tmp/err"
