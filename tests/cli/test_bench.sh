@@ -40,9 +40,9 @@ esac
 EOF2
 chmod +x "$tmp/ggauge"
 bench() { # bench NAME STATUS VERDICT COLUMNS [KERNEL_STATUS]: in a folder of its own
-    GGAUGE=$tmp/ggauge REAL=$real CALLS=$tmp/$1.calls STATUS=$2 VERDICT=$3 COLUMNS=$4 MODELS=$model \
-        KERNEL_STATUS=${5:-0} \
-        TEXT=datasets/small/small.txt CHUNKS=1 REPEATS=1 SWEEP_CTX=640 OUT=$tmp/$1 RUNS=$tmp/$1.runs FLAGS= \
+    GGAUGE=$tmp/ggauge REAL=$real CALLS=$tmp/$1.calls STATUS=$2 VERDICT=$3 COLUMNS=$4 KERNEL_STATUS=${5:-0} \
+        MODELS=${models:-$model} TEXT=datasets/small/small.txt CHUNKS=1 REPEATS=1 SWEEP_CTX=640 \
+        OUT=$tmp/$1 RUNS=$tmp/$1.runs FLAGS= \
         .ci/bench.sh >"$tmp/out" 2>&1
 }
 
@@ -65,6 +65,39 @@ check "a comparison that could not be made: exit 3, the rest is written"
 bench kernel 0 PASS "ref avx2" 1
 [ $? -eq 1 ] && has "$tmp/kernel.calls" "--type iq4_kt --n-tok 1,512" && has "$tmp/kernel.calls" "--backend avx2" && [ -s "$tmp/kernel/README.md" ]
 check "a kernel outside of its limit: exit 1, everything else is written"
+
+models="$tmp/absent.gguf $model"
+bench first 0 PASS "ref avx2"
+[ $? -eq 3 ] && has "$tmp/out" "bench: absent, perplexity: exit 3" && has "$tmp/out" "bench: absent, sweep: exit 3" &&
+    has "$tmp/first/tiny-qwen3-iq4_kt.ppl.txt" "Final estimate" && has "$tmp/first/README.md" "## Speed"
+check "the first model is not there: exit 3, the others are measured"
+models=$tmp/absent.gguf
+bench nothing 3 "" "ref avx2"
+[ $? -eq 3 ] && has "$tmp/out" "bench: the summary is" && ! has "$tmp/out" "bench: report"
+check "no model is there: exit 3, to the end"
+models=
+mkdir "$tmp/broken rows.runs" && printf 'schema,run_id,metric,value\n1,r,ppl,nine\n' >"$tmp/broken rows.runs/old.csv"
+touch -d 2000-01-01 "$tmp/broken rows.runs/old.csv"
+bench "broken rows" 0 PASS "ref avx2"
+[ $? -eq 3 ] && has "$tmp/out" "bench: history: exit 3" && has "$tmp/broken rows/README.md" "## Speed" &&
+    [ -s "$tmp/broken rows/sweep_tg.svg" ]
+check "a broken file of an older run: exit 3, the report is written, in folders with blanks"
+
+# A machine without gnuplot: every other program is there.
+mkdir "$tmp/bin"
+for dir in $(echo "$PATH" | tr : ' '); do
+    for f in "$dir"/*; do
+        case $f in */gnuplot*) continue ;; esac
+        if [ -f "$f" ] && [ ! -e "$tmp/bin/${f##*/}" ]; then ln -s "$f" "$tmp/bin"; fi
+    done
+done
+path=$PATH
+PATH=$tmp/bin
+bench plain 0 PASS "ref avx2" 1
+[ $? -eq 1 ] && has "$tmp/out" "bench: kernels: exit 1" && has "$tmp/plain/README.md" "gnuplot is not installed" &&
+    has "$tmp/plain/README.md" "## Speed"
+check "without gnuplot a kernel outside of its limit is exit 1 as well"
+PATH=$path
 
 # The real verdict. One chunk cannot decide by the mean.
 MODELS=$model TEXT=datasets/small/small.txt CHUNKS=1 REPEATS=1 SWEEP_CTX=640 OUT=$tmp/real \
