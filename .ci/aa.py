@@ -4,7 +4,7 @@
 contexts, columns, models and texts vary, each within what the arms promise. Every verdict but PASS and UNDECIDED is
 an alarm, and an exit code of 1.
 
-usage: aa.py GGAUGE TEXT N MODEL...     writes results/aa.csv; run k depends on k alone"""
+usage: aa.py GGAUGE TEXT N MODEL...     writes results/aa.csv, once all N are done; run k depends on k alone"""
 import concurrent.futures
 import csv
 import json
@@ -80,11 +80,23 @@ class Runs:
                 "d_abs_p999": s["d_abs_p999"], "wide_flips": s["wide_flips"]}
 
 
+def usage(why):
+    print(f"aa: {why}\nusage: aa.py GGAUGE TEXT N MODEL...", file=sys.stderr)
+    return 2
+
+
 def main():
-    ggauge, text, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    if len(sys.argv) < 5:
+        return usage("no model")
+    ggauge, text = sys.argv[1:3]
+    n = int(sys.argv[3]) if sys.argv[3].isdecimal() else 0
+    if n < 1:
+        return usage(f"expected a number of comparisons, found '{sys.argv[3]}'")
     count, rows = {}, []
     with tempfile.TemporaryDirectory() as tmp, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = Runs(ggauge, text, sys.argv[4:], tmp)
+        if not runs.columns:
+            return usage(f"{ggauge} runs {sys.argv[4]} on no column")
         for row in pool.map(runs.measure, range(n)):
             rows.append(row)
             key = (row["kind"], row["verdict"])
@@ -93,10 +105,12 @@ def main():
                 print(f"alarm: {row}", flush=True)
             if len(rows) % 100 == 0:
                 print(f"aa: {len(rows)} of {n}", flush=True)
-    with OUT.open("w", newline="") as f:
+    part = OUT.with_name(OUT.name + ".part")
+    with part.open("w", newline="") as f:
         w = csv.DictWriter(f, FIELDS, lineterminator="\n", extrasaction="ignore")
         w.writeheader()
         w.writerows(rows)
+    os.replace(part, OUT)
     for (kind, verdict), c in sorted(count.items()):
         print(f"{kind:7} {verdict:10} {c:5}")
     alarms = sum(c for (_, v), c in count.items() if v not in ("PASS", "UNDECIDED"))

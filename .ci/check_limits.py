@@ -5,9 +5,13 @@
 measured error, fails. Cells nobody has measured are listed; they have a loose limit.
 
 usage: check_limits.py [--merge NEW.csv]
---merge: take over the cells of NEW.csv (ggauge limits -o NEW.csv), keep the others, write the table."""
+--merge: take over the cells of NEW.csv (ggauge limits -o NEW.csv), keep the others, write the table. What is
+no whole table of at least the columns kept is refused, and both files stay as they were.
+Exit: 0; 1 something does not fit, or is refused; 2 usage."""
 import csv
+import io
 import math
+import os
 import pathlib
 import re
 import sys
@@ -17,6 +21,7 @@ CSV = ROOT / "results" / "limits.csv"
 TABLE = ROOT / "harness" / "measure" / "limits_table.h"
 HEADER = ROOT / "harness" / "measure" / "limits.h"
 COLUMNS = ["ref", "avx2", "avx512", "amx", "amx_requant", "cuda"]
+NUMBERS = ["max_rel", "max_row_nmse", "limit_max_rel", "limit_row_nmse"]
 
 
 def constants() -> dict[str, float]:
@@ -24,8 +29,28 @@ def constants() -> dict[str, float]:
 
 
 def read(path: pathlib.Path) -> dict[str, dict[str, str]]:
-    with open(path, newline="") as f:
-        return {row["cell"]: row for row in csv.DictReader(f)}
+    """The row of each cell; all of them have the same columns."""
+    rows, line = {}, 1
+    try:
+        with open(path, newline="") as f:
+            reader = csv.DictReader(f, strict=True)
+            for row in reader:
+                line = reader.line_num
+                if None in row or None in row.values():
+                    sys.exit(f"{path}:{line}: not {len(reader.fieldnames)} fields as in the header")
+                if ("@" not in row["cell"] or int(row["n"]) < 1
+                        or not all(math.isfinite(float(row[c])) for c in NUMBERS)):
+                    sys.exit(f"{path}:{line}: {row['cell']}: not a measured cell")
+                rows[row["cell"]] = row
+    except KeyError as e:
+        sys.exit(f"{path}: not a table of limits: no column {e}")
+    except (ValueError, csv.Error) as e:
+        sys.exit(f"{path}:{line}: {e}")
+    except OSError as e:
+        sys.exit(str(e))
+    if not rows:
+        sys.exit(f"{path}: no cell in it")
+    return rows
 
 
 def table() -> dict[str, tuple[str, str]]:
@@ -38,20 +63,32 @@ def order(cell: str) -> tuple[int, str]:
     return COLUMNS.index(column) if column in COLUMNS else 99, name
 
 
+def replace(path: pathlib.Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
 def merge(new: str) -> None:
     rows, added = read(CSV) if CSV.exists() else {}, read(pathlib.Path(new))
+    columns = list(next(iter(added.values())))
+    lost = [c for c in next(iter(rows.values()), {}) if c not in columns]
+    if lost:
+        sys.exit(f"{new}: no column {', '.join(lost)}, which {CSV} has: of an older ggauge?")
     # ref is measured beside every column: its larger sample stays
     rows.update((c, r) for c, r in added.items()
                 if not (c.endswith("@ref") and c in rows and int(rows[c]["n"]) > int(r["n"])))
     cells = sorted(rows, key=order)
-    with open(CSV, "w", newline="") as f:
-        # rows of before a column was added have nothing in it
-        w = csv.DictWriter(f, list(next(iter(added.values()))), restval="", lineterminator="\n")
-        w.writeheader()
-        w.writerows(rows[c] for c in cells)
+    text = io.StringIO()
+    # rows of before a column was added have nothing in it
+    w = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    w.writeheader()
+    w.writerows(rows[c] for c in cells)
     lines = [f'    X("{c}", {rows[c]["limit_max_rel"]}, {rows[c]["limit_row_nmse"]})' for c in cells]
     body = " \\\n".join(f"{line:<98}" for line in lines[:-1]) + (" \\\n" if lines[:-1] else "") + lines[-1]
-    TABLE.write_text(f"""/* SPDX-License-Identifier: MIT
+    replace(CSV, text.getvalue())
+    replace(TABLE, f"""/* SPDX-License-Identifier: MIT
  * limits_table.h - written by `make limits` from results/limits.csv; not by hand. */
 #ifndef GGAUGE_LIMITS_TABLE_H
 #define GGAUGE_LIMITS_TABLE_H
@@ -109,6 +146,9 @@ def check() -> int:
 def main() -> int:
     if len(sys.argv) == 3 and sys.argv[1] == "--merge":
         merge(sys.argv[2])
+    elif len(sys.argv) > 1:
+        print("usage: check_limits.py [--merge NEW.csv]", file=sys.stderr)
+        return 2
     return check()
 
 
