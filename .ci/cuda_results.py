@@ -10,33 +10,46 @@ compare-*.csv one after the other:
   limits.csv faults.csv summary.csv                                errors of cells, seeded faults, steps
   facts.txt                                                        what the driver says of the card
 KEPT/README.md and its charts are plots/report.py's, from the rows, and the steps. limits.csv becomes limits by
-`.ci/check_limits.py --merge KEPT/limits.csv`. Exit: 0; 1 a step of the check failed; 2 nothing there."""
+`.ci/check_limits.py --merge KEPT/limits.csv`. Rows are read as plots/ does, but a torn last line is refused
+as well: what is kept is whole. Exit: 0; 1 a step of the check failed; 2 nothing there; 3 rows are refused,
+or their page could not be made."""
 import csv
 import pathlib
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "plots"))
+import history  # noqa: E402
+
 ROWS = ("kernels.csv", "kernels-ffn.csv", "sweep.csv", "ppl.csv", "compare.csv", "cells.csv", "serial.csv")
 REPORTED = ROWS[:5]  # cells are many and not timed, serial is a curve beside the same curve
 AS_THEY_ARE = {"limits.csv": "limits.csv", "faults_cuda.csv": "faults.csv", "summary.csv": "summary.csv",
                "facts.txt": "facts.txt"}
 
 
-def keep_rows(found: list[pathlib.Path], kept: pathlib.Path) -> None:
-    rows, fields = [], []
+def refuse(message: str) -> None:
+    raise history.HistoryError(message)
+
+
+def read_rows(found: list[pathlib.Path]) -> list[dict[str, str]]:
+    """The rows of these files without those of single chunks."""
+    conn, rows = history.empty(), []
     for path in found:
-        with open(path, newline="") as f:
-            reader = csv.DictReader(f)
-            fields = reader.fieldnames
-            rows += [r for r in reader if not r["subject"].startswith("chunk")]
-    with open(kept, "w", newline="") as f:
-        writer = csv.DictWriter(f, fields, lineterminator="\n")
+        for line, r in history.csv_rows(conn, path, torn=refuse):
+            if r.get("subject", "").startswith("chunk"):
+                continue
+            if r.get("backend") == "cuda" and not (r.get("gpu") and r.get("driver")):
+                refuse(f"{path}:{line}: a row of the cuda column does not name its card and driver")
+            rows.append(r)
+    return rows
+
+
+def keep_rows(rows: list[dict[str, str]], kept: pathlib.Path) -> None:
+    with open(kept, "w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, history.columns(history.empty()), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    without = sum(r["backend"] == "cuda" and not (r["gpu"] and r["driver"]) for r in rows)
-    if without:
-        sys.exit(f"{found[0]}: {without} rows of the cuda column do not name their card and driver")
 
 
 def add_steps(page: pathlib.Path, summary: pathlib.Path) -> list[str]:
@@ -56,18 +69,26 @@ def main() -> int:
     if not (found / "summary.csv").exists():
         print(f"{found}: no summary.csv; run make cuda-check, or copy here what cuda_check.sh left", file=sys.stderr)
         return 2
+    rows = {}
+    try:
+        for name in ROWS:
+            # verdicts are written by several runs at once, each to a file of its own
+            parts = sorted(found.glob(name.replace(".", "-*.", 1) if name == "compare.csv" else name))
+            if parts:
+                rows[name] = read_rows(parts)
+    except (OSError, history.HistoryError) as e:
+        return history.fail("cuda_results.py", e)
     kept.mkdir(parents=True, exist_ok=True)
-    for name in ROWS:
-        # verdicts are written by several runs at once, each to a file of its own
-        parts = sorted(found.glob(name.replace(".", "-*.", 1) if name == "compare.csv" else name))
-        if parts:
-            keep_rows(parts, kept / name)
+    for name in rows:
+        keep_rows(rows[name], kept / name)
     for name, to in AS_THEY_ARE.items():
         if (found / name).exists():
             (kept / to).write_bytes((found / name).read_bytes())
-    rows = [str(kept / n) for n in REPORTED if (kept / n).exists()]
-    subprocess.run([ROOT / "plots/report.py", "--csv", *rows, "--out", kept, "--title", "The cuda column on a card"],
-                   check=True)
+    reported = [str(kept / n) for n in REPORTED if (kept / n).exists()]
+    page = subprocess.run([ROOT / "plots/report.py", "--csv", *reported, "--out", kept, "--title",
+                           "The cuda column on a card"])
+    if page.returncode:
+        return page.returncode
     failed = add_steps(kept / "README.md", kept / "summary.csv")
     print("\n".join(failed) if failed else "every step passed")
     return 1 if failed else 0

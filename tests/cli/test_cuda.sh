@@ -190,7 +190,7 @@ PY
     check "cuda-results: the rows of runs that wrote a file each" $?
     sed -i 's/emulated on the host//g' "$tmp/found/sweep.csv"
     .ci/cuda_results.py "$tmp/found" "$tmp/kept" >"$tmp/out" 2>&1
-    [ $? -eq 1 ] && grep -q 'sweep.csv: .* do not name their card' "$tmp/out"
+    [ $? -eq 3 ] && grep -q 'sweep.csv:[0-9]*: .* does not name its card' "$tmp/out"
     check "cuda-results: rows that do not name their card are refused" $?
     sweep "$tmp/cpu-sweep.csv" && [ -z "$(cards "$tmp/cpu-sweep.csv")" ] && grep -q '"vram_delta_mib": null, ' "$tmp/json"
     check "a run on the CPU knows of no cards" $?

@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # What writes tables into results/ leaves them alone where it has nothing whole to write: check_limits.py --merge,
-# aa.py.
+# aa.py, cuda_results.py.
 cd "$(dirname "$0")/../.." || exit 3
 . tests/cli/common.sh
-if ! command -v python3 >/dev/null 2>&1; then
-    echo "ok - tables of results # SKIP python3 is not installed"
+if ! python3 -c 'import sqlite3' 2>/dev/null; then
+    echo "ok - tables of results # SKIP python3 with sqlite3 is not installed"
     exit 0
 fi
 export PYTHONDONTWRITEBYTECODE=1
@@ -59,3 +59,26 @@ for n in 0 -3 many; do
     check "... with what was expected" grep -qF "expected a number of comparisons, found '$n'" "$tmp/err"
     check "... and aa.csv stays" same
 done
+
+# ---- what a card's check left
+mkdir "$tmp/found"
+printf 'step,status,seconds\nkernels,PASS,4.0\n' >"$tmp/found/summary.csv"
+{
+    echo 'schema,run_id,backend,gpu,driver,test,subject,metric,value'
+    echo '1,r1,cuda,a card,its driver,perplexity,chunk 1,ppl_running,70'
+    echo '1,r1,cuda,a card,its driver,perplexity,run,ppl,70'
+} >"$tmp/found/ppl.csv"
+kept() {
+    .ci/cuda_results.py "$tmp/found" "$tmp/kept" >"$tmp/out" 2>"$tmp/err"
+    status=$?
+}
+kept
+check "cuda-results: rows become a page" [ "$status" -eq 0 ]
+check "... without those of chunks" [ "$(grep -c . "$tmp/kept/ppl.csv")" -eq 2 ]
+cp "$tmp/kept/ppl.csv" "$tmp/before.csv"
+printf '1,r1,cuda,a ca' >>"$tmp/found/ppl.csv"
+kept
+check "cuda-results: a torn last line is refused" [ "$status" -eq 3 ]
+check "... with file and line" grep -q 'ppl.csv:4: .*torn' "$tmp/err"
+check "... in one line" [ "$(grep -c . "$tmp/err")" -eq 1 ]
+check "... and what was kept stays" cmp "$tmp/before.csv" "$tmp/kept/ppl.csv"
