@@ -69,7 +69,8 @@ check "a kernel outside of its limit: exit 1, everything else is written"
 models="$tmp/absent.gguf $model"
 bench first 0 PASS "ref avx2"
 [ $? -eq 3 ] && has "$tmp/out" "bench: absent, perplexity: exit 3" && has "$tmp/out" "bench: absent, sweep: exit 3" &&
-    has "$tmp/first/tiny-qwen3-iq4_kt.ppl.txt" "Final estimate" && has "$tmp/first/README.md" "## Speed"
+    has "$tmp/first/tiny-qwen3-iq4_kt.ppl.txt" "Final estimate" && has "$tmp/first/README.md" "## Speed" &&
+    has "$tmp/first.calls" "--type iq4_kt"
 check "the first model is not there: exit 3, the others are measured"
 models=$tmp/absent.gguf
 bench nothing 3 "" "ref avx2"
