@@ -299,6 +299,7 @@ static void make_base(struct row *r, const char *settings) {
     assert_int_equal(row_set(r, ROW_test, "perplexity", &e), 0);
     assert_int_equal(row_set(r, ROW_model_fp, "0123456789abcdef", &e), 0);
     assert_int_equal(row_set(r, ROW_settings, settings, &e), 0);
+    assert_int_equal(row_set_int(r, ROW_n_ctx, N_CTX, &e), 0);
 }
 
 /* Leaves the rows of a whole run in PATH and what it reported in *all. */
