@@ -52,7 +52,8 @@ static int parse(struct regress *r, int argc, char **argv, struct err *e) {
         { OPT_FLAG, "--no-sweep", NULL, &r->no_sweep, 0, 0, NULL, "leave speed alone" },
         { OPT_GROUP, NULL, NULL, NULL, 0, 0, NULL, "output" },
         { OPT_STR, "--out", "DIR", &r->out, 0, 0, NULL,
-          "checkouts, logs, compare's files and report.md; what is built there is used again" },
+          "checkouts, logs, compare's files and report.md; what the same command has built "
+          "there is used again" },
         OPT_END,
     };
     return opt_parse(argc, argv, table,

@@ -34,8 +34,8 @@ struct regress {
 const char *regress_rev_name(int rev); /* "base" */
 
 /* Resolve both revisions, check them out below OUT, build them with the user's command, and build
- * their workers. Sets commit, worker and head_broken. What is there already for a commit is used
- * again. */
+ * their workers. Sets commit, worker and head_broken. A checkout that the same command has built is
+ * used again if it is still clean; any other folder in its place is removed. */
 int regress_build(struct regress *r, struct err *e);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "arm/tool.h"
 #include "cli/regress.h"
+#include "cli/text.h"
 
 #define LOG_LINES "its output is in "
 
@@ -71,14 +72,60 @@ out:
     return rc;
 }
 
+/* ---- one checkout and its build -------------------------------------------------------------- */
+
+/* The command that built a checkout stands in it, written when the command has succeeded. */
+#define BUILT_FILE ".ggauge-built"
+
+/* Whether the folder `tree` is a checkout of exactly that commit, no tracked file changed. Inside
+ * of another repository git answers for that one, hence the question for the top. */
+static int is_clean(const struct regress *r, int rev, const char *tree, bool *clean,
+                    struct err *e) {
+    int rc = 0;
+    struct captured top, head, changes;
+    const char *const ask_top[] = { "git", "-C", tree, "rev-parse", "--show-toplevel", NULL };
+    const char *const ask_head[] = { "git", "-C", tree, "rev-parse", "HEAD", NULL };
+    const char *const ask_changes[] = { "git",    "-C",          tree,
+                                        "status", "--porcelain", "--untracked-files=no",
+                                        NULL };
+    *clean = false;
+    TRY(run(ask_top, NULL, NULL, &top, e));
+    if (rc || strcmp(top.last, tree)) return 0;
+    TRY(run(ask_head, NULL, NULL, &head, e));
+    if (rc || strcmp(head.last, r->commit[rev])) return 0;
+    TRY(run(ask_changes, NULL, NULL, &changes, e));
+    *clean = !rc && !changes.last[0];
+    rc = 0;
+out:
+    return rc;
+}
+
+static bool is_built(const struct regress *r, const char *tree) {
+    struct text t;
+    char path[PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s/" BUILT_FILE, tree);
+    if (text_read(&t, path, NULL)) return false;
+    bool same = t.n == strlen(r->build) && !memcmp(t.data, r->build, t.n);
+    text_release(&t);
+    return same;
+}
+
+/* What stands at `tree` goes: a killed checkout and the leftovers of another command would become
+ * part of the build. git may still know it as a worktree, locked if it was killed: -f -f. */
 static int check_out(const struct regress *r, int rev, const char *tree, struct err *e) {
     int rc = 0;
     struct stat st;
     struct captured c;
-    if (!stat(tree, &st)) return 0;
-    const char *const argv[] = { "git",      "-C", r->repo,        "worktree", "add",
-                                 "--detach", tree, r->commit[rev], NULL };
-    TRY(run(argv, NULL, NULL, &c, e));
+    const char *const away[] = { "rm", "-rf", "--", tree, NULL };
+    const char *const add[] = { "git", "-C",       r->repo, "worktree",     "add", "-f",
+                                "-f",  "--detach", tree,    r->commit[rev], NULL };
+    if (!lstat(tree, &st)) {
+        fprintf(stderr, "regress: %s is no clean checkout that this command has built: made anew\n",
+                tree);
+        TRY(run(away, NULL, NULL, &c, e));
+        FAIL_IF(rc, e, ERR_IO, "%s cannot be removed: %.300s", tree, c.last);
+    }
+    TRY(run(add, NULL, NULL, &c, e));
     FAIL_IF(rc, e, ERR_IO, "%s cannot be checked out to %s: %.300s", r->rev[rev], tree, c.last);
 out:
     return rc;
@@ -87,11 +134,12 @@ out:
 /* 1: the user's command failed. */
 static int build(struct regress *r, int rev, const char *tree, const char *log, struct err *e) {
     int rc = 0;
+    bool clean;
     char done[PATH_MAX + 16];
-    struct stat st;
     struct captured c;
-    snprintf(done, sizeof done, "%s/.ggauge-built", tree);
-    if (!stat(done, &st)) return 0;
+    TRY(is_clean(r, rev, tree, &clean, e));
+    if (clean && is_built(r, tree)) return 0;
+    TRY(check_out(r, rev, tree, e));
     fprintf(stderr, "regress: building %s %.12s: %s\n", regress_rev_name(rev), r->commit[rev],
             r->build);
     const char *const argv[] = { "sh", "-c", r->build, NULL };
@@ -99,8 +147,11 @@ static int build(struct regress *r, int rev, const char *tree, const char *log, 
     FAIL_IF(rc && rev == REV_BASE, e, ERR_MISSING,
             "base %s does not build: %.300s (" LOG_LINES "%s)", r->rev[rev], c.last, log);
     if (rc) return 1;
+    snprintf(done, sizeof done, "%s/" BUILT_FILE, tree);
     FILE *f = fopen(done, "we");
-    if (f) fclose(f); /* without it, it is built again */
+    if (!f) return 0; /* without it, it is built again */
+    fputs(r->build, f);
+    fclose(f);
 out:
     return rc;
 }
@@ -163,7 +214,6 @@ int regress_build(struct regress *r, struct err *e) {
                     snprintf(log, sizeof log, "%s/build-%s.log", here, regress_rev_name(rev)) >=
                         (int)sizeof log,
                 e, ERR_ARG, "%s: the path is too long", r->out);
-        TRY(check_out(r, rev, tree, e));
         TRY(build(r, rev, tree, log, e));
         r->head_broken = rc == 1;
         if (r->head_broken) return 0;

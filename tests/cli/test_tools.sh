@@ -104,3 +104,26 @@ regress --base broken --head head
 check "base does not build: no verdict" sh -c "[ $status -eq 3 ] && grep -q '^error: base broken does not build' '$tmp/err'"
 regress --base nothing --head head
 check "no such revision" sh -c "[ $status -eq 2 ] && grep -q -e '--base nothing is no commit of' '$tmp/err'"
+
+# What was built is used again where it is whole, clean and of the same command; each build adds a line to
+# $tmp/builds.
+head_tree=$tmp/regress/$(git -C "$repo" rev-parse head | cut -c1-12)
+built() { # NAME N ARGS...: a regress that passes and builds N of its two revisions
+    name=$1 want=$2
+    shift 2
+    : >"$tmp/builds"
+    regress --base base --head head --no-sweep "$@"
+    check "$name" sh -c "[ $status -eq 0 ] && [ \$(wc -l <'$tmp/builds') -eq $want ]"
+}
+count="echo x >>'$tmp/builds'; test -f state && test ! -e left && touch built left"
+built "another command builds anew, without the leftovers of the first" 2 --build "$count"
+check "... and is the one that the report names" grep -qF "built with \`$count\`" "$tmp/regress/report.md"
+built "the same command: used again" 0 --build "$count"
+echo changed >"$head_tree/state"
+built "a changed file: checked out and built again" 1 --build "$count"
+check "... as the commit has it" grep -qx two "$head_tree/state"
+git -C "$head_tree" checkout -q base
+built "another commit in its place: the same" 1 --build "$count"
+rm -rf "$head_tree"
+mkdir "$head_tree"
+built "an empty folder, as a killed checkout leaves" 1 --build "$count"
