@@ -58,6 +58,38 @@ check "... with the numbers of the table" sh -c "grep -q \"pp_tps,\$(awk -F'|' '
 "$GGAUGE" bench -m "$model" -p 16 -n 4 -r 1 -t 1 --backend ref -o csv >"$tmp/table" 2>/dev/null
 "$GGAUGE" import -f "$tmp/table" --results "$tmp/runs" >"$tmp/out" 2>"$tmp/err"
 check "llama-bench's CSV" sh -c "[ $? -eq 0 ] && grep -q ': 2 speeds of bench' '$tmp/out' && [ \$(ls '$tmp/runs' | wc -l) -eq 1 ]"
+cat >"$tmp/table" <<'EOF'
+| model | backend | threads |          test |            t/s |
+| ----- | ------- | ------: | ------------: | -------------: |
+| m Q8  | CPU     |       2 |         pp512 | 128.00 ± 10.00 |
+| m Q8  | CPU     |       4 |         pp512 |  256.00 ± 5.00 |
+| m Q8  | CPU     |       4 | pp512+tg128   |   80.00 ± 5.00 |
+| m Q8  | CPU     |       4 |         tg128 |    nan ± 0.00  |
+
+|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |
+|-------|--------|--------|----------|----------|----------|----------|
+|   512 |    128 |      0 |    4.000 |   128.00 |    8.000 |    16.00 |
+EOF
+"$GGAUGE" import -f "$tmp/table" --csv "$tmp/mixed.csv" -t 8 >"$tmp/out" 2>"$tmp/err"
+check "what is no speed is said with its line" sh -c "[ $? -eq 0 ] &&
+    grep -q ': 2 speeds of sweep-bench, 3 speeds of bench, 1 not taken' '$tmp/out' &&
+    [ \$(wc -l <'$tmp/err') -eq 1 ] && grep -q 'table:6: not taken: a speed of nan tokens/s' '$tmp/err'"
+cat >"$tmp/want" <<'EOF'
+m Q8,bench,512,0,2,pp_tps,128,,
+m Q8,bench,512,0,2,pp_s,4,,
+m Q8,bench,512,0,4,pp_tps,256,,
+m Q8,bench,512,0,4,pp_s,2,,
+m Q8,bench,512,128,4,eval_tps,80,,
+m Q8,bench,512,128,4,eval_s,8,,
+,sweep-bench,512,128,8,pp_tps,128,,
+,sweep-bench,512,128,8,pp_s,4,,
+,sweep-bench,512,128,8,tg_tps,16,,
+,sweep-bench,512,128,8,tg_s,8,,
+EOF
+awk -F, -v names=model,test,n_pp,n_tg,n_threads,metric,value,ci_low,ci_high 'BEGIN { n = split(names, name, ",") }
+    NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+    { for (i = 1; i <= n; i++) printf "%s%s", $at[name[i]], i < n ? "," : "\n" }' "$tmp/mixed.csv" >"$tmp/got"
+check "... its threads, both timed together, no interval, each row of its own tool" diff "$tmp/want" "$tmp/got"
 "$GGAUGE" import -f "$text" --csv "$tmp/none.csv" >"$tmp/out" 2>"$tmp/err"
 check "a text is no table, and leaves no file" sh -c "[ $? -eq 3 ] && grep -q 'no measurement' '$tmp/err' && ! [ -e '$tmp/none.csv' ]"
 
