@@ -14,7 +14,8 @@ int cmd_history(int argc, char **argv, struct err *e) {
         { .kind = OPT_GROUP, .help = "files" },
         { OPT_STR, "--db", "FILE", &db, 0, 0, NULL,
           "the index, replaced when the new one is whole" },
-        { OPT_STR, "--runs", "DIR", &runs, 0, 0, NULL, "every *.csv below it is read" },
+        { OPT_STR, "--runs", "DIR", &runs, 0, 0, NULL,
+          "every *.csv below it is read, also behind links" },
         { OPT_STR, "--schema", "FILE", &schema, 0, 0, NULL, "tables and views of the index" },
         OPT_END,
     };

@@ -234,28 +234,44 @@ static int by_name(const FTSENT **a, const FTSENT **b) {
     return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
-/* Every *.csv below dir, in the order of names, so that two rebuilds give the same index. */
+static bool is_csv(const FTSENT *f) {
+    const size_t n = f->fts_namelen;
+    return n > 4 && strcmp(f->fts_name + n - 4, ".csv") == 0;
+}
+
+static int check_entry(const FTSENT *f, struct err *e) {
+    int rc = 0;
+    const bool dangling = f->fts_info == FTS_SLNONE && is_csv(f);
+    const bool bad = f->fts_info == FTS_NS || f->fts_info == FTS_DNR || f->fts_info == FTS_ERR;
+    FAIL_IF(bad || dangling, e, f->fts_level == 0 ? ERR_MISSING : ERR_IO, "%s: cannot be read: %s",
+            f->fts_path, strerror(dangling ? ENOENT : f->fts_errno));
+    FAIL_IF(f->fts_level == 0 && f->fts_info != FTS_D && f->fts_info != FTS_DP, e, ERR_ARG,
+            "%s: expected a folder of result files", f->fts_path);
+    if (f->fts_info == FTS_DC)
+        log_msg(LOG_WARN, "%s: a link to a folder around it, not followed", f->fts_path);
+    if (f->fts_info == FTS_DEFAULT && is_csv(f))
+        log_msg(LOG_WARN, "%s: neither a file nor a folder, not read", f->fts_path);
+out:
+    return rc;
+}
+
+/* Every *.csv below dir, also behind links, in the order of names, so that two rebuilds give the
+ * same index. */
 static int add_tree(struct history *h, const char *dir, struct err *e) {
     int rc = 0;
     FTS *tree = NULL;
     char *root = heap_strndup(dir, strlen(dir), e);
     if (!root) return ERR_NOMEM;
     char *roots[] = { root, NULL };
-    tree = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR, by_name);
+    tree = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, by_name);
     FAIL_IF(!tree, e, ERR_IO, "%s: %s", dir, strerror(errno));
     for (;;) {
         errno = 0;
         FTSENT *f = fts_read(tree);
         FAIL_IF(!f && errno, e, ERR_IO, "%s: %s", dir, strerror(errno));
         if (!f) break;
-        bool bad = f->fts_info == FTS_NS || f->fts_info == FTS_DNR || f->fts_info == FTS_ERR;
-        FAIL_IF(bad, e, f->fts_level == 0 ? ERR_MISSING : ERR_IO, "%s: cannot be read: %s",
-                f->fts_path, strerror(f->fts_errno));
-        FAIL_IF(f->fts_level == 0 && f->fts_info != FTS_D && f->fts_info != FTS_DP, e, ERR_ARG,
-                "%s: expected a folder of result files", dir);
-        size_t n = f->fts_namelen;
-        if (f->fts_info == FTS_F && n > 4 && strcmp(f->fts_name + n - 4, ".csv") == 0)
-            TRY(add_file(h, f->fts_path, e));
+        TRY(check_entry(f, e));
+        if (f->fts_info == FTS_F && is_csv(f)) TRY(add_file(h, f->fts_path, e));
     }
 out:
     if (tree) fts_close(tree);

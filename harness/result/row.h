@@ -124,8 +124,8 @@ void fingerprint_bytes(const void *data, size_t n, char out[17]);
 
 /* ---- history: the SQLite index over the CSV files -------------------------------------------- */
 
-/* Rebuild DB from every *.csv below DIR (recursively), using the schema file; *n_rows and *n_files
- * (may be NULL) say how many. The new index replaces the old one only when complete. */
+/* Rebuild DB from every *.csv below DIR, also behind links, using the schema file; *n_rows and
+ * *n_files (may be NULL) say how many. The new index replaces the old one only when complete. */
 int history_rebuild(const char *db_path, const char *dir, const char *schema_path, int64_t *n_files,
                     int64_t *n_rows, struct err *e);
 /* Add the rows of one CSV file to DB, creating it if needed; a run_id that is already there is

@@ -46,4 +46,22 @@ check "exit 2" exits 2
 code=$?
 check "a missing folder is named" grep -q "$tmp/nowhere" "$tmp/err"
 check "exit 3 for a missing folder" exits 3
+
+mkdir "$tmp/linked" "$tmp/elsewhere"
+printf 'schema,run_id,metric,value\n1,r4,ppl,9\n' >"$tmp/elsewhere/d.csv"
+printf 'schema,run_id,metric,value\n1,r5,ppl,9\n1,r5,kld,1\n' >"$tmp/e"
+ln -s "$tmp/elsewhere" "$tmp/linked/folder"
+ln -s "$tmp/e" "$tmp/linked/e.csv"
+ln -s ../linked "$tmp/linked/around"
+ln -s nowhere "$tmp/linked/no-result"
+"$GGAUGE" history --db "$tmp/h3.sqlite" --runs "$tmp/linked" >"$tmp/out" 2>"$tmp/err"
+code=$?
+check "links to files and folders are read, once" grep -q ': 2 files, 3 rows$' "$tmp/out"
+check "a link to a folder around it is named" grep -q 'linked/around: .*not followed' "$tmp/err"
+check "exit 0 with links" exits 0
+ln -s nowhere "$tmp/linked/f.csv"
+"$GGAUGE" history --db "$tmp/h3.sqlite" --runs "$tmp/linked" >"$tmp/out" 2>"$tmp/err"
+code=$?
+check "a result file that its link does not find is an error" grep -q 'linked/f.csv: cannot be read: No such file' "$tmp/err"
+check "exit 3 for such a link" exits 3
 exit $status
