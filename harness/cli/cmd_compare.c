@@ -7,9 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "cli/cmd.h"
 #include "cli/compare_cmd.h"
 #include "cli/opt.h"
+#include "result/clean_text.h"
 
 #define MAX_CTX (1 << 24)
 
@@ -76,6 +78,18 @@ static int parse(struct compare_cmd *c, int argc, char **argv, struct err *e) {
     return opt_parse(argc, argv, table, "compare -m FILE -f TEXT --a ARM --b ARM [options]", e);
 }
 
+/* Names of files are any bytes; what is written into JSON and XML has to be UTF-8. */
+static int name_inputs(struct compare_cmd *c, struct err *e) {
+    c->text_name = clean_text_dup(c->text, strlen(c->text), e);
+    if (!c->text_name) return ERR_NOMEM;
+    for (int s = 0; s < SIDE_count; s++) {
+        c->arm_text[s] = clean_text_dup(c->spec_text[s], strlen(c->spec_text[s]), e);
+        if (!c->arm_text[s]) return ERR_NOMEM;
+        c->spec_text[s] = c->arm_text[s]; /* the arm's options have their own copy */
+    }
+    return 0;
+}
+
 static int check(struct compare_cmd *c, struct err *e) {
     int rc = 0;
     struct arm_params b = c->common;
@@ -84,6 +98,7 @@ static int check(struct compare_cmd *c, struct err *e) {
     TRY(arm_spec_parse(&c->spec[SIDE_A], "--a", c->spec_text[SIDE_A], &c->common, e));
     if (rc == 0) TRY(arm_spec_parse(&c->spec[SIDE_B], "--b", c->spec_text[SIDE_B], &b, e));
     if (rc > 0) goto out;
+    TRY(name_inputs(c, e));
     struct arm_params *pa = &c->spec[SIDE_A].params, *pb = &c->spec[SIDE_B].params;
     FAIL_IF(pa->n_ctx != pb->n_ctx, e, ERR_ARG,
             "the arms have different contexts, -c %d and -c %d: their chunks are not the same",
@@ -159,7 +174,9 @@ int cmd_compare(int argc, char **argv, struct err *e) {
         arm_close(c.arm[s]);
         row_release(&c.what[s]);
         arm_spec_release(&c.spec[s]);
+        heap_free(c.arm_text[s]);
     }
+    heap_free(c.text_name);
     text_release(&c.words);
     tok_ids_free(&c.ids);
     return rc;

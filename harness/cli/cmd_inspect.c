@@ -12,6 +12,7 @@
 #include "cli/cmd.h"
 #include "cli/inspect.h"
 #include "cli/opt.h"
+#include "tok/utf8.h"
 
 #define SHOW_CHARS 64 /* of a string */
 #define SHOW_ELEMS 8  /* of an array */
@@ -35,28 +36,13 @@ double inspect_short_f32(float x) {
     return x;
 }
 
-int inspect_utf8_len(const char *s, size_t n) {
-    const unsigned char *p = (const unsigned char *)s;
-    uint32_t c = p[0];
-    if (c < 0x80) return 1;
-    int len = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
-    if (c < 0xc2 || c > 0xf4 || (size_t)len > n) return 0;
-    c &= 0x7fu >> len;
-    for (int i = 1; i < len; i++) {
-        if ((p[i] & 0xc0) != 0x80) return 0;
-        c = c << 6 | (p[i] & 0x3fu);
-    }
-    bool overlong = (len == 3 && c < 0x800) || (len == 4 && c < 0x10000);
-    return overlong || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : len;
-}
-
 /* At most SHOW_CHARS characters; what could move the terminal's cursor is escaped. */
 static void print_text(struct gguf_str s, bool quoted) {
     size_t i = 0;
     if (quoted) putchar('"');
     for (int shown = 0; i < s.n && shown < SHOW_CHARS; shown++) {
         unsigned char c = (unsigned char)s.p[i];
-        int len = inspect_utf8_len(s.p + i, s.n - i);
+        int len = utf8_char(s.p + i, s.n - i);
         bool control = c < 0x20 || c == 0x7f || (c == 0xc2 && len && (s.p[i + 1] & 0x60) == 0);
         if (control || len == 0) len = 1;
         if (c == '\n')

@@ -24,6 +24,7 @@ struct compare_cmd {
     double margin, alpha;
     bool escape, no_kld, full, matrix, ops, no_ops;
     const char *matrix_ub, *matrix_ctx, *matrix_kv, *matrix_backends;
+    char *text_name, *arm_text[SIDE_count]; /* text and spec_text as UTF-8, for files; owned */
 
     /* while running */
     struct arm_spec spec[SIDE_count];

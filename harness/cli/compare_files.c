@@ -16,6 +16,7 @@
 #include "base/lock.h"
 #include "cli/compare_cmd.h"
 #include "cli/ops_print.h"
+#include "result/clean_text.h"
 #include "stats/proportion.h"
 #include "stats/quantile.h"
 
@@ -130,7 +131,7 @@ static void fill_summary(const struct compare_cmd *c, FILE *out) {
     json_t *j =
         json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:f, s:f}", "schema", 1, "verdict",
                   status_name(c->verdict.status), "reason", reason_name(c->verdict.reason), "text",
-                  c->verdict.text, "text_file", c->text, "n_ctx", c->common.n_ctx, "chunks",
+                  c->verdict.text, "text_file", c->text_name, "n_ctx", c->common.n_ctx, "chunks",
                   (json_int_t)r->n_chunks, "positions", (json_int_t)r->n_positions, "margin",
                   c->margin, "alpha", c->alpha);
     json_object_set_new(j, "ln_ratio", number(r->d.mean));
@@ -192,6 +193,9 @@ static void fill_junit(const struct compare_cmd *c, FILE *out) {
 
 int compare_files_close(struct compare_cmd *c, struct err *e) {
     int rc = 0;
+    char said[sizeof c->verdict.text]; /* what a worker says is any bytes */
+    memcpy(said, c->verdict.text, sizeof said);
+    clean_text(c->verdict.text, sizeof said, said, strlen(said));
     if (c->chunk_csv) {
         bool bad = ferror(c->chunk_csv);
         bad = fclose(c->chunk_csv) || bad;

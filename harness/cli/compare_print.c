@@ -6,12 +6,13 @@
 #include <string.h>
 
 #include "cli/compare_cmd.h"
+#include "result/clean_text.h"
 #include "stats/proportion.h"
 #include "stats/quantile.h"
 
 static const char side_letter[] = { 'A', 'B' };
 
-void compare_arm_name(const struct compare_cmd *c, int side, char *buf, size_t n) {
+static void arm_name(const struct compare_cmd *c, int side, char *buf, size_t n) {
     const struct arm_params *p = &c->spec[side].params;
     const struct arm_info *i = &c->arm[side]->info;
     size_t k = 0;
@@ -37,6 +38,12 @@ void compare_arm_name(const struct compare_cmd *c, int side, char *buf, size_t n
     if (k < n && p->engine.rtr) k += (size_t)snprintf(buf + k, n - k, " -rtr");
     if (k < n && p->act_like) k += (size_t)snprintf(buf + k, n - k, " act-like %s", p->act_like);
     if (k < n && p->fault) snprintf(buf + k, n - k, " FAULT:%s", p->fault);
+}
+
+void compare_arm_name(const struct compare_cmd *c, int side, char *buf, size_t n) {
+    char any_bytes[1024];
+    arm_name(c, side, any_bytes, sizeof any_bytes);
+    clean_text(buf, n, any_bytes, strlen(any_bytes));
 }
 
 void compare_print_arms(const struct compare_cmd *c) {
@@ -138,7 +145,7 @@ void compare_print_report(const struct compare_cmd *c, FILE *out) {
         fprintf(out, "| %c | `%s` | %s | %s |\n", side_letter[s], name,
                 row_get(&c->what[s], ROW_model), row_get(&c->what[s], ROW_model_fp));
     }
-    fprintf(out, "\n```\ntext              %s, %" PRId64 " chunks of %d tokens\n", c->text,
+    fprintf(out, "\n```\ntext              %s, %" PRId64 " chunks of %d tokens\n", c->text_name,
             c->win.n, c->win.n_ctx);
     if (c->run.n_positions > 0) print_figures(c, out);
     print_floor(c, out);

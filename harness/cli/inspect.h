@@ -31,9 +31,6 @@ void inspect_type_name(const struct gguf_kv *kv, char *buf, size_t n_bytes);
  * 9.99999997475242708e-07. */
 double inspect_short_f32(float x);
 
-/* Length of the well-formed UTF-8 sequence at s (n >= 1 bytes left), 0 if there is none. */
-int inspect_utf8_len(const char *s, size_t n);
-
 /* Everything, arrays in full, as one JSON object in one line on stdout. Bytes that are not UTF-8
  * become U+FFFD. */
 int inspect_json(const struct inspection *in, struct err *e);

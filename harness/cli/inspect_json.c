@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "cli/inspect.h"
+#include "tok/utf8.h"
 
 /* 15 digits show every shortened binary32 as it was written. */
 #define DUMP_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(15))
@@ -15,17 +16,9 @@
 /* All of these return NULL when memory is short; jansson's setters pass that on as -1. */
 
 static json_t *text(struct gguf_str s) {
-    static const char bad[] = "\xef\xbf\xbd"; /* U+FFFD */
     char *buf = heap_alloc(s.n * 3 + 1, NULL);
     if (!buf) return NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < s.n;) {
-        int len = inspect_utf8_len(s.p + i, s.n - i);
-        memcpy(buf + n, len ? s.p + i : bad, (size_t)(len ? len : 3));
-        n += (size_t)(len ? len : 3);
-        i += (size_t)(len ? len : 1);
-    }
-    json_t *j = json_stringn(buf, n);
+    json_t *j = json_stringn(buf, utf8_repair(s.p, s.n, buf));
     heap_free(buf);
     return j;
 }

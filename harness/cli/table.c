@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "stats/interval.h"
+#include "tok/utf8.h"
 
 int table_flush(FILE *f, const char *name, struct err *e) {
     int rc = 0;
@@ -329,14 +330,17 @@ void table_bench_csv_row(FILE *f, const struct bench_line *l) {
 
 static void put_json_str(FILE *f, const char *s) {
     putc('"', f);
-    for (; *s; s++) {
+    for (int len; *s; s += len ? len : 1) {
         unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\')
+        len = utf8_char(s, strlen(s));
+        if (!len)
+            fputs("\\ufffd", f);
+        else if (c == '"' || c == '\\')
             fprintf(f, "\\%c", c);
         else if (c < 0x20)
             fprintf(f, "\\u%04x", c);
         else
-            putc(c, f);
+            fwrite(s, 1, (size_t)len, f);
     }
     putc('"', f);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "result/clean_text.h"
 
 static const struct {
     const char *name, *sql_type;
@@ -37,7 +38,7 @@ out:
 int row_set(struct row *r, enum row_field f, const char *text, struct err *e) {
     char *copy = NULL;
     if (text && text[0]) {
-        copy = heap_strndup(text, strlen(text), e);
+        copy = clean_text_dup(text, strlen(text), e);
         if (!copy) return ERR_NOMEM;
     }
     heap_free(r->field[f]);

@@ -81,7 +81,8 @@ enum row_field {
     ROW_field_count,
 };
 
-/* Field values as text; NULL or "" = empty. Strings are owned by the row. */
+/* Field values as UTF-8, any other byte as U+FFFD; NULL or "" = empty. Strings are owned by the
+ * row. */
 struct row {
     char *field[ROW_field_count];
 };

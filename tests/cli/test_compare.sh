@@ -169,6 +169,25 @@ echo "mine" >"$tmp/floors"
 compare --a best --b "best -ub 17" --chunks 1 --floor-file "$tmp/floors"
 check "--floor-file over something else: it stays" [ "$(cat "$tmp/floors")" = mine ]
 
+# ---- names that are not UTF-8, which JSON and XML have to be
+odd=$(printf 't\377.txt')
+cp $text "$tmp/$odd" 2>/dev/null
+if [ -f "$tmp/$odd" ]; then
+    "$GGAUGE" perplexity -m $model -f $text -c 64 -b 128 -ub 64 --chunks 10 \
+        --kl-divergence-base "$tmp/$(printf 'l\377.bin')" >"$tmp/out" 2>"$tmp/err"
+    "$GGAUGE" compare -m $model -f "$tmp/$odd" -c 64 -b 128 -ub 64 -t 2 --chunks 10 --margin 0.05 --no-ops \
+        --a "file:$tmp/$(printf 'l\377.bin')" --b best --out "$tmp/odd" --csv "$tmp/odd.csv" >"$tmp/out" 2>"$tmp/err"
+    code=$?
+    check "text and logits of names that are not UTF-8: exit 0" exits 0
+    bad=$(printf '\357\277\275') # U+FFFD
+    check "... named in summary.json" grep -q "\"text_file\": \".*/t\(${bad}\|.ufffd\)\.txt\"" "$tmp/odd/summary.json"
+    check "... with the arm" grep -q "\"arm\": \"file:.*/l\(${bad}\|.ufffd\)\.bin\"" "$tmp/odd/summary.json"
+    for f in summary.json junit.xml report.md ../odd.csv; do
+        check "... $f is UTF-8" sh -c 'iconv -f UTF-8 -t UTF-8 "$1" >/dev/null && test -s "$1"' - "$tmp/odd/$f"
+    done
+    check "... a row has the text's name" grep -q ",t$bad.txt," "$tmp/odd.csv"
+fi
+
 # ---- refusals
 compare --a best --b "best -c 128"
 check "different contexts: exit 2" exits 2

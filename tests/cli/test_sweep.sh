@@ -176,6 +176,11 @@ done
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
 check "a killed bench keeps its repetitions" test "$(column "$tmp/k2.csv" subject | grep -c '^pp16 rep ')" -ge 1
+odd=$tmp/$(printf 'm\377.gguf')
+if ln -s "$(realpath "$model")" "$odd" 2>/dev/null; then
+    "$GGAUGE" bench -m "$odd" -t 2 -p 8 -n 0 -r 1 -o jsonl >"$tmp/out" 2>"$tmp/err"
+    check "a model whose name is not UTF-8 is JSON still" grep -q '"model_filename": "[^"]*/m.ufffd\.gguf"' "$tmp/out"
+fi
 "$GGAUGE" $bench -t 2 -p 0 -n 2 -b 8 -o jsonl >"$tmp/out" 2>"$tmp/err"
 check "-p 0 leaves the prompt out" test "$(grep -c '"n_prompt": 0, "n_gen": 2' "$tmp/out")" -eq 1
 check "... and nothing else is measured" test "$(wc -l <"$tmp/out")" -eq 1

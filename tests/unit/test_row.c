@@ -19,6 +19,7 @@
 
 #include "base/arena.h"
 #include "base/log.h"
+#include "result/clean_text.h"
 #include "result/csv.h"
 #include "result/provenance.h"
 #include "result/row.h"
@@ -132,6 +133,38 @@ static void test_set_get(void **state) {
     assert_string_equal(row_field_sql_type(ROW_n_kv), "INTEGER");
     row_release(&r);
     row_release(&copy);
+}
+
+/* Names of files and last words of programs are any bytes; rows go into JSON, SQLite and XML. */
+static void test_any_bytes(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *want;
+    } cases[] = {
+        { "t\xff.txt", "t\xef\xbf\xbd.txt" },
+        { "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80" },
+        { "cut \xe2\x82", "cut \xef\xbf\xbd\xef\xbf\xbd" },
+        { "\xc0\xaf", "\xef\xbf\xbd\xef\xbf\xbd" },                 /* overlong */
+        { "\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd" }, /* a surrogate */
+        { "\xf4\x90\x80\x80x", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdx" },
+    };
+    struct row r;
+    row_init(&r);
+    for (size_t i = 0; i < N_ELEMS(cases); i++) {
+        assert_int_equal(row_set(&r, ROW_text, cases[i].text, NULL), 0);
+        assert_string_equal(row_get(&r, ROW_text), cases[i].want);
+    }
+    row_release(&r);
+    char buf[8];
+    memset(buf, 'x', sizeof buf); /* cut between characters, and nothing behind the cut */
+    assert_int_equal(clean_text(buf, 6, "ab\xe2\x82\xac\xc3\xa9z", 8), 8);
+    assert_string_equal(buf, "ab\xe2\x82\xac");
+    assert_int_equal(clean_text(buf, 5,
+                                "ab\xe2\x82\xac"
+                                "c",
+                                6),
+                     6);
+    assert_string_equal(buf, "ab");
 }
 
 static void test_numbers(void **state) {
@@ -564,14 +597,12 @@ static int remove_dir(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        T(test_metrics),       T(test_set_get),          T(test_numbers),
-        T(test_no_memory),     T(test_grammar),          T(test_grammar_errors),
-        T(test_limits),        T(test_round_trip),       T(test_append),
-        T(test_torn_anywhere), T(test_torn_field_count), T(test_foreign),
-        T(test_other_schema),  T(test_columns),          T(test_stop),
-        T(test_missing),       T(test_one_writer),       T(test_dev_full),
-        T(test_short_write),   T(test_provenance),       T(test_cpuinfo),
-        T(test_fingerprint),
+        T(test_metrics),    T(test_set_get),      T(test_any_bytes),      T(test_numbers),
+        T(test_no_memory),  T(test_grammar),      T(test_grammar_errors), T(test_limits),
+        T(test_round_trip), T(test_append),       T(test_torn_anywhere),  T(test_torn_field_count),
+        T(test_foreign),    T(test_other_schema), T(test_columns),        T(test_stop),
+        T(test_missing),    T(test_one_writer),   T(test_dev_full),       T(test_short_write),
+        T(test_provenance), T(test_cpuinfo),      T(test_fingerprint),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
