@@ -9,10 +9,10 @@
 
 #include "backend.h"
 #include "base/arena.h"
+#include "base/utf8.h"
 #include "cli/cmd.h"
 #include "cli/inspect.h"
 #include "cli/opt.h"
-#include "tok/utf8.h"
 
 #define SHOW_CHARS 64 /* of a string */
 #define SHOW_ELEMS 8  /* of an array */

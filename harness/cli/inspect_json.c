@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/utf8.h"
 #include "cli/inspect.h"
-#include "tok/utf8.h"
 
 /* 15 digits show every shortened binary32 as it was written. */
 #define DUMP_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(15))

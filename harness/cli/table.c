@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "stats/interval.h"
-#include "tok/utf8.h"
 
 int table_flush(FILE *f, const char *name, struct err *e) {
     int rc = 0;

@@ -10,8 +10,8 @@
 
 #include "base/arena.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "tok/tok_impl.h"
-#include "tok/utf8.h"
 
 #define BYTE_CHARS 0x144 /* first code point after the alphabet */
 

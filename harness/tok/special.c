@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/utf8.h"
 #include "tok/tok_impl.h"
-#include "tok/utf8.h"
 
 /* ---- loading ------------------------------------------------------------------------------- */
 

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/utf8.h"
 #include "tok/tok_impl.h"
-#include "tok/utf8.h"
 
 #define SPACE "\xE2\x96\x81" /* U+2581 stands for a space */
 #define SPACE_BYTES 3

@@ -6,8 +6,8 @@
 #include <xxhash.h>
 
 #include "base/arena.h"
+#include "base/utf8.h"
 #include "tok/tok_impl.h"
-#include "tok/utf8.h"
 
 #define MAX_TEXT_BYTES ((size_t)1 << 30) /* of one call: symbols are counted in 32 bits */
 #define MAX_CACHED_BYTES 64              /* longer words hardly repeat */

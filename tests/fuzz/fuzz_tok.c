@@ -4,8 +4,8 @@
  * The first byte chooses the kind, the second an allocation that fails (0 = none). */
 #include <stdlib.h>
 
+#include "base/utf8.h"
 #include "tok/tok.h"
-#include "tok/utf8.h"
 #include "vocab_image.h"
 
 #define MAX_TOKENS 400

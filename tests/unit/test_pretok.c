@@ -12,9 +12,9 @@
 #include <cmocka.h>
 
 #include "base/arena.h"
+#include "base/utf8.h"
 #include "tok/pretok.h"
 #include "tok/unicode_table.h"
-#include "tok/utf8.h"
 
 static struct pretok *open_pretok(const char *name) {
     struct pretok *p;

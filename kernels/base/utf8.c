@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * utf8.c - well-formed UTF-8; see utf8.h. Source: The Unicode Standard 15, table 3-7. */
-#include "tok/utf8.h"
+#include "utf8.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * utf8.h - UTF-8 as tokenizers need it: valid or not, and how long is a character. */
+ * utf8.h - UTF-8: valid or not, and how long is a character. */
 #ifndef GGAUGE_UTF8_H
 #define GGAUGE_UTF8_H
 
