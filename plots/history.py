@@ -75,6 +75,8 @@ def _records(path):
         except csv.Error as e:
             if not at_end:
                 raise HistoryError(f"{path}:{n_read}: {e}") from e
+            if n_read > line:
+                raise HistoryError(f"{path}:{line}: a quote is opened and never closed") from e
             yield line, None, False
 
 

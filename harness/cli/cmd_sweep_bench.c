@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/lock.h"
 #include "cli/arm_spec.h"
@@ -101,9 +102,11 @@ static int open_text(FILE **f, const char *path, const char *start, const char *
     int rc = 0;
     if (!path) return 0;
     TRY(file_may_hold(path, start, what, e));
-    *f = fopen(path, "we");
+    *f = fopen(path, "ae"); /* what another run writes there stays */
     FAIL_IF(!*f, e, ERR_IO, "%s: cannot be created: %s", path, strerror(errno));
     TRY(file_lock(fileno(*f), path, e));
+    FAIL_IF(ftruncate(fileno(*f), 0) && errno != EINVAL, e, ERR_IO, "%s: cannot be emptied: %s",
+            path, strerror(errno)); /* EINVAL: a pipe or device */
 out:
     return rc;
 }

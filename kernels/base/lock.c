@@ -10,6 +10,8 @@
 
 int file_lock(int fd, const char *path, struct err *e) {
     int rc = 0;
+    struct stat st;
+    if (fstat(fd, &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))) return 0;
     FAIL_IF(flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK, e, ERR_IO,
             "%s: is being written by another run", path);
 out:

@@ -6,7 +6,7 @@
 #include "err.h"
 
 /* The open file, or folder, belongs to this process until fd is closed: an advisory lock, where the
- * file system knows locks. ERR_IO if another run has it. */
+ * file system knows locks. ERR_IO if another run has it. Pipes and devices are everybody's. */
 int file_lock(int fd, const char *path, struct err *e);
 
 /* ERR_ARG unless what is at path is empty, not there, no regular file, or begins with `start` as

@@ -100,6 +100,6 @@ uint64_t memory_available(void) {
     uint64_t kib;
     if (pretended) return pretended;
     if (!number_in("/proc/meminfo", "MemAvailable:", &kib)) return 0;
-    const uint64_t group = groups_leave();
-    return kib << 10 < group ? kib << 10 : group;
+    const uint64_t group = groups_leave(), n = kib << 10 < group ? kib << 10 : group;
+    return n ? n : 1; /* 0 would be unknown */
 }

@@ -250,6 +250,10 @@ check "rows without a schema are told"
 report --csv "$tmp/rows.csv" --out "$tmp/torn" && [ "$(wc -l <"$tmp/err")" -eq 1 ] &&
     has "$tmp/err" "rows.csv:$(($(wc -l <"$tmp/rows.csv") + 1)): the last line is torn"
 check "a torn last line is left out with a warning"
+sed '3s/,run-/,"run-/' "$tmp/rows.csv" >"$tmp/quote.csv"
+! cmp -s "$tmp/rows.csv" "$tmp/quote.csv" && ! report --csv "$tmp/quote.csv" --out "$tmp/quote" &&
+    has "$tmp/err" "quote.csv:3: a quote is opened and never closed"
+check "a quote that is never closed is refused"
 printf '%s\n%s\n%s' "$fields" "$one" "1,r2,perplexity,tiny,wiki,ppl,92" >"$tmp/cut.csv"
 report --csv "$tmp/cut.csv" --out "$tmp/cut" && has "$tmp/err" "cut.csv:3: the last line is torn" &&
     has "$tmp/cut/README.md" "9.2500" && ! has "$tmp/cut/README.md" "92.0000"

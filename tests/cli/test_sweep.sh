@@ -82,6 +82,14 @@ refused "--csv and --jsonl into one file" 2 "does not hold lines of JSON" \
     sweep-bench -m "$model" --csv "$tmp/one" --jsonl "$tmp/one"
 refused "--jsonl and --md into one file" 3 "is being written by another run" \
     sweep-bench -m "$model" --jsonl "$tmp/two" --md "$tmp/two"
+if command -v flock >/dev/null; then
+    printf '| mine |\n' >"$tmp/locked.md"
+    flock "$tmp/locked.md" "$GGAUGE" $sweep --md "$tmp/locked.md" >"$tmp/out" 2>"$tmp/err"
+    check "--md that another run writes: exit 3" test $? -eq 3
+    check "... which stays" grep -qx '| mine |' "$tmp/locked.md"
+fi
+"$GGAUGE" $sweep --jsonl /dev/null --md /dev/null >"$tmp/out" 2>"$tmp/err"
+check "a device is everybody's" test $? -eq 0
 refused "limits over a model" 2 "does not hold limits" limits --models "$model" -f /dev/null -o "$model"
 refused "-ts without a device" 2 "-ts: only --backend cuda" bench -m "$model" -ts 1,2
 refused "--csv into nowhere" 3 "$tmp/no/where.csv" sweep-bench -m "$model" --csv "$tmp/no/where.csv"
