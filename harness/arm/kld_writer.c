@@ -73,18 +73,13 @@ out:
     return rc;
 }
 
-/* A file of another kind is somebody's model or text, named here by mistake. */
 static int make_empty(struct kld_writer *w, struct err *e) {
     int rc = 0;
     struct stat st;
-    char magic[sizeof KLD_MAGIC - 1];
     FAIL_IF(fstat(fileno(w->f), &st), e, ERR_IO, "%s: %s", w->path, strerror(errno));
     if (!S_ISREG(st.st_mode)) goto out;
-    size_t n = fread(magic, 1, sizeof magic, w->f);
-    FAIL_IF(n && memcmp(magic, KLD_MAGIC, n), e, ERR_ARG,
-            "%s: is there already and does not hold saved logits; it is left alone", w->path);
-    FAIL_IF(ftruncate(fileno(w->f), 0) || fseeko(w->f, 0, SEEK_SET), e, ERR_IO, "%s: %s", w->path,
-            strerror(errno));
+    TRY(file_may_hold(w->path, KLD_MAGIC, "saved logits", e));
+    FAIL_IF(ftruncate(fileno(w->f), 0), e, ERR_IO, "%s: %s", w->path, strerror(errno));
 out:
     return rc;
 }

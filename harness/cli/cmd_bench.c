@@ -321,9 +321,8 @@ int cmd_bench(int argc, char **argv, struct err *e) {
     struct bench_cmd *c = heap_calloc(1, sizeof *c, e); /* its lists are large */
     if (!c) return rc;
     c->text.p.text = "512", c->text.n.text = "128", c->text.d.text = "0", c->text.t.text = "0";
-    c->text.b.text = "2048", c->text.ub.text = "512", c->text.ctk.text = "f16",
-    c->text.ctv.text = "f16";
-    c->text.rtr.text = "0";
+    c->text.b.text = "2048", c->text.ub.text = "512", c->text.rtr.text = "0";
+    c->text.ctk.text = c->text.ctv.text = "f16";
     c->fa = "on", c->format = "md", c->n_rep = 5, c->warmup = true, c->columns.test_width = 13;
     row_init(&c->rows.base);
     for (int i = 0; i < BENCH_MAX_ARMS; i++)

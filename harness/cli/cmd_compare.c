@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/utf8.h"
 #include "cli/cmd.h"
 #include "cli/compare_cmd.h"
 #include "cli/opt.h"
-#include "result/clean_text.h"
 
 #define MAX_CTX (1 << 24)
 
@@ -80,10 +80,10 @@ static int parse(struct compare_cmd *c, int argc, char **argv, struct err *e) {
 
 /* Names of files are any bytes; what is written into JSON and XML has to be UTF-8. */
 static int name_inputs(struct compare_cmd *c, struct err *e) {
-    c->text_name = clean_text_dup(c->text, strlen(c->text), e);
+    c->text_name = utf8_repair_dup(c->text, strlen(c->text), e);
     if (!c->text_name) return ERR_NOMEM;
     for (int s = 0; s < SIDE_count; s++) {
-        c->arm_text[s] = clean_text_dup(c->spec_text[s], strlen(c->spec_text[s]), e);
+        c->arm_text[s] = utf8_repair_dup(c->spec_text[s], strlen(c->spec_text[s]), e);
         if (!c->arm_text[s]) return ERR_NOMEM;
         c->spec_text[s] = c->arm_text[s]; /* the arm's options have their own copy */
     }

@@ -49,6 +49,11 @@ struct compare_cmd {
     struct verdict verdict;
 };
 
+/* Whether an arm is this very program, and no other or one elsewhere. */
+static inline bool compare_arm_is_own(const struct arm_params *p) {
+    return !p->path && !p->launch;
+}
+
 /* ---- compare_run.c --------------------------------------------------------------------------- */
 
 /* Everything behind the options. Exit code or error; what it opened is the caller's to release. */
@@ -84,9 +89,9 @@ void compare_ops_print(const struct compare_cmd *c, FILE *out);
 
 /* ---- compare_files.c ------------------------------------------------------------------------- */
 
-/* Create OUT and OUT/compare.csv with its header. */
 /* The folder of --out, made if need be; no other run writes there until this one ends. */
 int compare_files_folder(struct compare_cmd *c, struct err *e);
+/* Create OUT/compare.csv with its header. */
 int compare_files_open(struct compare_cmd *c, struct err *e);
 /* A line of compare.csv, handed to the operating system at once. */
 int compare_files_chunk(struct compare_cmd *c, const struct compare_chunk *k, struct err *e);

@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "base/lock.h"
+#include "base/utf8.h"
 #include "cli/compare_cmd.h"
 #include "cli/ops_print.h"
-#include "result/clean_text.h"
 #include "stats/proportion.h"
 #include "stats/quantile.h"
 
@@ -195,7 +195,7 @@ int compare_files_close(struct compare_cmd *c, struct err *e) {
     int rc = 0;
     char said[sizeof c->verdict.text]; /* what a worker says is any bytes */
     memcpy(said, c->verdict.text, sizeof said);
-    clean_text(c->verdict.text, sizeof said, said, strlen(said));
+    utf8_repair(c->verdict.text, sizeof said, said, strlen(said));
     if (c->chunk_csv) {
         bool bad = ferror(c->chunk_csv);
         bad = fclose(c->chunk_csv) || bad;

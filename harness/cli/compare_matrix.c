@@ -114,11 +114,6 @@ out:
     return rc;
 }
 
-/* Whether an arm is this program, which is not another when a run goes on. */
-static bool is_own(const struct arm_params *p) {
-    return !p->path && !p->launch;
-}
-
 static int axes(struct matrix *m, struct err *e) {
     int rc = 0, ub[MAX_AXIS], n;
     const struct compare_cmd *c = m->cmd;
@@ -126,9 +121,9 @@ static int axes(struct matrix *m, struct err *e) {
     m->ub[m->n_ub++] = c->common.n_ubatch;
     for (int i = 0; i < n; i++)
         if (ub[i] != c->common.n_ubatch) m->ub[m->n_ub++] = ub[i];
-    for (int i = 0; i < m->n_ub; i++)
-        m->rtr = m->rtr || (m->ub[i] == 1 && is_own(&c->spec[SIDE_B].params) &&
-                            !c->spec[SIDE_B].params.engine.rtr);
+    const struct arm_params *b = &c->spec[SIDE_B].params;
+    for (int i = 0; i < m->n_ub && compare_arm_is_own(b) && !b->engine.rtr; i++)
+        m->rtr = m->rtr || m->ub[i] == 1;
     m->n_row = m->n_ub + m->rtr;
     TRY(cut_numbers("--matrix-ctx", c->matrix_ctx, 3, 1 << 24, m->ctx, &m->n_ctx, e));
     TRY(cut("--matrix-kv", c->matrix_kv, m->kv, &m->n_kv, e));
@@ -232,7 +227,7 @@ static int read_csv(struct matrix *m, const char *path, int64_t *end, struct err
     *end = 0;
     if (access(path, F_OK) != 0) return 0;
     for (int s = 0; s < SIDE_count; s++)
-        own = own && is_own(&m->cmd->spec[s].params);
+        own = own && compare_arm_is_own(&m->cmd->spec[s].params);
     TRY(file_may_hold(path, header, "cells of a matrix of this version", e));
     TRY(csv_reader_open(&r, path, e));
     for (int64_t n = 0; (rc = csv_reader_next(&r, e)) == 1; n++, *end = r.end_offset) {

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "cli/compare_cmd.h"
-#include "result/clean_text.h"
 #include "stats/proportion.h"
 #include "stats/quantile.h"
 
@@ -43,7 +43,7 @@ static void arm_name(const struct compare_cmd *c, int side, char *buf, size_t n)
 void compare_arm_name(const struct compare_cmd *c, int side, char *buf, size_t n) {
     char any_bytes[1024];
     arm_name(c, side, any_bytes, sizeof any_bytes);
-    clean_text(buf, n, any_bytes, strlen(any_bytes));
+    utf8_repair(buf, n, any_bytes, strlen(any_bytes));
 }
 
 void compare_print_arms(const struct compare_cmd *c) {

@@ -91,8 +91,8 @@ static int relate(struct compare_cmd *c, struct err *e) {
     r->margin = c->margin;
     r->alpha = c->alpha;
     r->same_weights = *row_get(&c->what[SIDE_A], ROW_model_fp) && same_field(c, ROW_model_fp);
-    r->bitwise = same_file(a->model, b->model) && !a->path && !b->path && !a->launch &&
-                 !b->launch && c->arm[SIDE_A]->info.promise == ARM_BITWISE &&
+    r->bitwise = same_file(a->model, b->model) && compare_arm_is_own(a) && compare_arm_is_own(b) &&
+                 c->arm[SIDE_A]->info.promise == ARM_BITWISE &&
                  c->arm[SIDE_B]->info.promise == ARM_BITWISE && !a->act_like == !b->act_like &&
                  (!a->act_like || !strcmp(a->act_like, b->act_like)) && !a->fault &&
                  !b->fault; /* a seeded fault stands for another engine's */

@@ -16,9 +16,10 @@
 /* All of these return NULL when memory is short; jansson's setters pass that on as -1. */
 
 static json_t *text(struct gguf_str s) {
-    char *buf = heap_alloc(s.n * 3 + 1, NULL);
+    const size_t cap = s.n * 3 + 1;
+    char *buf = heap_alloc(cap, NULL);
     if (!buf) return NULL;
-    json_t *j = json_stringn(buf, utf8_repair(s.p, s.n, buf));
+    json_t *j = json_stringn(buf, utf8_repair(buf, cap, s.p, s.n));
     heap_free(buf);
     return j;
 }

@@ -330,9 +330,10 @@ void table_bench_csv_row(FILE *f, const struct bench_line *l) {
 
 static void put_json_str(FILE *f, const char *s) {
     putc('"', f);
-    for (int len; *s; s += len ? len : 1) {
+    const char *end = s + strlen(s);
+    for (int len; s < end; s += len ? len : 1) {
         unsigned char c = (unsigned char)*s;
-        len = utf8_char(s, strlen(s));
+        len = utf8_char(s, (size_t)(end - s));
         if (!len)
             fputs("\\ufffd", f);
         else if (c == '"' || c == '\\')

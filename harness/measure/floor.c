@@ -169,7 +169,8 @@ int floor_recall(struct floor *f, const char *path, const char *key, struct err 
     int found = 0;
     FILE *in = fopen(path, "re");
     if (!in) return 0;
-    while (is_regular(in) && fgets(line, sizeof line, in)) {
+    const bool readable = is_regular(in); /* a device may have no end */
+    while (readable && fgets(line, sizeof line, in)) {
         struct floor g = { .remembered = true };
         int kept = 0, end = 0;
         if (strncmp(line, key, 16)) continue;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/arena.h"
-#include "result/clean_text.h"
+#include "base/utf8.h"
 
 static const struct {
     const char *name, *sql_type;
@@ -38,7 +38,7 @@ out:
 int row_set(struct row *r, enum row_field f, const char *text, struct err *e) {
     char *copy = NULL;
     if (text && text[0]) {
-        copy = clean_text_dup(text, strlen(text), e);
+        copy = utf8_repair_dup(text, strlen(text), e);
         if (!copy) return ERR_NOMEM;
     }
     heap_free(r->field[f]);

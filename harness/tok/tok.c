@@ -153,10 +153,11 @@ int tok_encode(const struct tok *t, const char *text, size_t n, bool add_special
             MAX_TEXT_BYTES);
     TRY(work_init(&w, n, e));
     if (t->model->repair && !utf8_valid(text, n)) {
-        w.text = heap_alloc(3 * n, e);
+        const size_t cap = 3 * n + 1;
+        w.text = heap_alloc(cap, e);
         if (!w.text) rc = ERR_NOMEM;
         TRY(rc);
-        n = utf8_repair(text, n, w.text);
+        n = utf8_repair(w.text, cap, text, n);
         text = w.text;
     }
     TRY(tok_special_split(t, &w, text, n, parse_special, e));

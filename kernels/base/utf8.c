@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "arena.h"
+
 int utf8_char(const char *s, size_t n) {
     const unsigned char *p = (const unsigned char *)s;
     unsigned char low = 0x80, high = 0xBF; /* of the second byte */
@@ -34,15 +36,29 @@ bool utf8_valid(const char *s, size_t n) {
     return true;
 }
 
-size_t utf8_repair(const char *s, size_t n, char *dst) {
-    size_t out = 0;
+size_t utf8_repair(char *to, size_t cap, const char *from, size_t n) {
+    static const char bad[] = "\xef\xbf\xbd"; /* U+FFFD */
+    size_t n_all = 0, n_kept = 0;
     for (size_t i = 0; i < n;) {
-        int k = utf8_char(s + i, n - i);
-        memcpy(dst + out, k ? s + i : "\xEF\xBF\xBD", k ? (size_t)k : 3);
-        out += k ? (size_t)k : 3;
-        i += k ? (size_t)k : 1;
+        const int len = utf8_char(from + i, n - i);
+        const size_t n_out = (size_t)(len ? len : 3);
+        /* Behind the first character without room none is kept, however short. */
+        if (n_kept == n_all && n_all + n_out < cap) {
+            memcpy(to + n_all, len ? from + i : bad, n_out);
+            n_kept += n_out;
+        }
+        n_all += n_out;
+        i += (size_t)(len ? len : 1);
     }
-    return out;
+    if (cap) to[n_kept] = '\0';
+    return n_all;
+}
+
+char *utf8_repair_dup(const char *from, size_t n, struct err *e) {
+    const size_t cap = utf8_repair(NULL, 0, from, n) + 1;
+    char *to = heap_alloc(cap, e);
+    if (to) utf8_repair(to, cap, from, n);
+    return to;
 }
 
 int utf8_put(uint32_t cp, char dst[4]) {

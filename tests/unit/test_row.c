@@ -19,7 +19,7 @@
 
 #include "base/arena.h"
 #include "base/log.h"
-#include "result/clean_text.h"
+#include "base/utf8.h"
 #include "result/csv.h"
 #include "result/provenance.h"
 #include "result/row.h"
@@ -157,12 +157,12 @@ static void test_any_bytes(void **state) {
     row_release(&r);
     char buf[8];
     memset(buf, 'x', sizeof buf); /* cut between characters, and nothing behind the cut */
-    assert_int_equal(clean_text(buf, 6, "ab\xe2\x82\xac\xc3\xa9z", 8), 8);
+    assert_int_equal(utf8_repair(buf, 6, "ab\xe2\x82\xac\xc3\xa9z", 8), 8);
     assert_string_equal(buf, "ab\xe2\x82\xac");
-    assert_int_equal(clean_text(buf, 5,
-                                "ab\xe2\x82\xac"
-                                "c",
-                                6),
+    assert_int_equal(utf8_repair(buf, 5,
+                                 "ab\xe2\x82\xac"
+                                 "c",
+                                 6),
                      6);
     assert_string_equal(buf, "ab");
 }
